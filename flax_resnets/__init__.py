@@ -1,0 +1,1 @@
+"""ResNets in JAX and Flax."""
