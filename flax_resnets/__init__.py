@@ -1,1 +1,33 @@
-"""ResNets in JAX and Flax."""
+"""ResNets in JAX and Flax.
+
+Networks are linen modules: `create_model(name)` or the classes themselves. Training lives in `flax_resnets.training`,
+data in `flax_resnets.data`; neither is imported from here, so that a program which only wants a network pays for
+nothing else.
+"""
+
+from flax_resnets.models.registry import create_model, list_models
+from flax_resnets.models.resnet import (
+    BasicBlock,
+    BottleneckBlock,
+    ResNet,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BasicBlock",
+    "BottleneckBlock",
+    "ResNet",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "create_model",
+    "list_models",
+]

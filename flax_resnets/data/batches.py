@@ -1,0 +1,83 @@
+"""Which images step n sees: arithmetic on the seed and n, whatever ran before and wherever it runs."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Images as they are stored, and their classes.
+
+    Attributes:
+        images: uint8 `(N, H, W, C)`.
+        labels: int32 `(N,)`; −1 for an image that only fills up the last batch of an evaluation.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@lru_cache(maxsize=2)
+def _shuffled(images: int, seed: int, epoch: int) -> np.ndarray:
+    # Philox is counter-based: its key is (seed, epoch) itself, so no epoch's order needs another's to be drawn first.
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(images)
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch; what is left over waits for another epoch's shuffle.
+
+    Example:
+        >>> steps_per_epoch(9469, 64)
+        147
+    """
+    return images // batch_size
+
+
+def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The images of training step `step`, counted from 0 over the whole run.
+
+    Args:
+        images: how many the split has; at least `batch_size`.
+        batch_size: over all hosts together.
+        seed: of the shuffles, one an epoch.
+        step: at least 0.
+
+    Returns:
+        int64 `(batch_size,)`, each below `images`, none twice within an epoch.
+
+    Example:
+        >>> bool((train_indices(100, 10, 0, 7) == train_indices(100, 10, 0, 7)).all())
+        True
+    """
+    epoch, position = divmod(step, steps_per_epoch(images, batch_size))
+    return _shuffled(images, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+def train_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
+    """Training step `step`'s batch out of a split held whole; arguments as `train_indices`'s."""
+    indices = train_indices(len(images), batch_size, seed, step)
+    return Batch(images[indices], labels[indices])
+
+
+def eval_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    """Every image once, in order, in batches of one shape; the last is filled up with label −1.
+
+    Args:
+        images: uint8 `(N, H, W, C)`.
+        labels: int32 `(N,)`.
+        batch_size: images in each batch.
+
+    Example:
+        >>> images, labels = np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32)
+        >>> [batch.labels.tolist() for batch in eval_batches(images, labels, 3)]
+        [[0, 1, 2], [3, 4, -1]]
+    """
+    for start in range(0, len(images), batch_size):
+        batch = Batch(images[start : start + batch_size], labels[start : start + batch_size])
+        missing = batch_size - len(batch.labels)
+        if missing:
+            fill = np.zeros((missing, *images.shape[1:]), images.dtype)
+            batch = Batch(np.concatenate([batch.images, fill]), np.pad(batch.labels, (0, missing), constant_values=-1))
+        yield batch

@@ -1,0 +1,229 @@
+"""Decode a split once: its images at one size, as a memory-mapped array."""
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from flax_resnets.data.source import Source
+from flax_resnets.errors import UserError
+
+_FORMAT = 1  # raise it when the same source, size and resize would give other pixels
+_BLOCK = 512  # images decoded between two writes
+_TASK = 16  # images a thread takes at a time: handing over one costs as much as decoding a small one
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedImages:
+    """A split, decoded.
+
+    Attributes:
+        images: uint8, `(N, size, size, channels)`, read-only; a memory map unless the cache could not be written.
+        labels: int32, `(N,)`, read-only.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def cached_images(
+    source: Source,
+    size: int,
+    resize: Literal["squash", "crop"] = "squash",
+    progress: Callable[[int, int], None] | None = None,
+) -> CachedImages:
+    """The whole split as one array; decoded at the first call, mapped from disk at every later one.
+
+    It lies under `$FLAX_RESNETS_CACHE`, else `$XDG_CACHE_HOME/flax_resnets`, else `~/.cache/flax_resnets`, in a
+    directory per dataset path and split, and there one per size and way to resize. When the dataset's files change,
+    the caches made of the old ones are removed. What was not written to the end is never found by a reader: it lies
+    under another name until it is whole.
+
+    Args:
+        source: the split.
+        size: height and width of the images. An image of that size already is left as it is.
+        resize: `squash` ignores the aspect ratio, `crop` scales the shorter side to `size` and takes the centre.
+        progress: called with (images done, images in all) while decoding.
+
+    Returns:
+        The images and labels, in the source's order.
+
+    Raises:
+        UserError: an image cannot be decoded; no cache is left.
+
+    Warns:
+        RuntimeWarning: the cache cannot be written, and the images are kept in memory instead.
+
+    Example:
+        >>> from flax_resnets.data.source import open_source
+        >>> data = cached_images(open_source("fashion_mnist_sample", "validation"), size=28)
+        >>> data.images.shape, data.labels.dtype
+        ((1000, 28, 28, 1), dtype('int32'))
+    """
+    if size < 1:
+        raise UserError(f"image_size={size}: must be at least 1")
+    if resize not in ("squash", "crop"):
+        raise UserError(f"resize={resize!r}: must be 'squash' or 'crop'")
+    try:
+        directory = _directory(source, size, resize)
+        cached = _read(directory, source, size)
+        if cached is None:
+            _write(directory, source, size, resize, progress)
+            cached = _read(directory, source, size)
+        if cached is None:
+            raise OSError(f"{directory} cannot be read back")
+        return cached
+    except OSError as error:
+        warnings.warn(
+            f"image cache not written, the images stay in memory: {error}; FLAX_RESNETS_CACHE names another directory",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return _in_memory(source, size, resize, progress)
+
+
+def _directory(source: Source, size: int, resize: str) -> Path:
+    root = os.environ.get("FLAX_RESNETS_CACHE")
+    if not root:
+        parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        root = os.path.join(parent, "flax_resnets")
+    name = re.sub(r"\W+", "-", f"{source.dataset}-{source.split}")
+    path_key = hashlib.sha256(str(source.directory).encode()).hexdigest()[:8]
+    return Path(root) / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
+
+
+def _read(directory: Path, source: Source, size: int) -> CachedImages | None:
+    try:
+        # A file shorter than its header promises does not map: numpy raises ValueError.
+        images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(directory / "labels.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    shape = (len(source), size, size, source.channels)
+    if (images.shape, images.dtype, labels.shape, labels.dtype) != (shape, np.uint8, shape[:1], np.int32):
+        return None
+    labels.flags.writeable = False
+    return CachedImages(images, labels)
+
+
+def _write(
+    directory: Path, source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
+) -> None:
+    siblings = directory.parent
+    siblings.mkdir(parents=True, exist_ok=True)
+    _sweep(siblings, source.fingerprint[:16])
+    half_made = Path(tempfile.mkdtemp(prefix="tmp-", dir=siblings))
+    try:
+        with open(half_made / "images.npy", "wb") as file:
+            shape = (len(source), size, size, source.channels)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            labels = []
+            for block, block_labels in _blocks(source, size, resize, progress):
+                # write(), not a writable map: on a full disk a map ends in SIGBUS, write() in an exception.
+                file.write(block.data)
+                labels.append(block_labels)
+            _to_disk(file)
+        with open(half_made / "labels.npy", "wb") as file:
+            np.save(file, np.concatenate(labels) if labels else np.zeros(0, np.int32), allow_pickle=False)
+            _to_disk(file)
+        shutil.rmtree(directory, ignore_errors=True)  # one that does not read
+        try:
+            os.rename(half_made, directory)
+        except OSError:
+            # Another process was first: a directory cannot replace one that holds files. Theirs holds the same.
+            if not directory.is_dir():
+                raise
+    finally:
+        shutil.rmtree(half_made, ignore_errors=True)
+
+
+def _to_disk(file) -> None:
+    # After a power cut a renamed directory may otherwise hold files of the right length, full of zeros.
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sweep(siblings: Path, fingerprint: str) -> None:
+    """Removes caches of files that have changed since, and what killed processes left."""
+    for path in siblings.iterdir():
+        if path.name.startswith("tmp-"):
+            unwanted = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+        else:
+            unwanted = not path.name.startswith(fingerprint)
+        if unwanted:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_memory(
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
+) -> CachedImages:
+    images = np.empty((len(source), size, size, source.channels), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    done = 0
+    for block, block_labels in _blocks(source, size, resize, progress):
+        images[done : done + len(block)] = block
+        labels[done : done + len(block)] = block_labels
+        done += len(block)
+    images.flags.writeable = labels.flags.writeable = False
+    return CachedImages(images, labels)
+
+
+def _blocks(
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields images and labels, `_BLOCK` at a time, in order."""
+    # The decoders release the interpreter's lock, so threads do: one a core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(source), _BLOCK):
+            indices = range(start, min(start + _BLOCK, len(source)))
+            images = np.empty((len(indices), size, size, source.channels), np.uint8)
+            labels = np.empty(len(indices), np.int32)
+
+            def fill(first: int, indices=indices, images=images, labels=labels) -> None:
+                for index in indices[first : first + _TASK]:
+                    row = index - indices.start
+                    image, labels[row] = source[index]
+                    images[row] = resized(image, size, resize)
+
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what the first damaged image raised
+                pass
+            if progress is not None:
+                progress(indices.stop, len(source))
+            yield images, labels
+
+
+def resized(image: np.ndarray, size: int, resize: str) -> np.ndarray:
+    """Resizes one image, `(height, width, channels)`, to `(size, size, channels)`, uint8 throughout.
+
+    Lanczos over the whole footprint of a pixel, so that shrinking does not alias.
+
+    Example:
+        >>> resized(np.zeros((40, 30, 3), np.uint8), 16, "crop").shape
+        (16, 16, 3)
+    """
+    height, width, channels = image.shape
+    if (height, width) == (size, size):
+        return image
+    box = None
+    if resize == "crop":
+        side = min(height, width)
+        top, left = (height - side) / 2, (width - side) / 2
+        box = (left, top, left + side, top + side)
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    return np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS, box=box)).reshape(size, size, channels)

@@ -1,0 +1,74 @@
+"""Encoded image bytes to pixels."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+_PIL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+_PIL_MODES = {1: "L", 3: "RGB"}
+# Pillow's own line for "this is no photograph but an attack on memory", held against JPEG as well.
+_MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
+
+
+def decode(encoded: bytes, channels: int) -> np.ndarray:
+    """Decodes one image, all of it or not at all.
+
+    A JPEG that libjpeg would only warn about (cut short, or damaged inside) is an error here: what libjpeg makes of
+    it is part picture, part grey filler, and nobody would ever see it in a training set.
+
+    Args:
+        encoded: the file's bytes: JPEG, PNG, GIF (its first frame), BMP or WebP.
+        channels: 3 for RGB, 1 for grey; an image of the other kind is converted, transparency is dropped.
+
+    Returns:
+        The pixels, uint8, `(height, width, channels)`.
+
+    Raises:
+        ValueError: the bytes are not one whole image of a known format, or more than 89 million pixels.
+
+    Example:
+        >>> white = simplejpeg.encode_jpeg(np.full((4, 6, 3), 255, np.uint8))
+        >>> decode(white, channels=1).shape
+        (4, 6, 1)
+    """
+    if channels not in _PIL_MODES:
+        raise ValueError(f"channels={channels}: must be 1 or 3")
+    if encoded[:2] == b"\xff\xd8":
+        return _decode_jpeg(encoded, channels)
+    return _decode_with_pillow(encoded, channels)
+
+
+def _decode_jpeg(encoded: bytes, channels: int) -> np.ndarray:
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+    except ValueError:
+        # turbojpeg knows six chroma subsamplings; JPEG allows more, and Pillow reads them.
+        return _decode_with_pillow(encoded, channels)
+    _check_pixels(width, height)
+    if colorspace in ("CMYK", "YCCK"):
+        # Adobe writes these inverted: Pillow looks for Adobe's mark, turbojpeg does not.
+        return _decode_with_pillow(encoded, channels)
+    return simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB", strict=True)
+
+
+def _decode_with_pillow(encoded: bytes, channels: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(encoded), formats=_PIL_FORMATS) as image:
+            _check_pixels(*image.size)
+            if image.mode.startswith("I;16"):
+                # Pillow would clip sixteen bits at 255; the upper eight are the picture.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            elif image.mode == "P":
+                # Straight to RGB, Pillow warns about palettes with transparency.
+                image = image.convert("RGBA")
+            pixels = np.array(image.convert(_PIL_MODES[channels]))
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, IndexError and others
+        raise ValueError(f"not a readable image: {error}".replace(f" {io.BytesIO!r}", "")) from error
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > _MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels: more than {_MAX_PIXELS} are not decoded")

@@ -1,0 +1,203 @@
+"""Download and prepare a TFDS dataset, with TensorFlow or without it.
+
+Of TensorFlow, TFDS's preparation of an image dataset uses its file functions and its PNG and JPEG encoders, and nothing
+else: examples are serialised with TFDS's own protocol buffers, and the records are written by array_record. Where
+TensorFlow is not installed, `tensorflow_stand_in` supplies just these for as long as the preparation lasts. The result
+is what TFDS reads on any machine; a PNG's bytes may differ from those TensorFlow's encoder would have written, its
+pixels do not.
+"""
+
+import contextlib
+import fcntl
+import glob
+import importlib.util
+import io
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from flax_resnets.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+
+class NeedsTensorFlow(Exception):
+    """A dataset's builder used a part of TensorFlow that the stand-in does not have."""
+
+
+def prepare(builder: "DatasetBuilder") -> None:
+    """Downloads a dataset and writes it as array_record files, under the builder's `data_dir`.
+
+    When it fails, or is interrupted, whatever it had begun is removed again; whole downloads are kept, so that the
+    next attempt need not fetch them twice. Several processes may ask for the same dataset: one works, the others wait.
+
+    Args:
+        builder: from `tfds.builder(name, data_dir=...)`.
+
+    Raises:
+        UserError: `data_dir` is not writable, the download is impossible or not what TFDS expects, the disk is full,
+            or the dataset's own builder cannot do without TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+
+    root = Path(builder.data_dir_root)
+    what = f"dataset={builder.info.full_name!r} is not prepared in data_dir={str(root)!r}"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_leaving_no_rubbish(root))
+            stack.enter_context(_locked(root))
+            _check_writable(root)
+        except OSError as error:
+            raise UserError(f"{what}, and cannot be: {error.strerror}; name a writable data_dir") from error
+        if builder.is_prepared():  # by the process that held the lock
+            builder.info.read_from_directory(builder.data_dir)
+            return
+        if importlib.util.find_spec("tensorflow") is None:
+            stack.enter_context(tensorflow_stand_in())
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        try:
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(file_format="array_record", download_config=config)
+        except NeedsTensorFlow as error:
+            raise UserError(f"{what}, and preparing it needs {error}: install tensorflow for that once") from error
+        except Exception as error:
+            raise UserError(f"{what}, and preparing it failed: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line: TFDS wraps a refused connection five times over."""
+    import requests
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for each in chain:
+        if isinstance(each, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+            url = each.request.url if each.request is not None else "its address"
+            return f"{url} cannot be reached; connect to the internet, or name a data_dir that holds it prepared"
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Holds the directory's lock: locking the directory itself leaves no lock file behind."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        # A filesystem without locks lets two processes do the work twice; TFDS renames the result into place.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_writable(root: Path) -> None:
+    # By trying: for root, os.access says yes to a read-only mount.
+    with tempfile.TemporaryFile(dir=root):
+        pass
+
+
+@contextlib.contextmanager
+def _leaving_no_rubbish(root: Path) -> Iterator[None]:
+    """Creates `root`; on failure removes half-made files and directories, and whichever are empty then."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    before = set(root.rglob("*")) if not missing else set()
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in sorted(set(root.rglob("*")) - before, reverse=True):  # children first
+            if _half_made(path.relative_to(root)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds a whole download
+                path.rmdir()
+        raise
+
+
+def _half_made(path: Path) -> bool:
+    """Whether TFDS names a file or directory like this while it is still being written."""
+    return any(part.startswith("incomplete.") or ".tmp." in part for part in path.parts)
+
+
+class _StandIn(SimpleNamespace):
+    def __getattr__(self, name: str) -> Any:
+        raise NeedsTensorFlow(f"TensorFlow's {name!r}")
+
+
+@contextlib.contextmanager
+def tensorflow_stand_in() -> Iterator[None]:
+    """Lets TFDS's builders and downloader work without TensorFlow, inside the `with` block.
+
+    TFDS's modules hold one lazy `tf` object that imports TensorFlow when it is first used. Each module's reference is
+    replaced by the few functions that preparing images comes down to, and put back afterwards. `sys.modules` is left
+    alone: no other library ever takes the stand-in for TensorFlow.
+
+    Example:
+        >>> with tensorflow_stand_in():
+        ...     pass  # builder.download_and_prepare(file_format="array_record")
+    """
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
+    tensorflow = lazy_imports_utils.tensorflow
+    gfile = _StandIn(
+        GFile=open,
+        copy=shutil.copy,
+        exists=os.path.exists,
+        glob=glob.glob,
+        isdir=os.path.isdir,
+        listdir=os.listdir,
+        remove=os.remove,
+        walk=os.walk,
+    )
+    unraised = type("Unraised", (Exception,), {})  # what TFDS catches from TensorFlow's file functions
+    stand_in = _StandIn(
+        io=_StandIn(gfile=gfile),
+        image=_StandIn(encode_png=_encoder("PNG"), encode_jpeg=_encoder("JPEG", quality=95)),
+        compat=_StandIn(as_text=os.fsdecode),
+        errors=_StandIn(ResourceExhaustedError=unraised, UnimplementedError=unraised),
+        executing_eagerly=lambda: True,
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # TFDS sorts a large dataset through a thousand open files, and counts on a TensorFlow error to raise the limit.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft < 4096 <= hard else soft, hard))
+    _replace_in_tfds(tensorflow, stand_in)
+    try:
+        yield
+    finally:
+        _replace_in_tfds(stand_in, tensorflow)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _replace_in_tfds(old: object, new: object) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "tensorflow_datasets":
+            for attribute in ("tf", "tensorflow"):
+                if vars(module).get(attribute) is old:
+                    setattr(module, attribute, new)
+
+
+def _encoder(image_format: str, **options: Any) -> Any:
+    """`tf.image.encode_png` and its like: pixels in, an eager tensor out, of which TFDS asks `.numpy()` alone."""
+
+    def encode(pixels: np.ndarray) -> SimpleNamespace:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, image_format, **options)
+        return SimpleNamespace(numpy=buffer.getvalue)
+
+    return encode

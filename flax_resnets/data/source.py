@@ -1,0 +1,248 @@
+"""The one door to a dataset's split: a random-access `Source` of encoded images and labels."""
+
+import contextlib
+import difflib
+import hashlib
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from flax_resnets.data.decode import decode
+from flax_resnets.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
+SAMPLE = "fashion_mnist_sample"
+"""Name of the dataset that comes with the package and needs no `data_dir`."""
+
+_SAMPLE_DIR = Path(__file__).parent / "sample"
+_NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?")  # TFDS's name[/config][:version]
+
+
+class Source:
+    """One split of an image-classification dataset, by index.
+
+    Made by `open_source`. Every method may be called from several threads at once.
+
+    Attributes:
+        dataset: the name it was opened by.
+        split: the split's own name: `test` where a dataset has no `validation`.
+        class_names: the classes, in the order of their labels.
+        image_shape: `(height, width, channels)`; None where images differ.
+        directory: where its files lie.
+        fingerprint: 64 hex digits that change when the files underneath do; a cache's key.
+    """
+
+    def __init__(self, dataset: str, split: str, builder: "DatasetBuilder"):
+        import tensorflow_datasets as tfds
+
+        self.dataset = dataset
+        self.split = split
+        image, label = _image_and_label(dataset, builder.info.features)
+        self.class_names: tuple[str, ...] = tuple(label.names)
+        self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
+        self.directory = Path(builder.data_dir).resolve()
+        self._files = [Path(i.filename).resolve() for i in builder.info.splits[split].file_instructions]
+        self.fingerprint = _fingerprint(self._files, self.directory)
+        for path, instruction in zip(self._files, builder.info.splits[split].file_instructions, strict=True):
+            _check_record_file(path, instruction.examples_in_shard)
+        self._examples = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.image_shape[2]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __repr__(self) -> str:
+        return f"Source({self.dataset!r}, {self.split!r}, {len(self)} images of {self.num_classes} classes)"
+
+    def encoded(self, index: int) -> bytes:
+        """The image as it is stored: the bytes of a JPEG or PNG file."""
+        return self._example(index)[0]
+
+    def label(self, index: int) -> int:
+        """The image's class, in `range(num_classes)`."""
+        return self._example(index)[1]
+
+    def image(self, index: int) -> np.ndarray:
+        """The decoded image, uint8, `(height, width, channels)`."""
+        return self[index][0]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """The decoded image and its class.
+
+        Raises:
+            IndexError: `index` is not in `range(len(self))`.
+            UserError: the record or the image in it is damaged; the message names both.
+        """
+        encoded, label = self._example(index)
+        try:
+            image = decode(encoded, self.channels)
+        except ValueError as error:
+            raise UserError(f"{self._where(index)} (class {self.class_names[label]!r}): {error}") from error
+        if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
+            raise UserError(f"{self._where(index)}: its shape is {image.shape}, the dataset's is {self.image_shape}")
+        return image, label
+
+    def _example(self, index: int) -> tuple[bytes, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is not in range({len(self)})")
+        try:
+            example = self._examples[index]
+            encoded, label = bytes(example["image"]), int(example["label"])
+        except Exception as error:  # RuntimeError of the record reader, DecodeError of protobuf, KeyError of TFDS
+            raise UserError(f"{self._where(index)}: the record is damaged ({error})") from error
+        if not 0 <= label < self.num_classes:
+            raise UserError(f"{self._where(index)}: label {label} is not in range({self.num_classes})")
+        return encoded, label
+
+    def _where(self, index: int) -> str:
+        return f"dataset {self.dataset!r}, split {self.split!r}, image {index} in {self.directory}"
+
+
+def open_source(
+    dataset: str, split: Literal["train", "validation"], data_dir: str | os.PathLike[str] | None = None
+) -> Source:
+    """Opens one split of a TFDS dataset, or of the sample that comes with the package.
+
+    A dataset that is not prepared under `data_dir` yet is downloaded and prepared there first. TensorFlow is not
+    needed for any of it.
+
+    Args:
+        dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
+            `fashion_mnist_sample`. It must have the features `image` and `label`.
+        split: `validation` means the split of that name, or `test` where there is none.
+        data_dir: where TFDS keeps datasets; None is TFDS's own default, `~/tensorflow_datasets`.
+
+    Returns:
+        The split, its record files checked for length but not read through.
+
+    Raises:
+        UserError: no such dataset or directory, not a set of labelled images, a damaged file, or no way to get it.
+
+    Example:
+        >>> source = open_source("fashion_mnist_sample", "train")
+        >>> source.image(0).shape, source.class_names[:2]
+        ((28, 28, 1), ('T-shirt/top', 'Trouser'))
+    """
+    if split not in ("train", "validation"):
+        raise UserError(f"split={split!r}: must be 'train' or 'validation'")
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
+        if not data_dir.is_dir():
+            raise UserError(f"data_dir={str(data_dir)!r}: no such directory; name an existing one")
+    with _quiet_tfds():
+        builder = _make_builder(dataset, _SAMPLE_DIR if dataset == SAMPLE else data_dir)
+        _image_and_label(dataset, builder.info.features)
+    if not builder.is_prepared():
+        from flax_resnets.data.prepare import prepare
+
+        prepare(builder)
+    with _quiet_tfds():
+        return Source(dataset, _real_split(dataset, split, list(builder.info.splits)), builder)
+
+
+def _make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    if not _NAME.fullmatch(dataset):
+        raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
+    try:
+        return tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
+        raise UserError(f"dataset={dataset!r}: {_unknown(dataset.split('/')[0].split(':')[0], known)}") from None
+    except Exception as error:
+        name, _, config = dataset.partition("/")
+        configs = tfds.builder_cls(name.split(":")[0]).builder_configs if config else {}
+        if config and config.split(":")[0] not in configs:
+            known = [f"{name}/{each}" for each in configs]
+            raise UserError(f"dataset={dataset!r}: {_unknown(dataset, known)}") from error
+        raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {error}") from error
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return "TFDS has no such dataset" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
+
+
+def _image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
+    import tensorflow_datasets as tfds
+
+    named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = named.get("image"), named.get("label")
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(
+            f"dataset={dataset!r}: must have the features 'image' and 'label' (a class), "
+            f"but has {', '.join(sorted(named)) or features}"
+        )
+    if image.np_dtype != np.uint8 or image.shape[2] not in (1, 3):
+        raise UserError(
+            f"dataset={dataset!r}: its images are {np.dtype(image.np_dtype).name} of {image.shape[2]} channels; "
+            "must be uint8 of 1 or 3"
+        )
+    return image, label
+
+
+def _real_split(dataset: str, split: str, splits: list[str]) -> str:
+    for name in ("validation", "test") if split == "validation" else (split,):
+        if name in splits:
+            return name
+    raise UserError(f"dataset={dataset!r}: has no {split} split, only {', '.join(splits)}")
+
+
+def _check_record_file(path: Path, examples: int) -> None:
+    """Raises UserError unless the file's index is whole and counts as many records as the dataset's metadata does."""
+    from array_record.python import array_record_module
+
+    if not path.is_file():
+        raise UserError(f"record file {path}: missing; delete its directory to have the dataset prepared again")
+    reader = array_record_module.ArrayRecordReader(str(path))
+    found = reader.num_records()  # 0 when the index at the file's end cannot be read
+    reader.close()
+    if found != examples:
+        raise UserError(
+            f"record file {path}: damaged or cut short, {found} of its {examples} records can be found; "
+            "delete its directory to have the dataset prepared again"
+        )
+
+
+def _fingerprint(files: list[Path], directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise UserError(f"record file {path}: {error.strerror}") from error
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    for name in ("dataset_info.json", "features.json"):
+        digest.update((directory / name).read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Holds back what TFDS logs and prints on its way: it warns of OpenCV, GCS and folders not there yet."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Architectures alone: pure linen modules, no data, no optimizer, no I/O."""

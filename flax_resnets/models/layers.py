@@ -1,0 +1,237 @@
+"""What the blocks are made of: convolution, batch normalisation, pooling, and the two families of initial weights.
+
+All of it works on NHWC images. Padding is written out in pixels, as torch does it: XLA's `SAME` pads a stride-2
+convolution on the other side, and weights trained with one do not fit the other.
+"""
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+Initializer = Literal["torchvision", "fastai"]
+
+# What torch calls kaiming_normal_: no truncation, and a gain of 2 for the half of the inputs that ReLU drops.
+_KERNEL_INITS = {
+    "torchvision": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    "fastai": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+}
+
+
+class Conv(nn.Module):
+    """A convolution without bias, zero-padded by half its kernel, so that stride 1 keeps the image's size.
+
+    Args of the call:
+        x: `(N, H, W, C)`, any float dtype.
+
+    Returns:
+        `(N, ceil(H / strides), ceil(W / strides), features)` in `dtype`.
+
+    Attributes:
+        features: output channels.
+        kernel_size: side of the square kernel, in pixels; odd.
+        strides: step of the kernel, in pixels.
+        initializer: `torchvision` (normal, fan out) or `fastai` (normal, fan in): He et al. 2015,
+            arXiv:1502.01852, section 2.2.
+        dtype: of the computation; parameters stay float32.
+    """
+
+    features: int
+    kernel_size: int = 3
+    strides: int = 1
+    initializer: Initializer = "torchvision"
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve; shapes as in the class."""
+        pad = self.kernel_size // 2
+        kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", _KERNEL_INITS[self.initializer], kernel_shape, jnp.float32)
+        return jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.strides, self.strides),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class Linear(nn.Module):
+    """A fully connected layer in float32, whatever the network's dtype: logits are compared, exponentiated, summed.
+
+    Args of the call:
+        x: `(N, C)`.
+
+    Returns:
+        `(N, features)`, float32.
+
+    Attributes:
+        features: outputs.
+        initializer: `torchvision` keeps torch's default, uniform within ±1/sqrt(C) for kernel and bias;
+            `fastai` draws the kernel from a normal (fan in) and starts the bias at 0.
+    """
+
+    features: int
+    initializer: Initializer = "torchvision"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply the layer; shapes as in the class."""
+        if self.initializer == "torchvision":
+            kernel_init = bias_init = _uniform_init(1 / math.sqrt(x.shape[-1]))
+        else:
+            kernel_init, bias_init = _KERNEL_INITS["fastai"], nn.initializers.zeros_init()
+        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", bias_init, (self.features,), jnp.float32)
+        return x.astype(jnp.float32) @ kernel + bias
+
+
+def _uniform_init(bound: float) -> nn.initializers.Initializer:
+    """Draws from ±bound (`nn.initializers.uniform` draws from 0 to its scale)."""
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def ghost_size(batch_norm: str) -> int | None:
+    """Images that share their statistics under `batch_norm`: K for `ghost:K`, None for `global` and `device`.
+
+    Raises:
+        ValueError: for any other word.
+
+    Example:
+        >>> ghost_size("ghost:32")
+        32
+    """
+    kind, _, size = batch_norm.partition(":")
+    if kind == "ghost" and size.isdecimal() and int(size) > 0:
+        return int(size)
+    if batch_norm in ("global", "device"):
+        return None
+    raise ValueError(f"batch_norm={batch_norm!r}: must be 'global', 'device' or 'ghost:K' with K images, such as ghost:32")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1) with its statistics chosen by name.
+
+    Statistics and parameters are float32 whatever `dtype` is. The running variance is the *unbiased* one (divided by
+    n - 1), as torch keeps it, so that a network trained here evaluates as the same network trained there;
+    `flax.linen.BatchNorm` keeps the biased one, which `unbiased=False` gives. `momentum` is Flax's: the share of the
+    old value that stays, torch's momentum subtracted from 1.
+
+    Args of the call:
+        x: `(N, ..., C)`, any float dtype.
+        train: normalise by this batch's statistics and update the running ones (the `batch_stats` collection must
+            be mutable); otherwise normalise by the running ones and touch nothing.
+
+    Returns:
+        x normalised, in `dtype`.
+
+    Raises:
+        ValueError: N is not a multiple of a ghost's size.
+
+    Attributes:
+        batch_norm: `global`: over every image this call sees, and over the devices of `axis_name` where one is given.
+            Under plain `jax.jit` the call sees the whole batch, however it is sharded.
+            `device`: over the images this call sees, never across devices; differs from `global` inside
+            `jax.shard_map`, where a call sees one device's share.
+            `ghost:K`: over K consecutive images at a time (Hoffer et al. 2017, arXiv:1705.08741, algorithm 1).
+        axis_name: a mapped axis to average over, as in `flax.linen.BatchNorm`.
+        momentum: share of the old running statistic kept at each update.
+        epsilon: added to the variance.
+        unbiased: which variance is kept as running statistic.
+        scale_init: initialises γ; zeros for the last norm of a residual branch.
+        dtype: of the result.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> variables = BatchNorm().init(jax.random.key(0), jnp.ones((8, 4, 4, 3)))
+        >>> sorted(variables["params"]), sorted(variables["batch_stats"])
+        (['bias', 'scale'], ['mean', 'var'])
+    """
+
+    batch_norm: str = "global"
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    unbiased: bool = True
+    scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Normalise; shapes as in the class."""
+        features = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), features, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+
+        if not train:
+            return self._normalise(x, running_mean.value, running_var.value, scale, bias)
+
+        size = ghost_size(self.batch_norm)
+        if size is None:
+            groups = x[None]
+        else:
+            if x.shape[0] % size:
+                raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
+            groups = x.reshape(-1, size, *x.shape[1:])
+        mean, var, count = self._statistics(groups)
+        if not self.is_initializing():
+            correction = count / max(count - 1, 1) if self.unbiased else 1.0
+            running_mean.value = self._update(running_mean.value, mean.mean(0))
+            running_var.value = self._update(running_var.value, var.mean(0) * correction)
+        groups_to = (-1,) + (1,) * (x.ndim - 1) + features
+        y = self._normalise(groups, mean.reshape(groups_to), var.reshape(groups_to), scale, bias)
+        return y.reshape(x.shape)
+
+    def _statistics(self, groups: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Mean and biased variance `(G, C)` of `(G, N, ..., C)`, and how many values each was taken over."""
+        axes = tuple(range(1, groups.ndim - 1))
+        values = groups.astype(jnp.float32)
+        # The two moments travel together, so that devices meet once a layer, not twice.
+        moments = jnp.stack([values.mean(axes), jnp.square(values).mean(axes)])
+        count = math.prod(groups.shape[1:-1])
+        if self.batch_norm == "global" and self.axis_name is not None and not self.is_initializing():
+            moments = jax.lax.pmean(moments, self.axis_name)
+            count *= jax.lax.axis_size(self.axis_name)
+        mean, mean_of_squares = moments
+        # E[x^2] - E[x]^2 needs one pass over x, not two; rounding can take it below 0.
+        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0), count
+
+    def _normalise(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        inverse = jax.lax.rsqrt(var + self.epsilon) * scale
+        return ((x.astype(jnp.float32) - mean) * inverse + bias).astype(self.dtype)
+
+    def _update(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return self.momentum * old + (1 - self.momentum) * new
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The stem's 3x3 max-pool of stride 2, padded by one pixel of −∞: `(N, H, W, C)` to `(N, ceil(H/2), ceil(W/2), C)`.
+
+    XLA's `SAME` would pad an even image only below and to the right.
+    """
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def avg_pool(x: jax.Array) -> jax.Array:
+    """A 2x2 average-pool of stride 2, `(N, H, W, C)` to `(N, ceil(H/2), ceil(W/2), C)`.
+
+    An odd image's last row and column are averaged over the pixels there are (torch's `ceil_mode=True,
+    count_include_pad=False`).
+    """
+    bottom, right = x.shape[1] % 2, x.shape[2] % 2
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=((0, bottom), (0, right)), count_include_pad=False)
+
+
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """The mean over an image's pixels, in float32: `(N, H, W, C)` to `(N, C)`."""
+    return x.astype(jnp.float32).mean((1, 2))

@@ -1,0 +1,1 @@
+"""Training: configuration, state, schedule, step, metrics, checkpoints, and the loop that runs them."""

@@ -1,0 +1,109 @@
+"""Saving a run and finding it again: Orbax, in the background, the latest two and the best."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from flax_resnets.errors import UserError
+from flax_resnets.training.state import TrainState, tree_digest
+
+
+class _LatestAndBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the latest two and the step of the highest accuracy.
+
+    Orbax's own best-n ranks by metrics saved with a checkpoint; those saved in the middle of an epoch have none, and
+    it would delete the latest for them.
+    """
+
+    def __init__(self, best_step: Callable[[], int | None]):
+        self._best_step = best_step
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        latest = [info.step for info in checkpoints][-2:]
+        return [info.step in latest or info.step == self._best_step() for info in checkpoints]
+
+
+class Checkpoints:
+    """A run's `checkpoints/` directory, one subdirectory a step.
+
+    Args:
+        directory: made if it is not there.
+        best_step: gives the step to keep besides the latest two; None for none.
+    """
+
+    def __init__(self, directory: Path, best_step: Callable[[], int | None]):
+        # Orbax logs every phase of every save at INFO, and a full traceback where a fallback is about to be tried.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.directory = directory.resolve()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_LatestAndBest(best_step),
+                cleanup_tmp_directories=True,  # what a killed save left
+            ),
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Saves a state under its step and returns once it is copied; writing goes on behind.
+
+        The digest goes with it, so that `restore` can tell whether what it reads is what was saved.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return  # saved when it was interrupted, before it was evaluated
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
+        )
+        # Orbax declines a step at or below its latest by returning False.
+        if not self._manager.save(step, args=items):
+            raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
+
+    def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
+        """The newest state that reads back as it was saved; None where nothing was ever saved.
+
+        Args:
+            like: a state of the same structure, whose shapes, dtypes and placement the restored one takes.
+            say: told of each checkpoint that does not read, and where it was moved to.
+
+        Raises:
+            UserError: there are checkpoints, and none of them reads.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
+                restored = self._manager.restore(step, args=items)
+                # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
+                if tree_digest(restored.state) != restored.proof["digest"]:
+                    raise ValueError("its content is not what was saved")
+            except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
+                aside = self._set_aside(step)
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
+            else:
+                return restored.state
+        if steps:
+            raise UserError(f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over")
+        return None
+
+    def wait(self) -> None:
+        """Returns once everything saved is on the disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes what is under way and lets go of threads and files."""
+        self._manager.close()
+
+    def _set_aside(self, step: int) -> Path:
+        damaged = self.directory.parent / "damaged"
+        damaged.mkdir(exist_ok=True)
+        target = next(path for n in range(1000) if not (path := damaged / f"{step}.{n}").exists())
+        (self.directory / str(step)).rename(target)
+        self._manager.reload()
+        return target

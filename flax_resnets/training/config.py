@@ -1,0 +1,283 @@
+"""What a run is: its configuration, read from a file, changed from the command line, and checked as it is made."""
+
+import ast
+import dataclasses
+import difflib
+import json
+import math
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flax_resnets.errors import UserError
+from flax_resnets.models.layers import ghost_size
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run's numbers. Two runs of one Config on one kind of machine end in the same bits.
+
+    Attributes:
+        model: a name of `flax_resnets.list_models()`.
+        model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
+        dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which ships with the package.
+        data_dir: TFDS's data_dir; None for TFDS's own default.
+        image_size: side of the square image the network sees, in pixels.
+        store_size: side at which images are decoded and kept, in pixels, for crops to be taken from; None for
+            `image_size`.
+        resize: how an image comes to be square: `squash` to it, or `crop` its centre.
+        mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
+            other.
+        crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
+        crop_ratio: aspect ratio of that crop, from and to.
+        flip: mirror half of the training images left to right.
+        batch_size: images a step, over all devices and hosts together.
+        eval_batch_size: the same for evaluation, whose result does not depend on it; None for `batch_size`.
+        epochs: passes over the training split; the images that do not fill a last batch wait for another epoch's
+            shuffle.
+        optimizer: `sgd` (Nesterov) or `adamw`.
+        learning_rate: the peak of the one-cycle schedule.
+        pct_start, div_factor, final_div_factor, momentum: the shape of the schedule, see `one_cycle`; momentum is
+            (at the ends, at the peak), and for `adamw` stands for its b1.
+        weight_decay: decoupled for `adamw`, added to the gradient for `sgd`; spares biases and norms.
+        label_smoothing: share of the target spread evenly over the classes.
+        clip_norm: largest global norm of a gradient; None for no clipping.
+        seed: of the initial weights, the order of the images, and the augmentation.
+        precision: of the network's computation; parameters stay float32. `float16` scales the loss.
+        batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
+        max_skipped_steps: this many steps in a row with a loss or gradient that is not finite end the run; each alone
+            is skipped.
+        save_every: steps between checkpoints within an epoch; None for the end of each epoch only.
+        log_every: steps between TensorBoard points.
+
+    Raises:
+        UserError: a field has the wrong type or a value it cannot have.
+    """
+
+    model: str
+    model_options: dict[str, Any] = field(default_factory=dict)
+    dataset: str
+    data_dir: str | None = None
+    image_size: int
+    store_size: int | None = None
+    resize: Literal["squash", "crop"] = "squash"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    batch_size: int
+    eval_batch_size: int | None = None
+    epochs: int
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: float
+    pct_start: float = 0.25
+    div_factor: float = 25.0
+    final_div_factor: float = 1e5
+    momentum: tuple[float, float] = (0.95, 0.85)
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+    batch_norm: str = "global"
+    max_skipped_steps: int = 20
+    save_every: int | None = None
+    log_every: int = 50
+
+    def __post_init__(self):
+        for name, annotation in FIELD_TYPES.items():
+            value = _checked(name, getattr(self, name), annotation)
+            object.__setattr__(self, name, value)
+        for names, holds, right in _RULES:
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not holds(value):
+                    raise UserError(f"{name}={_shown(value)}: must be {right}")
+        if self.store_size is not None and self.store_size < self.image_size:
+            raise UserError(f"store_size={self.store_size}: must be at least image_size, {self.image_size}")
+        if len(self.mean) != len(self.std):
+            raise UserError(f"std={_shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
+        try:
+            size = ghost_size(self.batch_norm)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        if size is not None and self.batch_size % size:
+            raise UserError(f"batch_norm={self.batch_norm!r}: batch_size {self.batch_size} is not a multiple of {size}")
+
+    def to_json(self) -> str:
+        """The configuration as indented JSON, for `config.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+FIELD_TYPES: Mapping[str, Any] = typing.get_type_hints(Config)
+
+# Fields, the condition each must meet (None always does), and that condition in words.
+_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("image_size batch_size eval_batch_size epochs store_size", lambda v: v >= 1, "at least 1"),
+    ("save_every log_every max_skipped_steps", lambda v: v >= 1, "at least 1"),
+    ("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
+    ("learning_rate div_factor final_div_factor clip_norm", lambda v: v > 0, "above 0"),
+    ("weight_decay", lambda v: v >= 0, "at least 0"),
+    ("pct_start", lambda v: 0 < v < 1, "between 0 and 1"),
+    ("label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
+    ("crop_scale", lambda v: 0 < v[0] <= v[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
+    ("crop_ratio", lambda v: 0 < v[0] <= v[1], "two numbers above 0, the smaller first"),
+    ("std", lambda v: all(s > 0 for s in v), "above 0 in each channel"),
+)
+
+
+def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """Runs a recipe's `get_config()` and applies what the command line changes.
+
+    Args:
+        path: a Python file that defines `get_config() -> Config`.
+        overrides: field to the text after `--config.FIELD=`; `model_options.NAME` sets one option.
+
+    Raises:
+        UserError: no such file, it does not run, it yields no Config, or a field or value is wrong.
+
+    Example:
+        >>> load_config("configs/quickstart.py", {"epochs": "1"}).epochs
+        1
+    """
+    config = _run(Path(path))
+    changes: dict[str, Any] = {}
+    for name, text in (overrides or {}).items():
+        head, _, option = name.partition(".")
+        if head not in FIELD_TYPES or (option and head != "model_options"):
+            raise UserError(f"--config.{name}: {unknown_field(name)}")
+        if head == "model_options":
+            if not option:
+                raise UserError(f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…")
+            options = changes.get("model_options", config.model_options)
+            changes["model_options"] = {**options, option: _literal(text)}
+        else:
+            changes[name] = _parsed(name, text, FIELD_TYPES[name])
+    return dataclasses.replace(config, **changes)
+
+
+def unknown_field(name: str) -> str:
+    """What to say of a field there is not."""
+    close = difflib.get_close_matches(name, FIELD_TYPES, n=1)
+    return f"no such field; did you mean {close[0]}?" if close else f"no such field; there are {', '.join(FIELD_TYPES)}"
+
+
+def _run(path: Path) -> Config:
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UserError(f"--config={path}: {reason}; `python train.py` lists the configs there are") from None
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(source, str(path), "exec"), namespace)
+        if "get_config" not in namespace:
+            raise UserError(f"--config={path}: defines no get_config()")
+        config = namespace["get_config"]()
+    except UserError as error:
+        raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
+    except Exception as error:  # whatever the recipe's own lines raise is the recipe's mistake
+        raise UserError(f"{path}:{_line_in(path, error)}: {_explained(error)}") from None
+    if not isinstance(config, Config):
+        raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, not a Config")
+    return config
+
+
+def _line_in(path: Path, error: Exception) -> int:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return lines[-1] or 0 if lines else 0
+
+
+def _explained(error: Exception) -> str:
+    """A recipe's error in a line; a keyword that Config lacks gets the nearest that it has."""
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        name = str(error).split("'")[1]
+        message = f"{name}: {unknown_field(name)}"
+    return message
+
+
+def _parsed(name: str, text: str, annotation: Any) -> Any:
+    """The value that `--config.name=text` means, as far as the text alone can tell; Config checks the rest."""
+    options = _alternatives(annotation)
+    if type(None) in options and text.lower() == "none":
+        return None
+    if bool in options and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if str in options or typing.get_origin(options[0]) is Literal:
+        return text
+    if typing.get_origin(options[0]) is tuple:
+        text = text.strip("()[]")
+        return tuple(_literal(part) for part in text.split(",") if part.strip())
+    return _literal(text)
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, or else the text itself."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _checked(name: str, value: Any, annotation: Any) -> Any:
+    """The value as its annotation has it (a list as a tuple, a whole number as a float), or a UserError."""
+    for option in _alternatives(annotation):
+        if option is type(None) and value is None:
+            return None
+        if option is float and type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+        if option in (int, bool, str) and type(value) is option:
+            return value
+        origin = typing.get_origin(option)
+        if origin is Literal and type(value) is str and value in typing.get_args(option):
+            return value
+        if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return dict(value)
+        if origin is tuple and isinstance(value, tuple | list):
+            kinds = typing.get_args(option)
+            if kinds[-1] is Ellipsis:
+                kinds = (kinds[0],) * max(len(value), 1)
+            if len(value) == len(kinds):
+                return tuple(_checked(name, item, kind) for item, kind in zip(value, kinds, strict=True))
+    raise UserError(f"{name}={_shown(value)}: must be {_in_words(annotation)}{_close_choice(value, annotation)}")
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
+def _in_words(annotation: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    parts = []
+    for option in _alternatives(annotation):
+        origin, args = typing.get_origin(option), typing.get_args(option)
+        if origin is Literal:
+            parts.append("one of " + ", ".join(args))
+        elif origin is tuple:
+            parts.append("numbers with commas between" if args[-1] is Ellipsis else f"{len(args)} numbers with a comma between")
+        elif origin is dict:
+            parts.append("a dict from option names to values")
+        else:
+            parts.append(words[option])
+    return " or ".join(parts)
+
+
+def _close_choice(value: Any, annotation: Any) -> str:
+    choices = [c for option in _alternatives(annotation) if typing.get_origin(option) is Literal for c in typing.get_args(option)]
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,312 @@
+"""The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
+
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import jax
+from flax import linen as nn
+
+from flax_resnets.data.batches import Batch, eval_batches, steps_per_epoch, train_batch
+from flax_resnets.data.cache import CachedImages, cached_images
+from flax_resnets.data.source import open_source
+from flax_resnets.errors import UserError
+from flax_resnets.models.registry import create_model
+from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.config import Config
+from flax_resnets.training.display import Bar, Display
+from flax_resnets.training.interruption import Interruption
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.schedule import make_optimizer, one_cycle, one_cycle_momentum
+from flax_resnets.training.state import TrainState, create_state, state_digest
+from flax_resnets.training.step import (
+    DTYPES,
+    Evaluation,
+    StepOutput,
+    evaluate,
+    make_eval_step,
+    make_mesh,
+    make_train_step,
+    replicated,
+    to_devices,
+)
+
+# Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
+# batches do not pile up in their memory.
+_AHEAD = 2
+
+# What another start of the same run may change: where data lies, how often something is written, never a number.
+_FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every")
+
+
+class Diverged(Exception):
+    """The loss or the gradient was not finite for `max_skipped_steps` steps in a row."""
+
+
+class Stopped(Exception):
+    """A signal asked for a stop, and the run is saved. The argument is the signal's name."""
+
+
+def run(config: Config, workdir: Path) -> None:
+    """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
+
+    What can be wrong with the request is found before the workdir is made.
+
+    Args:
+        config: the run.
+        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`.
+
+    Raises:
+        UserError: the configuration, the data or the workdir cannot be used.
+        Diverged: too many steps in a row were not finite; the last checkpoint is from before them.
+        Stopped: a signal asked for it; everything is saved.
+    """
+    display = Display()
+    _check_workdir(config, workdir)
+    _check_devices(config)
+    _make_model(config, num_classes=10)  # a misspelt name need not wait for the data
+    train, num_classes = _load(config, "train", display)
+    valid, _ = _load(config, "validation", display)
+    trainer = Trainer(config, train, valid, num_classes, display)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(config.to_json())
+    except OSError as error:
+        raise UserError(f"workdir={workdir}: {error.strerror}; pick a directory that can be written") from None
+    trainer.fit(workdir)
+
+
+class Trainer:
+    """A run's pieces put together: the data, the compiled steps, and what moves through them.
+
+    Args:
+        config: the run.
+        train: training split, decoded.
+        valid: validation split, decoded.
+        num_classes: outputs of the network.
+        display: where progress is shown.
+
+    Raises:
+        UserError: the network does not take such images, or there are fewer of them than a batch.
+    """
+
+    def __init__(self, config: Config, train: CachedImages, valid: CachedImages, num_classes: int, display: Display):
+        self.config = config
+        self.train = train
+        self.valid = valid
+        self.display = display
+        self.mesh = make_mesh()
+        self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
+        if self.steps_per_epoch == 0:
+            raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
+        self.total_steps = config.epochs * self.steps_per_epoch
+
+        model = _make_model(config, num_classes)
+        optimizer = make_optimizer(
+            config.optimizer,
+            one_cycle(
+                self.total_steps,
+                config.learning_rate,
+                pct_start=config.pct_start,
+                div_factor=config.div_factor,
+                final_div_factor=config.final_div_factor,
+            ),
+            one_cycle_momentum(self.total_steps, *config.momentum, pct_start=config.pct_start),
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+        )
+        image_shape = (config.image_size, config.image_size, train.images.shape[-1])
+        scale_loss = config.precision == "float16"
+        self._create_state = jax.jit(
+            lambda: create_state(model, optimizer, image_shape, config.seed, scale_loss=scale_loss),
+            out_shardings=replicated(self.mesh),
+        )
+        try:
+            self._abstract_state = jax.eval_shape(self._create_state)
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
+        self._train_step = make_train_step(model, optimizer, config, self.mesh)
+        self._eval_step = make_eval_step(model, config, self.mesh)
+
+    def fit(self, workdir: Path) -> None:
+        """Runs what is left of the epochs; arguments and errors as `run`'s."""
+        log = MetricsLog(workdir)
+        checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
+        with contextlib.closing(log), contextlib.closing(checkpoints), Interruption() as interruption:
+            state = checkpoints.restore(self._abstract_state, self.display.say)
+            if state is None:
+                if log.epochs:
+                    raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
+                state = self._create_state()
+            elif log.done is not None and int(state.step) == self.total_steps:
+                self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
+                return
+            else:
+                self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
+            log.start(int(state.step))
+            self._fit(state, log, checkpoints, interruption)
+
+    def _fit(self, state: TrainState, log: MetricsLog, checkpoints: Checkpoints, interruption: Interruption) -> None:
+        self.display.header()
+        for row in log.epochs:
+            self.display.row(row)
+        seconds, images = 0.0, 0
+        while not interruption:
+            step = int(state.step)
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if position == 0 and epoch > len(log.epochs):
+                result = self._evaluate(state, interruption)
+                if interruption:
+                    break  # it did not see every image
+                row = EpochMetrics(
+                    epoch=epoch,
+                    step=step,
+                    train_loss=float(state.loss_sum) / max(int(state.loss_count), 1),
+                    valid_loss=result.loss,
+                    accuracy=result.accuracy,
+                    top5_accuracy=result.top5_accuracy,
+                    seconds=seconds,
+                    images_per_second=images / seconds if seconds else 0.0,
+                    skipped_steps=int(state.skipped),
+                )
+                self.display.row(row)
+                log.add_epoch(row)
+                checkpoints.save(state)
+            if step == self.total_steps:
+                checkpoints.wait()
+                log.finish(state_digest(state))
+                return
+            if position == 0:
+                state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
+            started = time.perf_counter()
+            state = self._train_epoch(state, epoch + 1, log, checkpoints, interruption)
+            seconds = time.perf_counter() - started
+            images = (int(state.step) - step) * self.config.batch_size
+        self.display.say("saving before the stop")
+        checkpoints.save(state)
+        checkpoints.wait()
+        raise Stopped(interruption.signal)
+
+    def _train_epoch(
+        self, state: TrainState, epoch: int, log: MetricsLog, checkpoints: Checkpoints, interruption: Interruption
+    ) -> TrainState:
+        """Steps to the epoch's end, or to where a signal finds it."""
+        first = int(state.step)
+        end = epoch * self.steps_per_epoch
+        under_way: deque[tuple[int, StepOutput]] = deque()
+        with self.display.bar(
+            f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size
+        ) as bar:
+            for step in range(first, end):
+                batch = train_batch(
+                    self.train.images, self.train.labels, self.config.batch_size, self.config.seed, step
+                )
+                state, output = self._train_step(state, to_devices(batch, self.mesh))
+                under_way.append((step, output))
+                if len(under_way) > _AHEAD:
+                    self._settle(*under_way.popleft(), log, bar)
+                if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
+                    checkpoints.save(state)
+                if interruption:
+                    break
+            for item in under_way:
+                self._settle(*item, log, bar)
+        return state
+
+    def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
+        """Waits for a step's figures and acts on them."""
+        skipped = int(output.skipped_in_a_row)
+        if skipped >= self.config.max_skipped_steps:
+            raise Diverged(
+                f"the loss or gradient was not finite for {skipped} steps in a row, up to step {step + 1}; "
+                "try a lower learning_rate, or clip_norm"
+            )
+        bar.to(step % self.steps_per_epoch + 1)
+        if (step + 1) % self.config.log_every == 0:
+            log.add_point(
+                step + 1,
+                loss=float(output.loss),
+                learning_rate=float(output.learning_rate),
+                momentum=float(output.momentum),
+            )
+
+    def _evaluate(self, state: TrainState, interruption: Interruption) -> Evaluation:
+        size = self.config.eval_batch_size or self.config.batch_size
+        batches = eval_batches(self.valid.images, self.valid.labels, size)
+        with self.display.bar("evaluating", -(-len(self.valid) // size)) as bar:
+            return evaluate(self._eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
+
+
+def _until(interruption: Interruption, batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        if interruption:
+            return
+
+
+def _counted(batches: Iterable[Batch], bar: Bar) -> Iterator[Batch]:
+    for number, batch in enumerate(batches, start=1):
+        yield batch
+        bar.to(number)
+
+
+def _make_model(config: Config, num_classes: int) -> nn.Module:
+    for option in ("dtype", "batch_norm", "axis_name", "num_classes"):
+        if option in config.model_options:
+            right = {"dtype": "precision", "batch_norm": "batch_norm"}.get(option, "nothing: training decides it")
+            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
+    return create_model(
+        config.model,
+        num_classes,
+        dtype=DTYPES[config.precision],
+        batch_norm=config.batch_norm,
+        **config.model_options,
+    )
+
+
+def _load(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[CachedImages, int]:
+    """A split decoded, and how many classes it tells apart."""
+    source = open_source(config.dataset, split, config.data_dir)
+    for name in ("mean", "std"):
+        if len(getattr(config, name)) not in (1, source.channels):
+            raise UserError(f"{name}: has {len(getattr(config, name))} values; {config.dataset} has {source.channels} channels")
+    with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
+        images = cached_images(
+            source, config.store_size or config.image_size, config.resize, progress=lambda done, _: bar.to(done)
+        )
+    return images, source.num_classes
+
+
+def _check_devices(config: Config) -> None:
+    devices = jax.device_count()
+    for name in ("batch_size", "eval_batch_size"):
+        size = getattr(config, name)
+        if size is not None and size % devices:
+            raise UserError(f"{name}={size}: must be a multiple of the {devices} devices")
+
+
+def _check_workdir(config: Config, workdir: Path) -> None:
+    """Refuses a workdir that holds something other than this run."""
+    if not workdir.exists():
+        return
+    if not workdir.is_dir():
+        raise UserError(f"workdir={workdir}: is a file; name a directory")
+    path = workdir / "config.json"
+    if not path.exists():
+        foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
+        if foreign:
+            raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
+        return
+    try:
+        theirs = json.loads(path.read_text())
+        ours = json.loads(config.to_json())
+        differing = [name for name in ours if name not in _FREE_FIELDS and theirs.get(name) != ours[name]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
+    if differing:
+        changed = ", ".join(f"{name}={theirs.get(name)} (now {ours[name]})" for name in differing)
+        raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")

@@ -1,0 +1,157 @@
+"""What a run says of itself in files: a JSON row an epoch, TensorBoard events, a picture of the curves."""
+
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from flax_resnets.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """One epoch's row.
+
+    Attributes:
+        epoch: counted from 1.
+        step: steps taken by its end.
+        train_loss: mean over its steps of the loss that was optimised, label smoothing and augmentation included.
+        valid_loss: cross-entropy in nats, a mean over every image of the validation split.
+        accuracy: share of those images whose class came first, 0 to 1.
+        top5_accuracy: share of those images whose class came among the first five.
+        seconds: that the epoch's training took, since the run was last started; evaluation apart.
+        images_per_second: trained on in that time.
+        skipped_steps: steps of the run so far whose loss or gradient was not finite.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float
+    valid_loss: float
+    accuracy: float
+    top5_accuracy: float
+    seconds: float
+    images_per_second: float
+    skipped_steps: int
+
+
+class MetricsLog:
+    """A run's record: rows in `metrics.jsonl`, points in `tensorboard/`, and `curves.png`, all in its workdir.
+
+    Args:
+        workdir: of the run; an existing `metrics.jsonl` is read.
+
+    Attributes:
+        epochs: the rows so far.
+        done: the closing row; None before the run is done.
+
+    Raises:
+        UserError: a line of `metrics.jsonl` is no such row.
+    """
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+        self._path = workdir / "metrics.jsonl"
+        self._tensorboard: SummaryWriter | None = None
+        self.epochs: list[EpochMetrics] = []
+        self.done: dict[str, Any] | None = None
+        text = self._path.read_text() if self._path.exists() else ""
+        # A row without its line's end was cut short by a kill: its epoch has yet to end.
+        for number, line in enumerate(text.split("\n")[:-1], start=1):
+            try:
+                row = json.loads(line)
+                if row.pop("event") == "epoch":
+                    self.epochs.append(EpochMetrics(**row))
+                else:
+                    self.done = row
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise UserError(f"{self._path}:{number}: not a row of metrics ({error})") from None
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The epoch of the highest accuracy, the first of equals; None before the first."""
+        return max(self.epochs, key=lambda row: row.accuracy, default=None)
+
+    def start(self, step: int) -> None:
+        """Begins to record at a step, forgetting what came after it: the run will come by there again."""
+        self.epochs = [row for row in self.epochs if row.step <= step]
+        self.done = None
+        _replace(self._path, "".join(_line("epoch", dataclasses.asdict(row)) for row in self.epochs).encode())
+        self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
+
+    def add_point(self, step: int, **values: float) -> None:
+        """Records a step's figures, for TensorBoard alone."""
+        assert self._tensorboard is not None, "start() comes first"
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"step/{name}", value, step)
+
+    def add_epoch(self, row: EpochMetrics) -> None:
+        """Records an epoch, in all three places."""
+        self.epochs.append(row)
+        self._append(_line("epoch", dataclasses.asdict(row)))
+        assert self._tensorboard is not None, "start() comes first"
+        for name, value in dataclasses.asdict(row).items():
+            if name not in ("epoch", "step"):
+                self._tensorboard.add_scalar(f"epoch/{name}", value, row.step)
+        self._tensorboard.flush()
+        draw_curves(self.epochs, self._workdir / "curves.png")
+
+    def finish(self, state_digest: str) -> None:
+        """Appends the closing row."""
+        assert self.best is not None, "a run is done after its last epoch"
+        self.done = {"best_accuracy": self.best.accuracy, "state_digest": state_digest}
+        self._append(_line("done", self.done))
+
+    def close(self) -> None:
+        """Lets go of files and threads."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _append(self, line: str) -> None:
+        with self._path.open("a") as file:
+            file.write(line)
+            file.flush()
+            # The checkpoint that follows must not reach the disk before the row it belongs to.
+            os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a kill, finds the old content or the new, nothing between."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _line(event: str, row: dict[str, Any]) -> str:
+    return json.dumps({"event": event, **row}) + "\n"
+
+
+def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
+    """Draws losses and accuracies against the epoch into a PNG."""
+    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, accuracies = figure.subplots(1, 2)
+    numbers = [row.epoch for row in epochs]
+    losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
+    losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
+    losses.set_ylabel("loss (nats)")
+    accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
+    accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
+    accuracies.set_ylabel("valid accuracy (%)")
+    for axes in (losses, accuracies):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    _replace(path, picture.getvalue())

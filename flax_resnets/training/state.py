@@ -1,0 +1,94 @@
+"""What a run carries from one step to the next, and the digest that proves two runs equal."""
+
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import struct
+from flax.training.dynamic_scale import DynamicScale
+
+
+class TrainState(struct.PyTreeNode):
+    """A run at one step. All of it is saved, so that the run goes on from it bit for bit.
+
+    Attributes:
+        step: int32, steps taken, skipped ones among them; what the next step's images and draws depend on.
+        params: the network's parameters, float32.
+        batch_stats: its running statistics, float32.
+        opt_state: the optimizer's state.
+        loss_scale: of float16's gradients; None in other precisions.
+        loss_sum: float32, of the finite losses of the epoch so far.
+        loss_count: int32, how many those are.
+        skipped: int32, steps skipped over the run.
+        skipped_in_a_row: int32, how many of them up to this one.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    loss_scale: DynamicScale | None
+    loss_sum: jax.Array
+    loss_count: jax.Array
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    *,
+    scale_loss: bool = False,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        model: the network.
+        optimizer: what will train it.
+        image_shape: `(H, W, C)` of the images it will see.
+        seed: of the initial parameters.
+        scale_loss: whether float16's dynamic loss scale is wanted.
+
+    Returns:
+        The state, on the default device.
+    """
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
+    return TrainState(
+        step=jnp.int32(0),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        loss_scale=DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
+        loss_sum=jnp.float32(0),
+        loss_count=jnp.int32(0),
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )
+
+
+def state_digest(state: TrainState) -> str:
+    """sha256 in hex over every leaf of params, batch_stats and opt_state: path, dtype, shape and bytes."""
+    return tree_digest({"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state})
+
+
+def tree_digest(tree: Any) -> str:
+    """sha256 in hex over every leaf of a pytree of arrays, in the order of its paths.
+
+    Example:
+        >>> tree_digest({"a": jnp.zeros(2)}) == tree_digest({"a": jnp.zeros(2)})
+        True
+        >>> tree_digest({"a": jnp.zeros(2)}) == tree_digest({"a": jnp.ones(2)})
+        False
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
