@@ -6,23 +6,22 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
 
+from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
 
 _FORMAT = 1  # raise it when the same source, size and resize would give other pixels
 _BLOCK = 512  # images decoded between two writes
 _TASK = 16  # images a thread takes at a time: handing over one costs as much as decoding a small one
-_ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +51,7 @@ def cached_images(
     It lies under `$FLAX_RESNETS_CACHE`, else `$XDG_CACHE_HOME/flax_resnets`, else `~/.cache/flax_resnets`, in a
     directory per dataset path and split, and there one per size and way to resize. When the dataset's files change,
     the caches made of the old ones are removed. What was not written to the end is never found by a reader: it lies
-    under another name until it is whole.
+    under another name until it is whole. Of several processes one decodes, the others wait.
 
     Args:
         source: the split.
@@ -81,13 +80,17 @@ def cached_images(
         raise UserError(f"resize={resize!r}: must be 'squash' or 'crop'")
     try:
         directory = _directory(source, size, resize)
-        cached = _read(directory, source, size)
-        if cached is None:
+        if (cached := _read(directory, source, size)) is not None:
+            return cached
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with locked(directory.parent) as alone:
+            if (cached := _read(directory, source, size)) is not None:
+                return cached  # written by the process that held the lock
+            _sweep(directory, source, alone)
             _write(directory, source, size, resize, progress)
-            cached = _read(directory, source, size)
-        if cached is None:
-            raise OSError(f"{directory} cannot be read back")
-        return cached
+        if (cached := _read(directory, source, size)) is not None:
+            return cached
+        raise OSError(f"{directory} cannot be read back")
     except OSError as error:
         warnings.warn(
             f"image cache not written, the images stay in memory: {error}; FLAX_RESNETS_CACHE names another directory",
@@ -124,10 +127,7 @@ def _read(directory: Path, source: Source, size: int) -> CachedImages | None:
 def _write(
     directory: Path, source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
 ) -> None:
-    siblings = directory.parent
-    siblings.mkdir(parents=True, exist_ok=True)
-    _sweep(siblings, source.fingerprint[:16])
-    half_made = Path(tempfile.mkdtemp(prefix="tmp-", dir=siblings))
+    half_made = Path(tempfile.mkdtemp(prefix="tmp-", dir=directory.parent))
     try:
         with open(half_made / "images.npy", "wb") as file:
             shape = (len(source), size, size, source.channels)
@@ -142,37 +142,33 @@ def _write(
         with open(half_made / "labels.npy", "wb") as file:
             np.save(file, np.concatenate(labels) if labels else np.zeros(0, np.int32), allow_pickle=False)
             _to_disk(file)
-        shutil.rmtree(directory, ignore_errors=True)  # one that does not read
         try:
             os.rename(half_made, directory)
         except OSError:
-            # Another process was first: a directory cannot replace one that holds files. Theirs holds the same.
+            # Where there are no locks another process may have been first, and a directory cannot replace one that
+            # holds files. Theirs holds the same.
             if not directory.is_dir():
                 raise
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
 
 
-def _to_disk(file) -> None:
+def _to_disk(file: BinaryIO) -> None:
     # After a power cut a renamed directory may otherwise hold files of the right length, full of zeros.
     file.flush()
     os.fsync(file.fileno())
 
 
-def _sweep(siblings: Path, fingerprint: str) -> None:
-    """Removes caches of files that have changed since, and what killed processes left."""
-    for path in siblings.iterdir():
-        if path.name.startswith("tmp-"):
-            unwanted = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-        else:
-            unwanted = not path.name.startswith(fingerprint)
-        if unwanted:
+def _sweep(directory: Path, source: Source, alone: bool) -> None:
+    """Removes what does not read, the caches of files that have changed since, and what killed processes left."""
+    for path in directory.parent.iterdir():
+        half_made = path.name.startswith("tmp-")
+        stale = not half_made and not path.name.startswith(source.fingerprint[:16])
+        if path == directory or stale or (half_made and alone):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _in_memory(
-    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
-) -> CachedImages:
+def _in_memory(source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None) -> CachedImages:
     images = np.empty((len(source), size, size, source.channels), np.uint8)
     labels = np.empty(len(source), np.int32)
     done = 0

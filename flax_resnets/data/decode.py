@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _PIL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 _PIL_MODES = {1: "L", 3: "RGB"}
@@ -46,7 +46,7 @@ def _decode_jpeg(encoded: bytes, channels: int) -> np.ndarray:
     except ValueError:
         # turbojpeg knows six chroma subsamplings; JPEG allows more, and Pillow reads them.
         return _decode_with_pillow(encoded, channels)
-    _check_pixels(width, height)
+    _check_pixels(int(width), int(height))
     if colorspace in ("CMYK", "YCCK"):
         # Adobe writes these inverted: Pillow looks for Adobe's mark, turbojpeg does not.
         return _decode_with_pillow(encoded, channels)
@@ -56,7 +56,7 @@ def _decode_jpeg(encoded: bytes, channels: int) -> np.ndarray:
 def _decode_with_pillow(encoded: bytes, channels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(encoded), formats=_PIL_FORMATS) as image:
-            _check_pixels(*image.size)
+            _check_pixels(image.width, image.height)
             if image.mode.startswith("I;16"):
                 # Pillow would clip sixteen bits at 255; the upper eight are the picture.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -64,8 +64,10 @@ def _decode_with_pillow(encoded: bytes, channels: int) -> np.ndarray:
                 # Straight to RGB, Pillow warns about palettes with transparency.
                 image = image.convert("RGBA")
             pixels = np.array(image.convert(_PIL_MODES[channels]))
+    except UnidentifiedImageError as error:
+        raise ValueError("not a JPEG, PNG, GIF, BMP or WebP image") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, IndexError and others
-        raise ValueError(f"not a readable image: {error}".replace(f" {io.BytesIO!r}", "")) from error
+        raise ValueError(f"not a readable image: {error}") from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 

@@ -8,10 +8,10 @@ pixels do not.
 """
 
 import contextlib
-import fcntl
 import glob
 import importlib.util
 import io
+import logging
 import os
 import resource
 import shutil
@@ -21,10 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
+from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,35 +44,41 @@ def prepare(builder: "DatasetBuilder") -> None:
     next attempt need not fetch them twice. Several processes may ask for the same dataset: one works, the others wait.
 
     Args:
-        builder: from `tfds.builder(name, data_dir=...)`.
+        builder: from `tfds.builder(name, data_dir=...)`. Make a new one to read with: this one's metadata is that of
+            a dataset not prepared yet.
 
     Raises:
         UserError: `data_dir` is not writable, the download is impossible or not what TFDS expects, the disk is full,
             or the dataset's own builder cannot do without TensorFlow.
     """
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
     root = Path(builder.data_dir_root)
     what = f"dataset={builder.info.full_name!r} is not prepared in data_dir={str(root)!r}"
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_leaving_no_rubbish(root))
-            stack.enter_context(_locked(root))
+            stack.enter_context(_existing(root))
             _check_writable(root)
+            # Where there are no locks two processes may both do the work; TFDS renames the result into place.
+            stack.enter_context(locked(root))
+            stack.enter_context(_leaving_no_rubbish(root, builder.name))
         except OSError as error:
             raise UserError(f"{what}, and cannot be: {error.strerror}; name a writable data_dir") from error
-        if builder.is_prepared():  # by the process that held the lock
-            builder.info.read_from_directory(builder.data_dir)
-            return
+        with quiet_tfds():
+            if builder.is_prepared():  # by the process that held the lock
+                return
+        print(f"{what}: downloading and preparing it", flush=True)
+        stack.enter_context(quiet_tfds())
         if importlib.util.find_spec("tensorflow") is None:
             stack.enter_context(tensorflow_stand_in())
+        # TFDS's ten retries keep someone without a network waiting for minutes; four take three seconds.
+        stack.enter_context(mock.patch.object(downloader, "MAX_RETRIES", 4))
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         try:
             config = tfds.download.DownloadConfig(try_download_gcs=False)
             builder.download_and_prepare(file_format="array_record", download_config=config)
-        except NeedsTensorFlow as error:
-            raise UserError(f"{what}, and preparing it needs {error}: install tensorflow for that once") from error
         except Exception as error:
             raise UserError(f"{what}, and preparing it failed: {_reason(error)}") from error
 
@@ -83,25 +91,43 @@ def _reason(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     for each in chain:
-        if isinstance(each, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+        if isinstance(each, NeedsTensorFlow):
+            return f"its builder uses {each}; install tensorflow for that once, or copy it from where it is prepared"
+        if isinstance(each, requests.ConnectionError | requests.Timeout):
             url = each.request.url if each.request is not None else "its address"
             return f"{url} cannot be reached; connect to the internet, or name a data_dir that holds it prepared"
         if isinstance(each, OSError) and each.strerror:
-            return each.strerror
-    return str(error).split("\n")[0] or type(error).__name__
+            return f"{each.strerror}: {each.filename}" if each.filename else each.strerror
+    return str(error)[:1000] or type(error).__name__
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Holds the directory's lock: locking the directory itself leaves no lock file behind."""
-    descriptor = os.open(root, os.O_RDONLY)
+def quiet_tfds() -> Iterator[None]:
+    """Holds back what TFDS and its downloader log and print on their way: none of it is for the user to act on."""
+    loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        # A filesystem without locks lets two processes do the work twice; TFDS renames the result into place.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
-        os.close(descriptor)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _existing(root: Path) -> Iterator[None]:
+    """Creates the directory and its parents; on failure removes those of them that stayed empty."""
+    missing = [path for path in (root, *root.parents) if not path.exists()]
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # it holds a whole download
+            for path in missing:
+                path.rmdir()
+        raise
 
 
 def _check_writable(root: Path) -> None:
@@ -111,28 +137,30 @@ def _check_writable(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _leaving_no_rubbish(root: Path) -> Iterator[None]:
-    """Creates `root`; on failure removes half-made files and directories, and whichever are empty then."""
-    missing = [path for path in (root, *root.parents) if not path.exists()]
-    before = set(root.rglob("*")) if not missing else set()
-    root.mkdir(parents=True, exist_ok=True)
+def _leaving_no_rubbish(root: Path, dataset: str) -> Iterator[None]:
+    """On failure removes what is half made, and the directories that are empty without it."""
+    before = _entries(root, dataset)
     try:
         yield
     except BaseException:
-        for path in sorted(set(root.rglob("*")) - before, reverse=True):  # children first
-            if _half_made(path.relative_to(root)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        for path in missing:
-            with contextlib.suppress(OSError):  # it holds a whole download
-                path.rmdir()
+        for path in sorted(_entries(root, dataset) - before, reverse=True):  # children before their parents
+            with contextlib.suppress(OSError):  # a directory that holds something whole
+                if path.is_dir():
+                    path.rmdir()
+                elif _half_made(path.relative_to(root)):
+                    path.unlink()
         raise
 
 
+def _entries(root: Path, dataset: str) -> set[Path]:
+    """All that lies where TFDS writes when it prepares this dataset."""
+    tops = [path for path in (root / dataset, root / "downloads") if path.exists()]
+    return {path for top in tops for path in (top, *top.rglob("*"))}
+
+
 def _half_made(path: Path) -> bool:
-    """Whether TFDS names a file or directory like this while it is still being written."""
-    return any(part.startswith("incomplete.") or ".tmp." in part for part in path.parts)
+    """Whether TFDS writes there before, rather than after, a download or a dataset is whole."""
+    return any(part.startswith("incomplete.") or ".tmp." in part or part == ".config" for part in path.parts)
 
 
 class _StandIn(SimpleNamespace):

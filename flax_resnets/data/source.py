@@ -1,19 +1,16 @@
 """The one door to a dataset's split: a random-access `Source` of encoded images and labels."""
 
-import contextlib
 import difflib
 import hashlib
-import io
-import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from flax_resnets.data.decode import decode
+from flax_resnets.data.prepare import prepare, quiet_tfds
 from flax_resnets.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,11 +46,20 @@ class Source:
         self.class_names: tuple[str, ...] = tuple(label.names)
         self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
         self.directory = Path(builder.data_dir).resolve()
-        self._files = [Path(i.filename).resolve() for i in builder.info.splits[split].file_instructions]
-        self.fingerprint = _fingerprint(self._files, self.directory)
-        for path, instruction in zip(self._files, builder.info.splits[split].file_instructions, strict=True):
+        file_format = builder.info.file_format
+        if file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            raise UserError(
+                f"dataset={dataset!r} in {self.directory}: prepared as {file_format and file_format.value}, which "
+                "cannot be read by index; prepare it with file_format='array_record', in another data_dir"
+            )
+        instructions = builder.info.splits[split].file_instructions
+        self._files = [Path(instruction.filename).resolve() for instruction in instructions]
+        for path, instruction in zip(self._files, instructions, strict=True):
             _check_record_file(path, instruction.examples_in_shard)
-        self._examples = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        self.fingerprint = _fingerprint(self._files, self.directory)
+        # The type checker cannot see the parameters behind TFDS's decorators.
+        as_data_source: Any = builder.as_data_source
+        self._examples = as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
     @property
     def num_classes(self) -> int:
@@ -146,14 +152,14 @@ def open_source(
         data_dir = Path(data_dir).expanduser()
         if not data_dir.is_dir():
             raise UserError(f"data_dir={str(data_dir)!r}: no such directory; name an existing one")
-    with _quiet_tfds():
-        builder = _make_builder(dataset, _SAMPLE_DIR if dataset == SAMPLE else data_dir)
-        _image_and_label(dataset, builder.info.features)
-    if not builder.is_prepared():
-        from flax_resnets.data.prepare import prepare
-
+    directory = _SAMPLE_DIR if dataset == SAMPLE else data_dir
+    builder = _make_builder(dataset, directory)
+    with quiet_tfds():
+        prepared = builder.is_prepared()
+    if not prepared:
         prepare(builder)
-    with _quiet_tfds():
+        builder = _make_builder(dataset, directory)
+    with quiet_tfds():
         return Source(dataset, _real_split(dataset, split, list(builder.info.splits)), builder)
 
 
@@ -163,39 +169,37 @@ def _make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     if not _NAME.fullmatch(dataset):
         raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
     try:
-        return tfds.builder(dataset, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
-        raise UserError(f"dataset={dataset!r}: {_unknown(dataset.split('/')[0].split(':')[0], known)}") from None
+        with quiet_tfds():
+            builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
+            _image_and_label(dataset, builder.info.features)
+            return builder
+    except UserError:
+        raise
     except Exception as error:
-        name, _, config = dataset.partition("/")
-        configs = tfds.builder_cls(name.split(":")[0]).builder_configs if config else {}
-        if config and config.split(":")[0] not in configs:
-            known = [f"{name}/{each}" for each in configs]
-            raise UserError(f"dataset={dataset!r}: {_unknown(dataset, known)}") from error
+        name, _, config = dataset.split(":")[0].partition("/")
+        known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
+        if name in known[1:] and config:
+            known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
+        if dataset.split(":")[0] not in known:
+            close = difflib.get_close_matches(dataset, known, n=3, cutoff=0.5)
+            suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
         raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {error}") from error
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return "TFDS has no such dataset" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
 
 
 def _image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
     import tensorflow_datasets as tfds
 
-    named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    named: dict[str, Any] = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     image, label = named.get("image"), named.get("label")
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
         raise UserError(
             f"dataset={dataset!r}: must have the features 'image' and 'label' (a class), "
             f"but has {', '.join(sorted(named)) or features}"
         )
-    if image.np_dtype != np.uint8 or image.shape[2] not in (1, 3):
-        raise UserError(
-            f"dataset={dataset!r}: its images are {np.dtype(image.np_dtype).name} of {image.shape[2]} channels; "
-            "must be uint8 of 1 or 3"
-        )
+    dtype, channels = np.dtype(named["image"].np_dtype).name, named["image"].shape[2]
+    if dtype != "uint8" or channels not in (1, 3):
+        raise UserError(f"dataset={dataset!r}: its images are {dtype} of {channels} channels; must be uint8 of 1 or 3")
     return image, label
 
 
@@ -208,16 +212,20 @@ def _real_split(dataset: str, split: str, splits: list[str]) -> str:
 
 def _check_record_file(path: Path, examples: int) -> None:
     """Raises UserError unless the file's index is whole and counts as many records as the dataset's metadata does."""
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
-    if not path.is_file():
-        raise UserError(f"record file {path}: missing; delete its directory to have the dataset prepared again")
-    reader = array_record_module.ArrayRecordReader(str(path))
-    found = reader.num_records()  # 0 when the index at the file's end cannot be read
-    reader.close()
+    try:
+        open(path, "rb").close()
+        reader = array_record_module.ArrayRecordReader(str(path))
+        found, problem = reader.num_records(), ""
+        reader.close()  # here it raises what was wrong with the index at the file's end
+    except OSError as error:
+        raise UserError(f"record file {path}: {error.strerror}") from error
+    except RuntimeError as error:
+        found, problem = 0, f" ({error})"
     if found != examples:
         raise UserError(
-            f"record file {path}: damaged or cut short, {found} of its {examples} records can be found; "
+            f"record file {path}: damaged or cut short, {found} of its {examples} records can be found{problem}; "
             "delete its directory to have the dataset prepared again"
         )
 
@@ -225,24 +233,8 @@ def _check_record_file(path: Path, examples: int) -> None:
 def _fingerprint(files: list[Path], directory: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise UserError(f"record file {path}: {error.strerror}") from error
+        stat = path.stat()
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     for name in ("dataset_info.json", "features.json"):
         digest.update((directory / name).read_bytes())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Holds back what TFDS logs and prints on its way: it warns of OpenCV, GCS and folders not there yet."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -90,6 +90,12 @@ class Trainer:
         num_classes: outputs of the network.
         display: where progress is shown.
 
+    Attributes:
+        mesh: of all devices.
+        steps_per_epoch, total_steps: how long the run is.
+        create_state: makes the state before the first step.
+        train_step, eval_step: see `make_train_step` and `make_eval_step`.
+
     Raises:
         UserError: the network does not take such images, or there are fewer of them than a batch.
     """
@@ -121,16 +127,16 @@ class Trainer:
         )
         image_shape = (config.image_size, config.image_size, train.images.shape[-1])
         scale_loss = config.precision == "float16"
-        self._create_state = jax.jit(
+        self.create_state = jax.jit(
             lambda: create_state(model, optimizer, image_shape, config.seed, scale_loss=scale_loss),
             out_shardings=replicated(self.mesh),
         )
         try:
-            self._abstract_state = jax.eval_shape(self._create_state)
+            self._abstract_state = jax.eval_shape(self.create_state)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
-        self._train_step = make_train_step(model, optimizer, config, self.mesh)
-        self._eval_step = make_eval_step(model, config, self.mesh)
+        self.train_step = make_train_step(model, optimizer, config, self.mesh)
+        self.eval_step = make_eval_step(model, config, self.mesh)
 
     def fit(self, workdir: Path) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s."""
@@ -141,7 +147,7 @@ class Trainer:
             if state is None:
                 if log.epochs:
                     raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
-                state = self._create_state()
+                state = self.create_state()
             elif log.done is not None and int(state.step) == self.total_steps:
                 self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
                 return
@@ -205,7 +211,7 @@ class Trainer:
                 batch = train_batch(
                     self.train.images, self.train.labels, self.config.batch_size, self.config.seed, step
                 )
-                state, output = self._train_step(state, to_devices(batch, self.mesh))
+                state, output = self.train_step(state, to_devices(batch, self.mesh))
                 under_way.append((step, output))
                 if len(under_way) > _AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
@@ -238,7 +244,7 @@ class Trainer:
         size = self.config.eval_batch_size or self.config.batch_size
         batches = eval_batches(self.valid.images, self.valid.labels, size)
         with self.display.bar("evaluating", -(-len(self.valid) // size)) as bar:
-            return evaluate(self._eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
+            return evaluate(self.eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
 
 
 def _until(interruption: Interruption, batches: Iterable[Batch]) -> Iterator[Batch]:

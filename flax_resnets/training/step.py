@@ -126,7 +126,7 @@ def make_train_step(
         )
         loss, batch_stats, grads, loss_scale = gradients(state, images, batch.labels)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         learned = optax.apply_updates(state.params, updates), batch_stats, opt_state
         kept = state.params, state.batch_stats, state.opt_state
         params, batch_stats, opt_state = jax.tree.map(partial(jnp.where, finite), learned, kept)
@@ -142,7 +142,7 @@ def make_train_step(
             skipped=state.skipped + ~finite,
             skipped_in_a_row=skipped_in_a_row,
         )
-        scheduled = optax.tree_utils.tree_get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
+        scheduled = optax.tree.get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
         return state, StepOutput(loss, scheduled["learning_rate"], scheduled["momentum"], skipped_in_a_row)
 
     # Every leaf's placement is stated, so that a restored state and a fresh one run the same program.

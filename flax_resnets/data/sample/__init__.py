@@ -1,0 +1,1 @@
+"""The dataset that comes with the package: `fashion_mnist_sample`, a part of Fashion-MNIST."""

@@ -1,0 +1,211 @@
+"""open_source: any image-classification set of TFDS, one line for every mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flax_resnets.data.source import open_source
+from flax_resnets.errors import UserError
+
+TRAIN = "my_images-train.array_record-00000-of-00001"
+
+
+def damage(path: Path, position: int, patch: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(position)
+        file.write(patch)
+
+
+def rewrite(data_dir: Path, name: str, replacements: dict[str, str]) -> None:
+    path = data_dir / "my_images" / "1.0.0" / name
+    text = path.read_text()
+    for old, new in replacements.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def replace_images(directory: Path, split: str, encode) -> None:
+    """Writes the split's records again, whole and valid, with other bytes where the images were."""
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    path = str(directory / f"my_images-{split}.array_record-00000-of-00001")
+    records = array_record_module.ArrayRecordReader(path).read_all()
+    writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
+    for index, record in enumerate(records):
+        example = tf_example_pb2.Example.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]  # generated
+        image = example.features.feature["image"].bytes_list.value
+        image[0] = encode(index, image[0])
+        writer.write(example.SerializeToString())
+    writer.close()
+
+
+def test_a_prepared_set_is_read_by_index(prepared):
+    source = open_source("my_images", "train", prepared)
+    assert (len(source), source.num_classes, source.channels) == (6000, 10, 1)
+    assert source.image_shape == (28, 28, 1)
+    assert source.class_names[-1] == "Ankle boot"
+    assert source.encoded(0).startswith(b"\x89PNG")
+    image, label = source[0]
+    assert (image.shape, image.dtype) == ((28, 28, 1), np.uint8)
+    assert (source.label(0), label) == (label, label)
+    np.testing.assert_array_equal(source.image(0), image)
+    assert "6000 images of 10 classes" in repr(source)
+
+
+def test_validation_is_the_test_split_where_there_is_no_other(prepared):
+    assert open_source("my_images", "validation", prepared).split == "test"
+    rewrite(prepared, "dataset_info.json", {'"test"': '"validation"'})
+    directory = prepared / "my_images" / "1.0.0"
+    (directory / "my_images-test.array_record-00000-of-00001").rename(
+        directory / "my_images-validation.array_record-00000-of-00001"
+    )
+    assert open_source("my_images", "validation", prepared).split == "validation"
+
+
+def test_an_index_outside_is_an_index_error(prepared):
+    source = open_source("my_images", "validation", prepared)
+    for index in (-1, len(source)):
+        with pytest.raises(IndexError):
+            source.image(index)
+
+
+def test_the_fingerprint_changes_with_the_files_and_only_then(prepared):
+    first = open_source("my_images", "train", prepared).fingerprint
+    assert open_source("my_images", "train", prepared).fingerprint == first
+    assert open_source("my_images", "validation", prepared).fingerprint != first
+    os.utime(prepared / "my_images" / "1.0.0" / TRAIN, (1, 1))
+    assert open_source("my_images", "train", prepared).fingerprint != first
+
+
+def test_a_read_only_data_dir_works_when_the_set_is_prepared(prepared):
+    entries = [prepared, *prepared.rglob("*")]
+    for path in entries:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert open_source("my_images", "train", prepared).image(0).any()
+    finally:
+        for path in entries:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("cifar1O", "did you mean 'cifar10'"),
+        ("fashion_mnist_sampel", "did you mean 'fashion_mnist_sample'"),
+        ("imagenette/160px-v3", "did you mean 'imagenette/160px-v2'"),
+        ("cifar10:1.0.0", "only: 3.0.2"),
+        ("fashion mnist", "must be a TFDS name"),
+        ("../my_images", "must be a TFDS name"),
+        ("", "must be a TFDS name"),
+        ("imdb_reviews", "must have the features 'image' and 'label'"),
+        ("voc", "must have the features 'image' and 'label'"),
+    ],
+)
+def test_unsuitable_dataset(dataset, message, data_dir):
+    with pytest.raises(UserError, match=message) as error:
+        open_source(dataset, "train", data_dir)
+    assert repr(dataset) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(data_dir.iterdir())
+
+
+@pytest.mark.parametrize("dataset", ["fashion_mnist_sample", "my_images"])
+def test_a_data_dir_that_does_not_exist(dataset, tmp_path):
+    with pytest.raises(UserError, match=r"data_dir='.*nowhere': no such directory"):
+        open_source(dataset, "train", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_unknown_split(prepared):
+    with pytest.raises(UserError, match="split='test': must be 'train' or 'validation'"):
+        open_source("my_images", "test", prepared)  # pyright: ignore[reportArgumentType]
+    rewrite(prepared, "dataset_info.json", {'"test"': '"extra"'})
+    with pytest.raises(UserError, match="has no validation split, only"):
+        open_source("my_images", "validation", prepared)
+
+
+def test_records_of_another_format(prepared):
+    rewrite(prepared, "dataset_info.json", {'"array_record"': '"tfrecord"'})
+    with pytest.raises(UserError, match="prepared as tfrecord, which cannot be read by index"):
+        open_source("my_images", "train", prepared)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 65536, 1_900_544, 3_801_087])
+def test_a_truncated_record_file(kept, prepared):
+    os.truncate(prepared / "my_images" / "1.0.0" / TRAIN, kept)
+    with pytest.raises(UserError, match=f"{TRAIN}: damaged or cut short, 0 of its 6000 records"):
+        open_source("my_images", "train", prepared)
+
+
+def test_a_missing_record_file(prepared):
+    (prepared / "my_images" / "1.0.0" / TRAIN).unlink()
+    with pytest.raises(UserError, match=f"{TRAIN}: No such file"):
+        open_source("my_images", "train", prepared)
+
+
+def test_a_damaged_index_at_the_end_of_a_record_file(prepared):
+    path = prepared / "my_images" / "1.0.0" / TRAIN
+    damage(path, path.stat().st_size - 65536, bytes(64))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        open_source("my_images", "train", prepared)
+
+
+def test_damaged_metadata(prepared):
+    (prepared / "my_images" / "1.0.0" / "features.json").write_text("{")
+    with pytest.raises(UserError, match="dataset='my_images'"):
+        open_source("my_images", "train", prepared)
+
+
+def test_a_damaged_record_is_named_and_the_others_are_read(prepared):
+    path = prepared / "my_images" / "1.0.0" / TRAIN
+    damage(path, path.stat().st_size // 2, bytes(16))
+    source = open_source("my_images", "train", prepared)
+    messages = {}
+    for index in range(len(source)):
+        try:
+            source.label(index)
+        except UserError as error:
+            messages[index] = str(error)
+    [(index, message)] = messages.items()
+    assert f"dataset 'my_images', split 'train', image {index} in" in message
+    assert "the record is damaged" in message
+
+
+def test_a_damaged_image_is_named_with_its_class(prepared):
+    replace_images(prepared / "my_images" / "1.0.0", "test", lambda i, png: png[:100] if i == 7 else png)
+    source = open_source("my_images", "validation", prepared)
+    assert source.image(6).any()
+    name = source.class_names[source.label(7)]
+    with pytest.raises(UserError, match=rf"split 'test', image 7 in .* \(class '{name}'\): not a readable image"):
+        source.image(7)
+
+
+def test_an_image_of_another_shape_than_the_dataset_promises(prepared):
+    rewrite(prepared, "features.json", {'"28"': '"32"'})
+    with pytest.raises(UserError, match=r"image 0 .*its shape is \(28, 28, 1\), the dataset's is \(32, 32, 1\)"):
+        open_source("my_images", "train", prepared).image(0)
+
+
+def test_a_label_without_a_class(prepared):
+    rewrite(prepared, "features.json", {'"numClasses": "10"': '"numClasses": "2"'})
+    (prepared / "my_images" / "1.0.0" / "label.labels.txt").write_text("yes\nno\n")
+    source = open_source("my_images", "train", prepared)
+    with pytest.raises(UserError, match=r"label \d is not in range\(2\)"):
+        [source.label(index) for index in range(100)]
+
+
+def test_nothing_but_the_answer_is_printed(prepared):
+    code = (
+        "import sys; from flax_resnets.data.source import open_source;"
+        "assert 'tensorflow_datasets' not in sys.modules;"
+        f"open_source('my_images', 'train', {str(prepared)!r}).image(0); assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

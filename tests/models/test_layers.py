@@ -1,0 +1,145 @@
+"""Layers against what they claim to equal: flax.linen, numpy by hand, and torch's rules of padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flax_resnets.models.layers import BatchNorm, Conv, Linear, avg_pool, ghost_size, global_avg_pool, max_pool
+
+
+def images(*shape: int, seed: int = 0) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape) * 3 + 1
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_conv_pads_half_its_kernel_on_every_side(kernel_size: int, strides: int):
+    x = images(2, 10, 7, 3)
+    conv = Conv(4, kernel_size, strides)
+    variables = conv.init(jax.random.key(0), x)
+    pad = kernel_size // 2
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    by_linen = nn.Conv(4, (kernel_size, kernel_size), (strides, strides), padding="VALID", use_bias=False)
+    np.testing.assert_allclose(conv.apply(variables, x), by_linen.apply(variables, padded), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("initializer", "fan"), [("torchvision", 3 * 3 * 128), ("fastai", 3 * 3 * 32)])
+def test_conv_starts_from_kaiming_normal(initializer, fan: int):
+    kernel = Conv(128, initializer=initializer).init(jax.random.key(0), images(1, 4, 4, 32))["params"]["kernel"]
+    assert float(kernel.std()) == pytest.approx((2 / fan) ** 0.5, rel=0.02)
+    assert float(jnp.abs(kernel).max()) > 3 * float(kernel.std())  # not truncated
+
+
+def test_linear_starts_as_torch_or_fastai_does():
+    x = images(1, 400)
+    as_torch = Linear(300, "torchvision").init(jax.random.key(0), x)["params"]
+    for leaf in jax.tree.leaves(as_torch):
+        assert 0.045 < float(jnp.abs(leaf).max()) <= 1 / 400**0.5
+    as_fastai = Linear(300, "fastai").init(jax.random.key(0), x)["params"]
+    assert float(as_fastai["kernel"].std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert not as_fastai["bias"].any()
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_batch_norm_equals_linens(unbiased: bool):
+    x = images(6, 5, 4, 3)
+    ours, linens = BatchNorm(unbiased=unbiased), nn.BatchNorm(momentum=0.9, epsilon=1e-5)
+    variables = ours.init(jax.random.key(0), x)
+    params = {"scale": jnp.array([0.5, 1.0, 2.0]), "bias": jnp.array([1.0, 0.0, -1.0])}
+    variables = {"params": params, "batch_stats": variables["batch_stats"]}
+
+    def train(module, params, **kwargs):
+        stats = {"batch_stats": variables["batch_stats"]}
+        y, updates = module.apply({"params": params, **stats}, x, mutable=["batch_stats"], **kwargs)
+        return (y**3).sum(), (y, updates["batch_stats"])
+
+    (_, (y, stats)), grads = jax.value_and_grad(lambda p: train(ours, p, train=True), has_aux=True)(params)
+    expected = jax.value_and_grad(lambda p: train(linens, p, use_running_average=False), has_aux=True)(params)
+    (_, (expected_y, expected_stats)), expected_grads = expected
+    np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), grads, expected_grads)
+    np.testing.assert_allclose(stats["mean"], expected_stats["mean"], rtol=1e-5)
+    count = 6 * 5 * 4
+    batch_var = (expected_stats["var"] - 0.9) / 0.1 * (count / (count - 1) if unbiased else 1)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * batch_var, rtol=1e-5)
+
+
+def test_batch_norm_in_evaluation_uses_and_keeps_its_running_statistics():
+    x = images(4, 2, 2, 3)
+    variables = BatchNorm().init(jax.random.key(0), x)
+    stats = {"mean": jnp.array([1.0, 2.0, 3.0]), "var": jnp.array([4.0, 1.0, 0.25])}
+    y, updates = BatchNorm().apply({**variables, "batch_stats": stats}, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5), rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
+
+
+@settings(deadline=None, max_examples=20)
+@given(ghosts=st.integers(1, 4), size=st.integers(2, 5), side=st.integers(1, 4), seed=st.integers(0, 99))
+def test_each_ghost_is_normalised_by_itself(ghosts: int, size: int, side: int, seed: int):
+    x = images(ghosts * size, side, side, 2, seed=seed)
+    norm = BatchNorm(batch_norm=f"ghost:{size}")
+    variables = norm.init(jax.random.key(0), x)
+    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    by_hand = [np.asarray(x[i : i + size], np.float64) for i in range(0, len(x), size)]
+    means = np.stack([ghost.mean((0, 1, 2)) for ghost in by_hand])
+    variances = np.stack([ghost.var((0, 1, 2)) for ghost in by_hand])
+    expected = [(g - m) / np.sqrt(v + 1e-5) for g, m, v in zip(by_hand, means, variances, strict=True)]
+    np.testing.assert_allclose(y, np.concatenate(expected), rtol=2e-3, atol=2e-3)
+    count = size * side * side
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * means.mean(0), rtol=1e-3, atol=1e-4)
+    unbiased = variances.mean(0) * count / (count - 1)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * unbiased, rtol=1e-3)
+
+
+def test_batch_norm_keeps_float32_statistics_of_half_precision_images():
+    x = images(64, 8, 8, 3).astype(jnp.bfloat16)
+    norm = BatchNorm(dtype=jnp.bfloat16)
+    variables = norm.init(jax.random.key(0), x)
+    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert updates["batch_stats"]["var"].dtype == jnp.float32
+    expected = 0.1 * np.asarray(x, np.float64).mean((0, 1, 2))
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], expected, rtol=1e-5)
+
+
+def test_a_batch_that_ghosts_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="a batch of 5 is not a multiple of 2"):
+        BatchNorm(batch_norm="ghost:2").init(jax.random.key(0), images(5, 2, 2, 1), train=True)
+
+
+@pytest.mark.parametrize("word", ["", "ghost", "ghost:", "ghost:0", "ghost:-1", "ghost:1.5", "local"])
+def test_batch_norm_words_that_mean_nothing_are_refused(word: str):
+    with pytest.raises(ValueError, match="must be 'global', 'device' or 'ghost:K'"):
+        ghost_size(word)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 2), (2, 7, 9, 1), (1, 1, 1, 3)])
+def test_max_pool_pads_one_pixel_of_minus_infinity(shape):
+    x = images(*shape) - 10  # all below 0: a padding of zeros would win
+    y = max_pool(x)
+    for row in range(y.shape[1]):
+        for column in range(y.shape[2]):
+            window = x[:, max(2 * row - 1, 0) : 2 * row + 2, max(2 * column - 1, 0) : 2 * column + 2]
+            np.testing.assert_array_equal(y[:, row, column], window.max((1, 2)))
+    assert y.shape[1:3] == (-(-shape[1] // 2), -(-shape[2] // 2))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 2), (2, 7, 9, 1), (1, 1, 1, 3)])
+def test_avg_pool_averages_the_pixels_there_are(shape):
+    x = images(*shape)
+    y = avg_pool(x)
+    for row in range(y.shape[1]):
+        for column in range(y.shape[2]):
+            window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            np.testing.assert_allclose(y[:, row, column], window.mean((1, 2)), rtol=1e-5)
+    assert y.shape[1:3] == (-(-shape[1] // 2), -(-shape[2] // 2))
+
+
+def test_global_avg_pool_sums_in_float32():
+    x = jnp.full((1, 64, 64, 1), 1.01, jnp.bfloat16)
+    assert global_avg_pool(x).dtype == jnp.float32
+    np.testing.assert_allclose(global_avg_pool(x), float(x[0, 0, 0, 0]), rtol=1e-6)

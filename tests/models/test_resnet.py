@@ -1,0 +1,107 @@
+"""The residual networks: sizes, shapes, and what training and evaluation change."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import flax_resnets
+from flax_resnets import BasicBlock, BottleneckBlock, ResNet
+
+
+def small(**options) -> ResNet:
+    return ResNet(**{"stage_sizes": (1, 1, 1, 1), "block": BasicBlock, "num_classes": 10, "width": 8, **options})
+
+
+def noise(*shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), shape)
+
+
+@pytest.mark.parametrize(
+    ("options", "strides"),
+    [({}, (2, 4, 8, 16, 32)), ({"stem": "deep"}, (2, 4, 8, 16, 32)), ({"stem": "small"}, (1, 1, 2, 4, 8))],
+)
+@pytest.mark.parametrize("block", [BasicBlock, BottleneckBlock])
+def test_features_stand_at_their_strides_for_any_image(options, strides, block):
+    model = small(block=block, **options)
+    x = jnp.zeros((2, 75, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    maps = jax.eval_shape(lambda v: model.apply(v, x, method="features"), variables)
+    widths = [8] + [8 * 2**i * block.expansion for i in range(4)]
+    names = ["stem", "stage1", "stage2", "stage3", "stage4"]
+    assert {name: value.shape for name, value in maps.items()} == {
+        name: (2, -(-75 // stride), -(-64 // stride), width)
+        for name, stride, width in zip(names, strides, widths, strict=True)
+    }
+
+
+def test_num_classes_zero_gives_pooled_features():
+    model, x = small(num_classes=0), noise(2, 32, 32, 3)
+    variables = model.init(jax.random.key(0), x)
+    maps = model.apply(variables, x, method="features")
+    np.testing.assert_allclose(model.apply(variables, x), maps["stage4"].mean((1, 2)), rtol=1e-6)
+    assert "head" not in variables["params"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_logits_are_float32_and_parameters_too(dtype):
+    model, x = small(dtype=dtype), noise(2, 32, 32, 1)
+    variables = model.init(jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    assert model.apply(variables, x).dtype == jnp.float32
+    exact = small().apply(variables, x)
+    np.testing.assert_allclose(model.apply(variables, x), exact, atol=0.05 * float(jnp.abs(exact).max()))
+
+
+def test_evaluation_changes_nothing_and_training_changes_every_statistic():
+    model, x = small(), noise(4, 32, 32, 3)
+    variables = model.init(jax.random.key(0), x)
+    _, updates = model.apply(variables, x, train=False, mutable=["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
+    _, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    moved = jax.tree.map(lambda a, b: bool((a != b).all()), updates["batch_stats"], variables["batch_stats"])
+    assert all(jax.tree.leaves(moved)), moved
+
+
+def test_zero_init_last_starts_each_block_as_its_shortcut():
+    model, x = small(zero_init_last=True, stem="small"), noise(2, 8, 8, 3)
+    variables = model.init(jax.random.key(0), x)
+    maps = model.apply(variables, x, method="features")
+    np.testing.assert_array_equal(maps["stage1"], maps["stem"])  # no change of shape, so no convolution either
+
+
+def test_the_d_shortcut_sees_every_pixel():
+    """A strided 1x1 skips three pixels of four; behind an average-pool none."""
+
+    def pixels_that_matter(shortcut):
+        block = BasicBlock(4, strides=2, shortcut=shortcut, zero_init_last=True)
+        x = jnp.abs(noise(1, 4, 4, 4))
+        variables = block.init(jax.random.key(0), x)
+        return int((jax.grad(lambda x: (block.apply(variables, x) ** 2).sum())(x) != 0).any(-1).sum())
+
+    assert pixels_that_matter("conv") == 4
+    assert pixels_that_matter("avg_pool") == 16
+
+
+def test_works_under_jit_grad_and_vmap():
+    model, x = small(), noise(2, 32, 32, 3)
+    variables = model.init(jax.random.key(0), x)
+    expected = model.apply(variables, x)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, x), expected, rtol=1e-4, atol=1e-5)
+    one_by_one = jax.vmap(lambda image: model.apply(variables, image[None])[0])(x)
+    np.testing.assert_allclose(one_by_one, expected, rtol=1e-4, atol=1e-5)
+    grads = jax.grad(lambda params: model.apply({**variables, "params": params}, x).sum())(variables["params"])
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("stem", "imagnet"), ("shortcut", "pool"), ("initializer", "torch"), ("batch_norm", "ghost")]
+)
+def test_values_that_mean_nothing_are_refused_where_they_enter(option, value):
+    with pytest.raises(ValueError, match=f"{option}='{value}': must be"):
+        small(**{option: value})
+
+
+def test_importable_names_are_the_contract():
+    for size in (18, 34, 50, 101, 152):
+        assert getattr(flax_resnets, f"ResNet{size}")(num_classes=3).num_classes == 3

@@ -1,0 +1,130 @@
+"""Reading a recipe, changing it from the command line, and what is said of mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flax_resnets.errors import UserError
+from flax_resnets.training.config import Config, load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUICKSTART = CONFIGS / "quickstart.py"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_is_json(path):
+    config = load_config(path)
+    assert Config(**json.loads(config.to_json())) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("3", "epochs", 3),
+        ("1e-3", "learning_rate", 1e-3),
+        ("1", "learning_rate", 1.0),
+        ("false", "flip", False),
+        ("bfloat16", "precision", "bfloat16"),
+        ("none", "clip_norm", None),
+        ("1.5", "clip_norm", 1.5),
+        ("0.35,1", "crop_scale", (0.35, 1.0)),
+        ("(0.35, 1.0)", "crop_scale", (0.35, 1.0)),
+        ("32", "store_size", 32),
+        ("/some where/else", "data_dir", "/some where/else"),
+        ("123", "data_dir", "123"),
+        ("ghost:16", "batch_norm", "ghost:16"),
+    ],
+)
+def test_an_override_is_read_as_its_field_has_it(text, field, value):
+    changed = getattr(load_config(QUICKSTART, {field: text, "batch_size": "64"}), field)
+    assert changed == value
+    assert type(changed) is type(value)
+
+
+def test_one_model_option_is_set_at_a_time():
+    options = load_config(QUICKSTART, {"model_options.width": "8", "model_options.shortcut": "avg_pool"}).model_options
+    assert options == {**load_config(QUICKSTART).model_options, "width": 8, "shortcut": "avg_pool"}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("epoch", "1", "--config.epoch: no such field; did you mean epochs?"),
+        ("epochs.more", "1", "no such field"),
+        ("xyzzy", "1", "no such field; there are model, "),
+        ("model_options", "{}", "set one option at a time"),
+        ("epochs", "ten", "epochs=ten: must be a whole number"),
+        ("epochs", "1.5", "epochs=1.5: must be a whole number"),
+        ("epochs", "true", "epochs=true: must be a whole number"),
+        ("epochs", "", "epochs=: must be a whole number"),
+        ("epochs", "0", "epochs=0: must be at least 1"),
+        ("batch_size", "-8", "batch_size=-8: must be at least 1"),
+        ("image_size", "0", "image_size=0: must be at least 1"),
+        ("store_size", "16", "store_size=16: must be at least image_size, 28"),
+        ("learning_rate", "nan", "learning_rate=nan: must be a number"),
+        ("learning_rate", "0", "learning_rate=0.0: must be above 0"),
+        ("flip", "yes", "flip=yes: must be true or false"),
+        ("precision", "bf16", "must be one of float32, bfloat16, float16; did you mean bfloat16?"),
+        ("optimizer", "adam", "did you mean adamw?"),
+        ("batch_norm", "ghost:7", "batch_size 64 is not a multiple of 7"),
+        ("batch_norm", "sync", "batch_norm='sync': must be 'global', 'device' or 'ghost:K'"),
+        ("crop_scale", "0.5", "crop_scale=0.5: must be 2 numbers with a comma between"),
+        ("crop_scale", "1,0.5", "the smaller first"),
+        ("momentum", "0.9,1", "momentum=0.9,1.0: must be two numbers"),
+        ("mean", "0.1,0.2", "std=0.353: must have a value for each of mean's 2"),
+        ("seed", "-1", "seed=-1: must be from 0 to 4294967295"),
+        ("label_smoothing", "1", "label_smoothing=1.0: must be at least 0 and below 1"),
+    ],
+)
+def test_mistakes_name_the_field_the_value_and_what_would_be_right(field, text, message):
+    with pytest.raises(UserError) as caught:
+        load_config(QUICKSTART, {"batch_size": "64", field: text})
+    assert message in str(caught.value)
+
+
+@given(field=st.sampled_from(sorted(Config.__dataclass_fields__)), text=st.text(max_size=12))
+def test_any_text_for_any_field_is_a_config_or_a_user_error(field, text):
+    try:
+        config = load_config(QUICKSTART, {field: text})
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert Config(**json.loads(config.to_json())) == config
+
+
+def write(tmp_path: Path, body: str) -> Path:
+    path = tmp_path / "recipe.py"
+    path.write_text(f"from flax_resnets.training.config import Config\n{body}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def get_config(:\n", "recipe.py:2: "),
+        ("x = 1\n", "defines no get_config()"),
+        ("def get_config():\n    return 3\n", "get_config() returned int, not a Config"),
+        ("def get_config():\n    return 1 / 0\n", "recipe.py:3: ZeroDivisionError: division by zero"),
+        ("def get_config():\n    return Config(epoch=1)\n", "recipe.py:3: epoch: no such field; did you mean epochs?"),
+        ("def get_config():\n    return Config()\n", "recipe.py:3: TypeError: "),
+        ("import nowhere_at_all\n", "recipe.py:2: ModuleNotFoundError: "),
+        ("import sys\nsys.exit(7)\n", "recipe.py:3: SystemExit: 7"),
+    ],
+)
+def test_a_recipe_that_does_not_work_is_named_with_its_line(tmp_path, body, message):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, body))
+    assert message in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
+    with pytest.raises(UserError, match="No such file or directory"):
+        load_config(tmp_path / "missing.py")
+    with pytest.raises(UserError, match="Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not a text file"):
+        load_config(tmp_path / "binary.py")

@@ -1,0 +1,40 @@
+"""One device and eight: the same training. Simulated devices need a process of their own each time."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+
+@cache
+def steps(devices: int, batch_norm: str, count: int = 20) -> dict:
+    script = Path(__file__).with_name("steps_on_devices.py")
+    command = [sys.executable, "-W", "error", str(script), str(devices), batch_norm, str(count)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_same_training(one: dict, other: dict) -> None:
+    np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5)
+    for a, b in zip(one["statistics"], other["statistics"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one["evaluation"], other["evaluation"], rtol=1e-4)
+
+
+def test_global_batch_norm_makes_eight_devices_one():
+    assert_same_training(steps(1, "global"), steps(8, "global"))
+
+
+def test_device_batch_norm_is_a_ghost_on_every_device():
+    assert_same_training(steps(1, "ghost:4"), steps(8, "device"))
+    assert_same_training(steps(1, "ghost:4"), steps(8, "ghost:4"))
+    assert steps(1, "ghost:4")["losses"] != steps(1, "global")["losses"]
+
+
+def test_device_batch_norm_meets_once_a_step():
+    assert steps(8, "device")["all_reduces"] == 1
+    assert steps(1, "device")["all_reduces"] <= 1

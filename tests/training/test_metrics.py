@@ -1,0 +1,81 @@
+"""A run's record on disk."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from flax_resnets.errors import UserError
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+
+
+def row(epoch: int, accuracy: float) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        step=10 * epoch,
+        train_loss=2.0 / epoch,
+        valid_loss=2.1 / epoch,
+        accuracy=accuracy,
+        top5_accuracy=(1 + accuracy) / 2,
+        seconds=1.5,
+        images_per_second=100.0,
+        skipped_steps=0,
+    )
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = MetricsLog(tmp_path)
+    log.start(0)
+    yield log
+    log.close()
+
+
+def test_a_row_an_epoch_and_one_that_closes(log, tmp_path):
+    log.add_point(5, loss=2.3)
+    log.add_epoch(row(1, 0.5))
+    log.add_epoch(row(2, 0.7))
+    log.add_epoch(row(3, 0.6))
+    log.finish("abc")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["event"] for r in rows] == ["epoch", "epoch", "epoch", "done"]
+    wanted = {"epoch", "step", "train_loss", "valid_loss", "accuracy", "top5_accuracy", "seconds", "images_per_second"}
+    assert wanted <= rows[0].keys()
+    assert rows[-1] == {"event": "done", "best_accuracy": 0.7, "state_digest": "abc"}
+    assert Image.open(tmp_path / "curves.png").size == (1000, 400)
+    assert any(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
+
+
+def test_read_again_it_is_the_same(log, tmp_path):
+    log.add_epoch(row(1, 0.5))
+    log.add_epoch(row(2, 0.5))
+    log.finish("abc")
+    again = MetricsLog(tmp_path)
+    assert again.epochs == log.epochs
+    assert again.done == log.done
+    assert again.best == row(1, 0.5)  # the first of equals
+
+
+def test_starting_at_a_step_forgets_what_came_after(log, tmp_path):
+    for epoch in (1, 2, 3):
+        log.add_epoch(row(epoch, 0.5))
+    log.finish("abc")
+    again = MetricsLog(tmp_path)
+    again.start(25)
+    again.close()
+    assert again.done is None
+    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1, 2]
+
+
+def test_a_row_cut_short_by_a_kill_is_no_row(log, tmp_path):
+    log.add_epoch(row(1, 0.5))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "epoch": 2, "st')
+    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1]
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"event": "epoch"}', '{"no": "event"}', "\x00"])
+def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match="metrics.jsonl:1: not a row of metrics"):
+        MetricsLog(tmp_path)
