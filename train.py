@@ -28,10 +28,12 @@ def main(arguments: list[str]) -> int:
         config_path, workdir, overrides = parse(arguments)
 
         # Imported here, for --help and a misspelt flag need not wait for JAX.
+        from flax_resnets.training.compilation import keep_compiled_programs
         from flax_resnets.training.config import load_config
         from flax_resnets.training.loop import Diverged, Stopped, run
 
         config = load_config(config_path, overrides)
+        keep_compiled_programs()
         try:
             run(config, workdir)
         except Stopped as stop:

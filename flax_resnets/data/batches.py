@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
-class Batch(NamedTuple):
-    """Images as they are stored, and their classes.
+
+class Batch(NamedTuple, Generic[Array]):
+    """Images as they are stored, and their classes; on the host as `Batch[np.ndarray]`, then as `Batch[jax.Array]`.
 
     Attributes:
         images: uint8 `(N, H, W, C)`.
         labels: int32 `(N,)`; −1 for an image that only fills up the last batch of an evaluation.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: Array
+    labels: Array
 
 
 @lru_cache(maxsize=2)
@@ -55,13 +58,13 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
     return _shuffled(images, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def train_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch:
+def train_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch[np.ndarray]:
     """Training step `step`'s batch out of a split held whole; arguments as `train_indices`'s."""
     indices = train_indices(len(images), batch_size, seed, step)
     return Batch(images[indices], labels[indices])
 
 
-def eval_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Iterator[Batch]:
+def eval_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Iterator[Batch[np.ndarray]]:
     """Every image once, in order, in batches of one shape; the last is filled up with label −1.
 
     Args:

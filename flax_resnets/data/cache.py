@@ -100,14 +100,19 @@ def cached_images(
         return _in_memory(source, size, resize, progress)
 
 
-def _directory(source: Source, size: int, resize: str) -> Path:
+def cache_root() -> Path:
+    """Where everything lies that can be made again: `$FLAX_RESNETS_CACHE`, or under the user's cache directory."""
     root = os.environ.get("FLAX_RESNETS_CACHE")
     if not root:
         parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         root = os.path.join(parent, "flax_resnets")
+    return Path(root)
+
+
+def _directory(source: Source, size: int, resize: str) -> Path:
     name = re.sub(r"\W+", "-", f"{source.dataset}-{source.split}")
     path_key = hashlib.sha256(str(source.directory).encode()).hexdigest()[:8]
-    return Path(root) / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
+    return cache_root() / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
 
 
 def _read(directory: Path, source: Source, size: int) -> CachedImages | None:

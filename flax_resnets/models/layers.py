@@ -114,7 +114,9 @@ def ghost_size(batch_norm: str) -> int | None:
         return int(size)
     if batch_norm in ("global", "device"):
         return None
-    raise ValueError(f"batch_norm={batch_norm!r}: must be 'global', 'device' or 'ghost:K' with K images, such as ghost:32")
+    raise ValueError(
+        f"batch_norm={batch_norm!r}: must be 'global', 'device' or 'ghost:K' with K images, such as ghost:32"
+    )
 
 
 class BatchNorm(nn.Module):

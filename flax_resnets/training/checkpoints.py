@@ -80,16 +80,18 @@ class Checkpoints:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
                 restored = self._manager.restore(step, args=items)
                 # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
-                if tree_digest(restored.state) != restored.proof["digest"]:
+                if tree_digest(restored["state"]) != restored["proof"]["digest"]:
                     raise ValueError("its content is not what was saved")
             except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
                 aside = self._set_aside(step)
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
                 say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
             else:
-                return restored.state
+                return restored["state"]
         if steps:
-            raise UserError(f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over")
+            raise UserError(
+                f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
+            )
         return None
 
     def wait(self) -> None:

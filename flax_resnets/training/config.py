@@ -156,7 +156,9 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
             raise UserError(f"--config.{name}: {unknown_field(name)}")
         if head == "model_options":
             if not option:
-                raise UserError(f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…")
+                raise UserError(
+                    f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…"
+                )
             options = changes.get("model_options", config.model_options)
             changes["model_options"] = {**options, option: _literal(text)}
         else:
@@ -186,19 +188,19 @@ def _run(path: Path) -> Config:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # whatever the recipe's own lines raise is the recipe's mistake
+    except (Exception, SystemExit) as error:  # whatever the recipe's own lines raise is the recipe's mistake
         raise UserError(f"{path}:{_line_in(path, error)}: {_explained(error)}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, not a Config")
     return config
 
 
-def _line_in(path: Path, error: Exception) -> int:
+def _line_in(path: Path, error: BaseException) -> int:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return lines[-1] or 0 if lines else 0
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: BaseException) -> str:
     """A recipe's error in a line; a keyword that Config lacks gets the nearest that it has."""
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
@@ -235,7 +237,7 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
     for option in _alternatives(annotation):
         if option is type(None) and value is None:
             return None
-        if option is float and type(value) in (int, float) and math.isfinite(value):
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if option in (int, bool, str) and type(value) is option:
             return value
@@ -265,7 +267,9 @@ def _in_words(annotation: Any) -> str:
         if origin is Literal:
             parts.append("one of " + ", ".join(args))
         elif origin is tuple:
-            parts.append("numbers with commas between" if args[-1] is Ellipsis else f"{len(args)} numbers with a comma between")
+            parts.append(
+                "numbers with commas between" if args[-1] is Ellipsis else f"{len(args)} numbers with a comma between"
+            )
         elif origin is dict:
             parts.append("a dict from option names to values")
         else:
@@ -274,7 +278,12 @@ def _in_words(annotation: Any) -> str:
 
 
 def _close_choice(value: Any, annotation: Any) -> str:
-    choices = [c for option in _alternatives(annotation) if typing.get_origin(option) is Literal for c in typing.get_args(option)]
+    choices = [
+        c
+        for option in _alternatives(annotation)
+        if typing.get_origin(option) is Literal
+        for c in typing.get_args(option)
+    ]
     close = difflib.get_close_matches(str(value), choices, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, eval_batches, steps_per_epoch, train_batch
@@ -247,14 +248,14 @@ class Trainer:
             return evaluate(self.eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
 
 
-def _until(interruption: Interruption, batches: Iterable[Batch]) -> Iterator[Batch]:
+def _until(interruption: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
     for batch in batches:
         yield batch
         if interruption:
             return
 
 
-def _counted(batches: Iterable[Batch], bar: Bar) -> Iterator[Batch]:
+def _counted(batches: Iterable[Batch[np.ndarray]], bar: Bar) -> Iterator[Batch[np.ndarray]]:
     for number, batch in enumerate(batches, start=1):
         yield batch
         bar.to(number)
@@ -279,7 +280,9 @@ def _load(config: Config, split: Literal["train", "validation"], display: Displa
     source = open_source(config.dataset, split, config.data_dir)
     for name in ("mean", "std"):
         if len(getattr(config, name)) not in (1, source.channels):
-            raise UserError(f"{name}: has {len(getattr(config, name))} values; {config.dataset} has {source.channels} channels")
+            raise UserError(
+                f"{name}: has {len(getattr(config, name))} values; {config.dataset} has {source.channels} channels"
+            )
     with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
         images = cached_images(
             source, config.store_size or config.image_size, config.resize, progress=lambda done, _: bar.to(done)

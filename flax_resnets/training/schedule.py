@@ -103,9 +103,7 @@ def make_optimizer(
     elif name == "adamw":
 
         def base(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-            return optax.adamw(
-                learning_rate, b1=momentum, b2=0.99, eps=1e-5, weight_decay=weight_decay, mask=_kernels
-            )
+            return optax.adamw(learning_rate, b1=momentum, b2=0.99, eps=1e-5, weight_decay=weight_decay, mask=_kernels)
 
     else:
         raise ValueError(f"optimizer={name!r}: must be 'sgd' or 'adamw'")

@@ -64,7 +64,7 @@ def create_state(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
-        loss_scale=DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
+        loss_scale=DynamicScale().replace(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
         loss_sum=jnp.float32(0),
         loss_count=jnp.int32(0),
         skipped=jnp.int32(0),

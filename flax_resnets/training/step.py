@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax.training.dynamic_scale import DynamicScale
@@ -79,7 +80,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def to_devices(batch: Batch, mesh: Mesh) -> Batch:
+def to_devices(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
     """This process's share of a global batch, made into global arrays split over the mesh."""
     sharding = batch_sharding(mesh)
     return Batch(*(jax.make_array_from_process_local_data(sharding, array) for array in batch))
@@ -87,7 +88,7 @@ def to_devices(batch: Batch, mesh: Mesh) -> Batch:
 
 def make_train_step(
     model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepOutput]]:
+) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
     """The compiled step: augment, forward, backward, update, all in one program.
 
     A loss or gradient that is not finite leaves parameters, statistics and optimizer as they were; the step counts as
@@ -112,7 +113,7 @@ def make_train_step(
             out_specs=P(),
         )
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepOutput]:
+    def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         images = augment.for_training(
             key,
@@ -158,11 +159,12 @@ def _gradients(
     labels: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
-    """Loss, new statistics, gradients and loss scale; averaged over `axis_name` where each device sees its own share."""
+    """Loss, new statistics, gradients, loss scale; averaged over `axis_name` where each device sees its own share."""
 
     def loss_and_stats(params: Any) -> tuple[jax.Array, Any]:
-        logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, updates = cast(
+            tuple[jax.Array, Any], model.apply(variables, images, train=True, mutable=["batch_stats"])
         )
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), updates["batch_stats"]
@@ -185,17 +187,18 @@ def _gradients(
     return loss, stats, grads, loss_scale
 
 
-def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch], EvalSums]:
+def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
     """The compiled evaluation of one batch by the running statistics; arguments as `make_train_step`'s.
 
     Returns:
         A function from params, batch_stats and batch to the batch's sums. Images with label −1 count nowhere.
     """
 
-    def step(params: Any, batch_stats: Any, batch: Batch) -> EvalSums:
+    def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
         images = augment.for_evaluation(batch.images, size=config.image_size, mean=config.mean, std=config.std)
-        logits = model.apply({"params": params, "batch_stats": batch_stats}, images, train=False)
-        real = batch.labels >= 0
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits = cast(jax.Array, model.apply(variables, images, train=False))
+        real = jnp.asarray(batch.labels >= 0)
         labels = jnp.maximum(batch.labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         _, first_five = jax.lax.top_k(logits, min(5, logits.shape[-1]))
@@ -212,7 +215,10 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
 
 
 def evaluate(
-    eval_step: Callable[[Any, Any, Batch], EvalSums], state: TrainState, batches: Iterable[Batch], mesh: Mesh
+    eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums],
+    state: TrainState,
+    batches: Iterable[Batch[np.ndarray]],
+    mesh: Mesh,
 ) -> Evaluation:
     """Loss and accuracies over every image of the batches, the same at any batch size and device count.
 

@@ -15,7 +15,7 @@ def pictures(n: int, side: int, channels: int = 3) -> jax.Array:
     return jax.random.randint(jax.random.key(0), (n, side, side, channels), 0, 256).astype(jnp.uint8)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=10)
 @given(
     low=st.floats(0.05, 1.0),
     ratio=st.floats(0.3, 1.0),

@@ -77,7 +77,7 @@ def test_batch_norm_in_evaluation_uses_and_keeps_its_running_statistics():
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=10)
 @given(ghosts=st.integers(1, 4), size=st.integers(2, 5), side=st.integers(1, 4), seed=st.integers(0, 99))
 def test_each_ghost_is_normalised_by_itself(ghosts: int, size: int, side: int, seed: int):
     x = images(ghosts * size, side, side, 2, seed=seed)

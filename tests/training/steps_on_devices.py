@@ -1,6 +1,6 @@
 """Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
 
-    python steps_on_devices.py DEVICES BATCH_NORM STEPS
+python steps_on_devices.py DEVICES BATCH_NORM STEPS
 """
 
 import json
@@ -8,8 +8,9 @@ import sys
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))  # before anything asks for a device
 
+# ruff: noqa: E402
 import numpy as np
 
 from flax_resnets import BasicBlock, ResNet

@@ -42,7 +42,8 @@ def test_a_row_an_epoch_and_one_that_closes(log, tmp_path):
     wanted = {"epoch", "step", "train_loss", "valid_loss", "accuracy", "top5_accuracy", "seconds", "images_per_second"}
     assert wanted <= rows[0].keys()
     assert rows[-1] == {"event": "done", "best_accuracy": 0.7, "state_digest": "abc"}
-    assert Image.open(tmp_path / "curves.png").size == (1000, 400)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1000, 400)
     assert any(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
 
 
@@ -77,5 +78,5 @@ def test_a_row_cut_short_by_a_kill_is_no_row(log, tmp_path):
 @pytest.mark.parametrize("line", ["not json", "[]", '{"event": "epoch"}', '{"no": "event"}', "\x00"])
 def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match="metrics.jsonl:1: not a row of metrics"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: not a row of metrics"):
         MetricsLog(tmp_path)

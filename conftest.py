@@ -1,0 +1,18 @@
+"""For tests and docstrings alike: caches go where they vanish, and a slow machine is no failure."""
+
+import jax
+import pytest
+from hypothesis import settings
+
+settings.register_profile("flax_resnets", deadline=None)
+settings.load_profile("flax_resnets")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _caches_of_the_session(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cache")
+    jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLAX_RESNETS_CACHE", str(directory))  # inherited by the processes that tests start
+        yield

@@ -1,0 +1,150 @@
+"""Saving and finding again: the latest two and the best, and damage that is noticed."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnets.errors import UserError
+from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.state import TrainState
+
+
+def state_at(step: int) -> TrainState:
+    return TrainState(
+        step=jnp.int32(step),
+        params={"layer": {"kernel": jnp.full((40, 50), step, jnp.float32)}},
+        batch_stats={},
+        opt_state=(jnp.int32(step), {"mu": jnp.arange(6, dtype=jnp.bfloat16)}),
+        loss_scale=None,
+        loss_sum=jnp.float32(0.5),
+        loss_count=jnp.int32(0),
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )
+
+
+LIKE = jax.eval_shape(lambda: state_at(0))
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    """Checkpoints of steps 1 to 5, of which 2 was the best."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: 2)
+    for step in range(1, 6):
+        checkpoints.save(state_at(step))
+        checkpoints.wait()
+    checkpoints.close()
+    return tmp_path / "checkpoints"
+
+
+def restore(directory: Path, said: list[str] | None = None) -> TrainState | None:
+    checkpoints = Checkpoints(directory, best_step=lambda: None)
+    try:
+        return checkpoints.restore(LIKE, (said if said is not None else []).append)
+    finally:
+        checkpoints.close()
+
+
+def test_the_latest_two_and_the_best_are_kept(saved):
+    assert sorted(int(path.name) for path in saved.iterdir()) == [2, 4, 5]
+
+
+def test_what_is_restored_is_what_was_saved(saved):
+    restored = restore(saved)
+    assert restored is not None
+    jax.tree.map(np.testing.assert_array_equal, restored, state_at(5))
+    assert [leaf.dtype for leaf in jax.tree.leaves(restored)] == [leaf.dtype for leaf in jax.tree.leaves(LIKE)]
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restore(tmp_path / "checkpoints") is None
+
+
+def test_a_state_saved_while_it_is_donated_is_still_the_one_saved(tmp_path):
+    """Saving goes on while the next step writes over the buffers it was given."""
+    advance = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: None)
+    state = state_at(1).replace(params={"kernel": jnp.zeros((2000, 1000))})
+    like = jax.eval_shape(lambda: state)
+    checkpoints.save(state)
+    for _ in range(20):
+        state = advance(state)
+    checkpoints.wait()
+    restored = checkpoints.restore(like, pytest.fail)
+    checkpoints.close()
+    assert restored is not None
+    assert not restored.params["kernel"].any()
+
+
+def largest_file(directory: Path) -> Path:
+    return max((path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(step: Path) -> None:
+    path = largest_file(step / "state")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_byte(step: Path) -> None:
+    path = largest_file(step / "state")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(step: Path) -> None:
+    for path in step.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def remove_a_file(step: Path) -> None:
+    largest_file(step / "state").unlink()
+
+
+def remove_everything(step: Path) -> None:
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+def lose_its_proof(step: Path) -> None:
+    shutil.rmtree(step / "proof")
+
+
+DAMAGES = [truncate, flip_a_byte, empty, remove_a_file, remove_everything, lose_its_proof]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_one_is_set_aside_and_the_one_before_taken(saved, damage):
+    damage(saved / "5")
+    said: list[str] = []
+    restored = restore(saved, said)
+    assert restored is not None
+    assert int(restored.step) == 4
+    assert len(said) == 1
+    assert said[0].startswith("checkpoint 5 is damaged (")
+    assert (saved.parent / "damaged" / "5.0").is_dir()
+    checkpoints = Checkpoints(saved, best_step=lambda: None)
+    checkpoints.save(state_at(5))  # the step can be saved again
+    checkpoints.close()
+    assert int(restore(saved).step) == 5  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_with_none_left_it_refuses(saved):
+    for path in list(saved.iterdir()):
+        flip_a_byte(path)
+    with pytest.raises(UserError, match="none of its checkpoints can be read"):
+        restore(saved)
+    assert len(list((saved.parent / "damaged").iterdir())) == 3  # nothing is thrown away
+
+
+def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
+    other = LIKE.replace(params={"layer": {"kernel": jax.ShapeDtypeStruct((40, 50), jnp.bfloat16)}})
+    checkpoints = Checkpoints(saved, best_step=lambda: None)
+    with pytest.raises(UserError, match="none of its checkpoints can be read"):
+        checkpoints.restore(other, lambda _: None)
+    checkpoints.close()

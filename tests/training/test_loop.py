@@ -1,0 +1,171 @@
+"""A run from beginning to end, broken off and gone on with."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from flax_resnets.errors import UserError
+from flax_resnets.training import loop
+from flax_resnets.training.loop import Diverged, Stopped, Trainer
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(workdir: Path) -> list[dict]:
+    """The rows without what a clock measured."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(workdir)]
+
+
+def signal_at(monkeypatch, trainer: Trainer, step: int, number: signal.Signals = signal.SIGINT) -> None:
+    """Sends this process a signal while training step `step` is under way."""
+    train_step = trainer.train_step
+
+    def stepping(state, batch):
+        if int(state.step) == step:
+            signal.raise_signal(number)
+        return train_step(state, batch)
+
+    monkeypatch.setattr(trainer, "train_step", stepping)
+
+
+@pytest.fixture(scope="module")
+def unbroken(make_trainer, config, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("unbroken")
+    make_trainer(config).fit(workdir)
+    return workdir
+
+
+def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
+    *epochs, done = rows(unbroken)
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert [row["step"] for row in epochs] == [6, 12, 18]
+    assert epochs[-1]["accuracy"] > 0.9
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    assert done["best_accuracy"] == max(row["accuracy"] for row in epochs)
+    assert sorted(path.name for path in unbroken.iterdir()) == [
+        "checkpoints",
+        "curves.png",
+        "metrics.jsonl",
+        "tensorboard",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 5, 8, 17])
+def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
+    make_trainer, config, unbroken, tmp_path, monkeypatch, step, number
+):
+    trainer = make_trainer(config)
+    with monkeypatch.context() as patch:
+        signal_at(patch, trainer, step, number)
+        with pytest.raises(Stopped, match=number.name):
+            trainer.fit(tmp_path)
+    assert (tmp_path / "checkpoints" / str(step + 1)).is_dir()
+    trainer.fit(tmp_path)
+    assert figures(tmp_path) == figures(unbroken)
+
+
+def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbroken, tmp_path, monkeypatch):
+    trainer = make_trainer(config)
+    with monkeypatch.context() as patch:
+        eval_step = trainer.eval_step
+
+        def evaluating(*arguments):
+            signal.raise_signal(signal.SIGTERM)
+            return eval_step(*arguments)
+
+        patch.setattr(trainer, "eval_step", evaluating)
+        with pytest.raises(Stopped):
+            trainer.fit(tmp_path)
+    assert rows(tmp_path) == []
+    trainer.fit(tmp_path)
+    assert figures(tmp_path) == figures(unbroken)
+
+
+def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, tmp_path):
+    make_trainer(dataclasses.replace(config, save_every=1)).fit(tmp_path)
+    assert figures(tmp_path) == figures(unbroken)
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    best = max(rows(tmp_path)[:-1], key=lambda row: row["accuracy"])["step"]
+    assert kept == {17, 18, best}
+
+
+def test_a_finished_run_is_left_as_it_is(make_trainer, config, unbroken):
+    before = (unbroken / "metrics.jsonl").read_bytes()
+    make_trainer(config).fit(unbroken)
+    assert (unbroken / "metrics.jsonl").read_bytes() == before
+
+
+def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken, tmp_path):
+    trainer = make_trainer(config)
+    trainer.fit(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    trainer.fit(tmp_path)
+    assert figures(tmp_path) == figures(unbroken)
+
+
+def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config, tmp_path):
+    trainer = make_trainer(config)
+    trainer.fit(tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.rename(tmp_path / path.name)
+    with pytest.raises(UserError, match="has metrics and no checkpoint"):
+        trainer.fit(tmp_path)
+
+
+def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch):
+    trainer = make_trainer(dataclasses.replace(config, max_skipped_steps=4))
+    create_state = trainer.create_state
+
+    def poisoned():
+        state = create_state()
+        state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
+        return state
+
+    monkeypatch.setattr(trainer, "create_state", poisoned)
+    with pytest.raises(Diverged, match="for 4 steps in a row"):
+        trainer.fit(tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_fewer_images_than_a_batch(make_trainer, config):
+    with pytest.raises(UserError, match="batch_size=256: must be at most the 203 training images"):
+        make_trainer(dataclasses.replace(config, batch_size=256))
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        (lambda d, _: d.write_text(""), "is a file; name a directory"),
+        (lambda d, _: (d / "checkpoints").mkdir(parents=True), "has checkpoints and no config.json"),
+        (lambda d, _: d.mkdir() or (d / "config.json").write_text("{"), "is no run's configuration"),
+        (lambda d, _: d.mkdir() or (d / "config.json").write_text("[]"), "is no run's configuration"),
+        (
+            lambda d, config: (
+                d.mkdir()
+                or (d / "config.json").write_text(dataclasses.replace(config, seed=7, model="other").to_json())
+            ),
+            "holds another run, with model=other (now two stages, see make_trainer), seed=7 (now 0); pick another",
+        ),
+    ],
+)
+def test_a_workdir_of_something_else_is_refused(config, tmp_path, setup, message):
+    workdir = tmp_path / "workdir"
+    setup(workdir, config)
+    with pytest.raises(UserError) as caught:
+        loop._check_workdir(config, workdir)
+    assert message in str(caught.value)
+
+
+def test_a_workdir_of_this_run_is_welcome(config, tmp_path):
+    loop._check_workdir(config, tmp_path / "not there yet")
+    loop._check_workdir(config, tmp_path)
+    (tmp_path / "config.json").write_text(dataclasses.replace(config, data_dir="elsewhere").to_json())
+    loop._check_workdir(config, tmp_path)
