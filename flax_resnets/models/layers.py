@@ -221,7 +221,9 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     XLA's `SAME` would pad an even image only below and to the right.
     """
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    return jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding=((0, 0), (1, 1), (1, 1), (0, 0))
+    )
 
 
 def avg_pool(x: jax.Array) -> jax.Array:
@@ -231,7 +233,9 @@ def avg_pool(x: jax.Array) -> jax.Array:
     count_include_pad=False`).
     """
     bottom, right = x.shape[1] % 2, x.shape[2] % 2
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=((0, bottom), (0, right)), count_include_pad=False)
+    # linen's annotation has only the words for padding, its code takes pixels too.
+    padding: Any = ((0, bottom), (0, right))
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=padding, count_include_pad=False)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:

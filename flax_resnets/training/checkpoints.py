@@ -40,6 +40,7 @@ class Checkpoints:
         # Orbax logs every phase of every save at INFO, and a full traceback where a fallback is about to be tried.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory.resolve()
+        self._damaged = self.directory.parent / "damaged"
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -74,8 +75,7 @@ class Checkpoints:
             UserError: there are checkpoints, and none of them reads.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
                 restored = self._manager.restore(step, args=items)
@@ -88,7 +88,7 @@ class Checkpoints:
                 say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
             else:
                 return restored["state"]
-        if steps:
+        if self._damaged.exists():  # from this start or an earlier one
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
             )
@@ -103,9 +103,8 @@ class Checkpoints:
         self._manager.close()
 
     def _set_aside(self, step: int) -> Path:
-        damaged = self.directory.parent / "damaged"
-        damaged.mkdir(exist_ok=True)
-        target = next(path for n in range(1000) if not (path := damaged / f"{step}.{n}").exists())
+        self._damaged.mkdir(exist_ok=True)
+        target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
         (self.directory / str(step)).rename(target)
         self._manager.reload()
         return target

@@ -1,0 +1,218 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from flax_resnets.data.source import open_source
+
+ROOT = Path(__file__).parents[1]
+
+# The quickstart, cut down to seconds: three epochs of six steps of a narrow network on small images.
+SMALL = [
+    "--config=configs/quickstart.py",
+    "--config.model_options.width=4",
+    "--config.image_size=8",
+    "--config.batch_size=1000",
+    "--config.epochs=3",
+    "--config.save_every=2",
+]
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "train.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out, err
+
+
+def last_row(workdir: Path) -> dict:
+    return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "unbroken"
+    finish(start(*SMALL, f"--workdir={workdir}"))
+    return workdir
+
+
+def test_a_run_leaves_what_the_readme_says(unbroken):
+    rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in rows] == ["epoch", "epoch", "epoch", "done"]
+    assert len(rows[-1]["state_digest"]) == 64
+    names = {path.name for path in unbroken.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
+    assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 1000
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_killed_at_any_moment_it_ends_in_the_same_bits(unbroken, tmp_path, kills):
+    chance = random.Random(kills)
+    for _ in range(kills):
+        process = start(*SMALL, f"--workdir={tmp_path / 'run'}")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        time.sleep(chance.uniform(0, 3))  # the whole of it takes about as long
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(*SMALL, f"--workdir={tmp_path / 'run'}"))
+    assert last_row(tmp_path / "run") == last_row(unbroken)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
+    command = [*SMALL, f"--workdir={tmp_path / 'run'}"]
+    process = start(*command)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, _ = finish(process)
+    assert f"stopped by SIGINT; to go on: python train.py {' '.join(command)}" in out
+    out, _ = finish(start(*command))
+    assert "going on from step" in out
+    assert last_row(tmp_path / "run") == last_row(unbroken)
+
+
+def test_the_same_command_after_the_end_changes_nothing(unbroken):
+    before = (unbroken / "metrics.jsonl").read_bytes()
+    out, _ = finish(start(*SMALL, f"--workdir={unbroken}"))
+    assert "already done, best accuracy" in out
+    assert (unbroken / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_alone_it_lists_the_recipes_with_a_line_each(arguments, capsys):
+    assert train.main(arguments) == 0
+    out = capsys.readouterr().out
+    for path in (ROOT / "configs").glob("*.py"):
+        line = next(line for line in out.splitlines() if f"configs/{path.name}" in line)
+        assert len(line.split(maxsplit=1)[1]) > 20
+
+
+@pytest.fixture
+def broken_recipe(tmp_path) -> Path:
+    path = tmp_path / "broken.py"
+    path.write_text("def get_config(:\n")
+    return path
+
+
+def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
+    """The one line a mistake is answered with."""
+    monkeypatch.chdir(ROOT)
+    assert train.main([*arguments, f"--workdir={workdir}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("train.py: ")
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--config.model=resnet19", "model='resnet19': no such model; did you mean"),
+        ("--config.model_options.steem=small", "steem='small': resnet18 has no such option; did you mean stem?"),
+        ("--config.model_options.dtype=bfloat16", "model_options.dtype='bfloat16': set precision instead"),
+        ("--config.dataset=fashion_mnits", "dataset='fashion_mnits': "),
+        ("--config.epoch=1", "--config.epoch: no such field; did you mean epochs?"),
+        ("--config.epochs=many", "epochs=many: must be a whole number"),
+        ("--config.epochs=-1", "epochs=-1: must be at least 1"),
+        ("--config.batch_size=0", "batch_size=0: must be at least 1"),
+        ("--config.batch_size=7000", "batch_size=7000: must be at most the 6000 training images"),
+        ("--config.image_size=-28", "image_size=-28: must be at least 1"),
+        ("--config.mean=0.1,0.2,0.3", "std=0.353: must have a value for each of mean's 3"),
+        ("--config.data_dir=/no/such/place", "data_dir='/no/such/place': no such directory"),
+        ("--config.epochs", "--config.epochs: write --config.epochs=VALUE"),
+        ("--confg=x", "--confg: no such flag; did you mean --config?"),
+        ("--verbose", "--verbose: no such flag; see --help"),
+        ("quickstart", "quickstart: no such flag; see --help"),
+        ("--workdir", "--workdir: needs a value"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(capsys, monkeypatch, tmp_path, change, message):
+    workdir = tmp_path / "run"
+    arguments = ["--config=configs/quickstart.py", change]
+    if change == "--workdir":
+        assert train.main(arguments) == 2
+        assert message in capsys.readouterr().err
+        return
+    assert message in mistake(capsys, monkeypatch, workdir, *arguments)
+    assert not workdir.exists()
+
+
+def test_a_recipe_that_is_missing_or_does_not_parse(capsys, monkeypatch, tmp_path, broken_recipe):
+    workdir = tmp_path / "run"
+    assert "No such file" in mistake(capsys, monkeypatch, workdir, "--config=configs/resnet.py")
+    assert "broken.py:1: invalid syntax" in mistake(capsys, monkeypatch, workdir, f"--config={broken_recipe}")
+    assert "--config=FILE is needed" in mistake(capsys, monkeypatch, workdir, "--config.epochs=1")
+    assert not workdir.exists()
+
+
+def test_a_data_dir_that_cannot_be_written(capsys, monkeypatch, tmp_path):
+    """Where nothing is prepared; one that only needs reading may be read-only."""
+    arguments = "--config=configs/rn18_fashion_mnist.py", "--config.data_dir=/sys"
+    assert "name a writable data_dir" in mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made(capsys, monkeypatch):
+    message = mistake(capsys, monkeypatch, Path("/sys/run"), *SMALL)
+    assert message.startswith("train.py: workdir=/sys/run: ")
+    assert "pick a directory that can be written" in message
+
+
+def test_a_workdir_of_another_models_run(capsys, monkeypatch, unbroken):
+    message = mistake(capsys, monkeypatch, unbroken, *SMALL, "--config.model=resnet34", "--config.seed=3")
+    assert "holds another run, with model=resnet18 (now resnet34), seed=0 (now 3)" in message
+
+
+def test_a_batch_that_the_devices_do_not_divide(tmp_path):
+    process = start(*SMALL, "--config.batch_size=1001", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert err == "train.py: batch_size=1001: must be a multiple of the 8 devices\n"
+
+
+def test_a_damaged_image_is_named(capsys, monkeypatch, tmp_path, damaged_data_dir):
+    arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
+    message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
+    assert "dataset 'my_images', split 'train', image " in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def damaged_data_dir(tmp_path) -> Path:
+    """The sample under another name, with a byte changed in the middle of its records."""
+    original = open_source("fashion_mnist_sample", "train").directory
+    copy = tmp_path / "data" / "my_images" / "1.0.0"
+    copy.mkdir(parents=True)
+    for path in original.iterdir():
+        content = path.read_bytes()
+        if path.name == "dataset_info.json":
+            content = content.replace(b"fashion_mnist_sample", b"my_images")
+        if "train.array_record" in path.name:
+            middle = len(content) // 2
+            content = content[:middle] + bytes(64) + content[middle + 64 :]
+        (copy / path.name.replace("fashion_mnist_sample", "my_images")).write_bytes(content)
+    return tmp_path / "data"
