@@ -44,8 +44,9 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             print("train.py: interrupted; nothing since the last checkpoint is saved", file=sys.stderr)
             return 130
-    except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
+    except (UserError, ModuleNotFoundError) as error:
+        hint = '; the trainer needs `pip install -e ".[train]"`' if isinstance(error, ModuleNotFoundError) else ""
+        print(f"train.py: {error}{hint}", file=sys.stderr)
         return 2
     return 0
 

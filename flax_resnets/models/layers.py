@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from flax.typing import Dtype
 
@@ -22,7 +23,7 @@ _KERNEL_INITS = {
 
 
 class Conv(nn.Module):
-    """A convolution without bias, zero-padded by half its kernel, so that stride 1 keeps the image's size.
+    """A convolution without bias, zero-padded so that stride 1 keeps the image's size.
 
     Args of the call:
         x: `(N, H, W, C)`, any float dtype.
@@ -34,6 +35,8 @@ class Conv(nn.Module):
         features: output channels.
         kernel_size: side of the square kernel, in pixels; odd.
         strides: step of the kernel, in pixels.
+        dilation: distance between the kernel's taps, in pixels.
+        groups: the channels are split into so many groups that do not see each other.
         initializer: `torchvision` (normal, fan out) or `fastai` (normal, fan in): He et al. 2015,
             arXiv:1502.01852, section 2.2.
         dtype: of the computation; parameters stay float32.
@@ -42,21 +45,25 @@ class Conv(nn.Module):
     features: int
     kernel_size: int = 3
     strides: int = 1
+    dilation: int = 1
+    groups: int = 1
     initializer: Initializer = "torchvision"
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve; shapes as in the class."""
-        pad = self.kernel_size // 2
-        kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        pad = self.dilation * (self.kernel_size // 2)
+        kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", _KERNEL_INITS[self.initializer], kernel_shape, jnp.float32)
         return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             window_strides=(self.strides, self.strides),
             padding=((pad, pad), (pad, pad)),
+            rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
 
 
@@ -119,8 +126,52 @@ def ghost_size(batch_norm: str) -> int | None:
     )
 
 
+def batch_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    statistics: tuple[jax.Array, jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mathematics of batch normalisation: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+
+    Args:
+        x: `(G, N, ..., C)`: G batches of N images, each batch with statistics of its own.
+        scale: γ, `(C,)`.
+        bias: β, `(C,)`.
+        epsilon: added to the variance.
+        statistics: a mean and a variance `(C,)` to normalise by, as in evaluation; None to take those of x.
+        axis_name: a mapped axis over which to take them.
+
+    Returns:
+        float32: x normalised, and the mean and the biased variance it was normalised by: `(G, C)`, or `statistics`.
+
+    Example:
+        >>> x = jnp.array([[[1.0], [3.0]]])  # one batch of two images of one number
+        >>> y, mean, var = batch_norm(x, jnp.ones(1), jnp.zeros(1), epsilon=0.0)
+        >>> y.ravel().tolist(), mean.item(), var.item()
+        ([-1.0, 1.0], 2.0, 1.0)
+    """
+    x = x.astype(jnp.float32)
+    if statistics is None:
+        axes = tuple(range(1, x.ndim - 1))
+        # The two moments travel together, so that devices meet once a layer, not twice.
+        moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
+        if axis_name is not None:
+            moments = jax.lax.pmean(moments, axis_name)
+        mean, mean_of_squares = moments
+        # E[x^2] - E[x]^2 needs one pass over x, not two; rounding can take it below 0.
+        var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+        to_x = (-1, *(1 for _ in axes), x.shape[-1])
+        statistics = mean.reshape(to_x), var.reshape(to_x)
+    else:
+        mean, var = statistics
+    return (x - statistics[0]) * (jax.lax.rsqrt(statistics[1] + epsilon) * scale) + bias, mean, var
+
+
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1) with its statistics chosen by name.
+    """Batch normalisation with its statistics chosen by name: the parameters and running statistics of `batch_norm`.
 
     Statistics and parameters are float32 whatever `dtype` is. The running variance is the *unbiased* one (divided by
     n - 1), as torch keeps it, so that a network trained here evaluates as the same network trained there;
@@ -148,6 +199,8 @@ class BatchNorm(nn.Module):
         momentum: share of the old running statistic kept at each update.
         epsilon: added to the variance.
         unbiased: which variance is kept as running statistic.
+        frozen: normalise by the running statistics in training too, and keep them as they are, as in fine-tuning on
+            batches too small to have statistics. γ and β stay trainable.
         scale_init: initialises γ; zeros for the last norm of a residual branch.
         dtype: of the result.
 
@@ -163,6 +216,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     unbiased: bool = True
+    frozen: bool = False
     scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
     dtype: Dtype = jnp.float32
 
@@ -175,69 +229,109 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
 
-        if not train:
-            return self._normalise(x, running_mean.value, running_var.value, scale, bias)
+        if not train or self.frozen:
+            y, _, _ = batch_norm(x, scale, bias, self.epsilon, (running_mean.value, running_var.value))
+            return y.astype(self.dtype)
 
         size = ghost_size(self.batch_norm)
         if size is None:
             groups = x[None]
+        elif x.shape[0] % size == 0:
+            groups = rearrange(x, "(ghost n) ... -> ghost n ...", n=size)
         else:
-            if x.shape[0] % size:
-                raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
-            groups = x.reshape(-1, size, *x.shape[1:])
-        mean, var, count = self._statistics(groups)
+            raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
+        meet = self.axis_name if self.batch_norm == "global" and not self.is_initializing() else None
+        y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=meet)
         if not self.is_initializing():
+            count = math.prod(groups.shape[1:-1]) * (jax.lax.axis_size(meet) if meet else 1)
             correction = count / max(count - 1, 1) if self.unbiased else 1.0
             running_mean.value = self._update(running_mean.value, mean.mean(0))
             running_var.value = self._update(running_var.value, var.mean(0) * correction)
-        groups_to = (-1,) + (1,) * (x.ndim - 1) + features
-        y = self._normalise(groups, mean.reshape(groups_to), var.reshape(groups_to), scale, bias)
-        return y.reshape(x.shape)
-
-    def _statistics(self, groups: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean and biased variance `(G, C)` of `(G, N, ..., C)`, and how many values each was taken over."""
-        axes = tuple(range(1, groups.ndim - 1))
-        values = groups.astype(jnp.float32)
-        # The two moments travel together, so that devices meet once a layer, not twice.
-        moments = jnp.stack([values.mean(axes), jnp.square(values).mean(axes)])
-        count = math.prod(groups.shape[1:-1])
-        if self.batch_norm == "global" and self.axis_name is not None and not self.is_initializing():
-            moments = jax.lax.pmean(moments, self.axis_name)
-            count *= jax.lax.axis_size(self.axis_name)
-        mean, mean_of_squares = moments
-        # E[x^2] - E[x]^2 needs one pass over x, not two; rounding can take it below 0.
-        return mean, jnp.maximum(mean_of_squares - jnp.square(mean), 0.0), count
-
-    def _normalise(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        inverse = jax.lax.rsqrt(var + self.epsilon) * scale
-        return ((x.astype(jnp.float32) - mean) * inverse + bias).astype(self.dtype)
+        return y.reshape(x.shape).astype(self.dtype)
 
     def _update(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """The stem's 3x3 max-pool of stride 2, padded by one pixel of −∞: `(N, H, W, C)` to `(N, ceil(H/2), ceil(W/2), C)`.
+def max_pool(x: jax.Array, strides: int = 2) -> jax.Array:
+    """The stem's 3x3 max-pool, padded by one pixel of −∞: `(N, H, W, C)` to `(N, ceil(H/strides), ceil(W/strides), C)`.
 
     XLA's `SAME` would pad an even image only below and to the right.
     """
     return jax.lax.reduce_window(
-        x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding=((0, 0), (1, 1), (1, 1), (0, 0))
+        x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, strides, strides, 1), padding=((0, 0), (1, 1), (1, 1), (0, 0))
     )
 
 
-def avg_pool(x: jax.Array) -> jax.Array:
-    """A 2x2 average-pool of stride 2, `(N, H, W, C)` to `(N, ceil(H/2), ceil(W/2), C)`.
+def avg_pool(x: jax.Array, strides: int = 2) -> jax.Array:
+    """A 2x2 average-pool, `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`.
 
-    An odd image's last row and column are averaged over the pixels there are (torch's `ceil_mode=True,
-    count_include_pad=False`).
+    Where the window reaches beyond the last row or column, it averages the pixels there are (torch's
+    `ceil_mode=True, count_include_pad=False`).
     """
-    bottom, right = x.shape[1] % 2, x.shape[2] % 2
+    bottom, right = (1, 1) if strides == 1 else (x.shape[1] % 2, x.shape[2] % 2)
     # linen's annotation has only the words for padding, its code takes pixels too.
     padding: Any = ((0, bottom), (0, right))
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=padding, count_include_pad=False)
+    return nn.avg_pool(x, (2, 2), strides=(strides, strides), padding=padding, count_include_pad=False)
+
+
+def blur_pool(x: jax.Array) -> jax.Array:
+    """Halves an image after blurring it with (1, 2, 1)/4 in both directions, its border mirrored.
+
+    Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, section 3.2; `(N, H, W, C)` to
+    `(N, ceil(H/2), ceil(W/2), C)`.
+    """
+    channels = x.shape[-1]
+    taps = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
+    kernel = jnp.broadcast_to((taps[:, None] * taps)[:, :, None, None], (3, 3, 1, channels))
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels
+    )
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
     """The mean over an image's pixels, in float32: `(N, H, W, C)` to `(N, C)`."""
     return x.astype(jnp.float32).mean((1, 2))
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs channels by what the whole image holds: Hu et al. 2017, arXiv:1709.01507, section 3.
+
+    The image's mean passes two fully connected layers, narrow between (a sixteenth of the channels, rounded to a
+    multiple of 8, as timm has it), and a sigmoid. `(N, H, W, C)` in and out.
+
+    Attributes:
+        dtype: of the result; the layers themselves are float32.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Weigh the channels of x."""
+        channels = x.shape[-1]
+        narrow = max(8, 8 * int(channels / 16 / 8 + 0.5))
+        weights = nn.relu(Linear(narrow, name="reduce")(global_avg_pool(x)))
+        weights = nn.sigmoid(Linear(channels, name="expand")(weights))
+        return (x * weights[:, None, None, :].astype(x.dtype)).astype(self.dtype)
+
+
+class StochasticDepth(nn.Module):
+    """Drops a residual branch for whole images at a time: Huang et al. 2016, arXiv:1603.09382, section 3.
+
+    What is kept is divided by the share kept, so that evaluation changes nothing. Draws from the `dropout` stream.
+
+    Attributes:
+        rate: share of the images for which the branch is dropped.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Drop x for some of its images; its shape stays."""
+        if not train or self.rate == 0:
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)

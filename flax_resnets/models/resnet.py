@@ -1,11 +1,11 @@
-"""ResNet, read top to bottom: the stem, the blocks, the four stages, the head, and the networks by name.
+"""ResNet, read top to bottom: the blocks, then the network (stem, stages, head), and the constructors by name.
 
 The graph without suffix is torchvision's ("v1.5": the stride of a bottleneck sits on its 3x3, not on its first 1x1).
 The `d` form is fastai's xresnet, after He et al. 2018, "Bag of Tricks for Image Classification with Convolutional
 Neural Networks", arXiv:1812.01187, section 4.2: ResNet-C's stem of three 3x3 and ResNet-D's average-pooled shortcut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,97 +19,194 @@ from flax_resnets.models.layers import (
     Conv,
     Initializer,
     Linear,
+    SqueezeExcite,
+    StochasticDepth,
     avg_pool,
+    blur_pool,
     ghost_size,
     global_avg_pool,
     max_pool,
 )
 
 Stem = Literal["imagenet", "deep", "small"]
-Shortcut = Literal["conv", "avg_pool"]
+Shortcut = Literal["conv", "avg_pool", "pad"]
+Activation = Literal["relu", "silu", "mish", "gelu"]
+Remat = Literal["none", "block"]
 ModuleDef = Any
 
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "mish": jax.nn.mish,
+    "gelu": partial(nn.gelu, approximate=False),
+}
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried: He et al. 2015, arXiv:1512.03385, figure 5 left.
+
+class _Block(nn.Module):
+    """What all residual blocks have: their settings, the way around the branch, and the branch's end.
 
     Args of the call:
         x: `(N, H, W, C)`.
-        train: see `BatchNorm`.
+        train: see `BatchNorm`; with `drop_path` above 0 a `dropout` stream of random numbers is drawn from.
 
     Returns:
         `(N, ceil(H / strides), ceil(W / strides), features * expansion)`.
 
     Attributes:
-        features: width of the 3x3 convolutions.
-        strides: of the first convolution, and of the shortcut.
-        shortcut: what carries the input where the shape changes: `conv`, a strided 1x1; `avg_pool`, a 2x2
-            average-pool, then an unstrided 1x1, so that no pixel is skipped.
-        zero_init_last: start the last norm's γ at 0, and with it the block as the identity: Goyal et al. 2017,
-            arXiv:1706.02677, section 5.1.
+        features: width of the stage; its blocks end in `features * expansion` channels.
+        strides: of the block's first 3x3 and of its shortcut.
+        dilation: of the block's first 3x3, and of another.
+        groups, width_per_group, shortcut, zero_init_last, squeeze_excite, blur_pool: see `ResNet`.
+        drop_path: share of the images for which the branch is dropped, see `StochasticDepth`.
+        act: the activation function.
         conv, norm: `Conv` and `BatchNorm` with the network's settings filled in.
     """
 
     features: int
     strides: int = 1
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    width_per_group: int = 64
     shortcut: Shortcut = "conv"
     zero_init_last: bool = False
+    squeeze_excite: bool = False
+    blur_pool: bool = False
+    drop_path: float = 0.0
+    act: Callable[[jax.Array], jax.Array] = nn.relu
     conv: ModuleDef = Conv
     norm: ModuleDef = BatchNorm
 
     expansion: ClassVar[int] = 1
+    preactivated: ClassVar[bool] = False
+
+    def _inner_width(self) -> int:
+        """Channels of the 3x3: the stage's, times what ResNeXt and wide networks add to them."""
+        return int(self.features * self.width_per_group / 64) * self.groups
+
+    def _strided_conv(self, x: jax.Array, name: str) -> jax.Array:
+        """The block's first 3x3; its stride is left to `_blurred` where that follows."""
+        strides = 1 if self.blur_pool else self.strides
+        width = self._inner_width()
+        return self.conv(width, 3, strides, dilation=self.dilation[0], groups=self.groups, name=name)(x)
+
+    def _blurred(self, x: jax.Array) -> jax.Array:
+        return blur_pool(x) if self.blur_pool and self.strides == 2 else x
+
+    def _last_norm(self, name: str) -> nn.Module:
+        init = nn.initializers.zeros_init() if self.zero_init_last else nn.initializers.ones_init()
+        return self.norm(scale_init=init, name=name)
+
+    def _branch_end(self, y: jax.Array, train: bool) -> jax.Array:
+        if self.squeeze_excite:
+            y = SqueezeExcite(y.dtype, name="squeeze_excite")(y)
+        return StochasticDepth(self.drop_path)(y, train)
+
+    def _carried(self, x: jax.Array, train: bool) -> jax.Array:
+        """The input, brought to the output's shape where the two differ."""
+        features = self.features * self.expansion
+        strides = self.strides
+        if strides == 1 and x.shape[-1] == features:
+            return x
+        if self.shortcut == "pad":
+            x = x[:, ::strides, ::strides]
+            return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+        if self.shortcut == "avg_pool" and (strides > 1 or self.dilation[1] > 1):
+            x, strides = avg_pool(x, strides), 1
+        x = self.conv(features, 1, strides, name="shortcut_conv")(x)
+        # A pre-activated input has just been normalised.
+        return x if self.preactivated else self.norm(name="shortcut_norm")(x, train)
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions around which the input is carried: He et al. 2015, arXiv:1512.03385, figure 5 left.
+
+    Arguments, attributes and result as described in `ResNet` and, for the call, there too: `(N, H, W, C)` to
+    `(N, ceil(H / strides), ceil(W / strides), features)`.
+
+    Example:
+        >>> block = BasicBlock(features=8, strides=2)
+        >>> x = jnp.ones((1, 6, 6, 4))
+        >>> block.apply(block.init(jax.random.key(0), x), x).shape
+        (1, 3, 3, 8)
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block; shapes as in the class."""
-        y = self.conv(self.features, 3, self.strides, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train))
-        y = self.conv(self.features, 3, name="conv2")(y)
-        y = self.norm(name="norm2", scale_init=_last_scale(self.zero_init_last))(y, train)
-        return nn.relu(y + _shortcut(self, x, train))
+        y = self._strided_conv(x, "conv1")
+        y = self._blurred(self.act(self.norm(name="norm1")(y, train)))
+        y = self.conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
+        y = self._last_norm("norm2")(y, train)
+        return self.act(self._branch_end(y, train) + self._carried(x, train))
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(_Block):
     """1x1 down, 3x3, 1x1 up to four times the width: He et al. 2015, arXiv:1512.03385, figure 5 right.
 
-    Arguments, attributes and result as `BasicBlock`'s, with `expansion` 4; the stride sits on the 3x3.
-    """
+    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`.
 
-    features: int
-    strides: int = 1
-    shortcut: Shortcut = "conv"
-    zero_init_last: bool = False
-    conv: ModuleDef = Conv
-    norm: ModuleDef = BatchNorm
+    Example:
+        >>> block = BottleneckBlock(features=8, strides=2)
+        >>> x = jnp.ones((1, 6, 6, 4))
+        >>> block.apply(block.init(jax.random.key(0), x), x).shape
+        (1, 3, 3, 32)
+    """
 
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Apply the block; shapes as in the class."""
-        y = self.conv(self.features, 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y, train))
-        y = self.conv(self.features, 3, self.strides, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm2")(y, train))
+        y = self.conv(self._inner_width(), 1, name="conv1")(x)
+        y = self.act(self.norm(name="norm1")(y, train))
+        y = self._strided_conv(y, "conv2")
+        y = self._blurred(self.act(self.norm(name="norm2")(y, train)))
         y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
-        y = self.norm(name="norm3", scale_init=_last_scale(self.zero_init_last))(y, train)
-        return nn.relu(y + _shortcut(self, x, train))
+        y = self._last_norm("norm3")(y, train)
+        return self.act(self._branch_end(y, train) + self._carried(x, train))
 
 
-def _last_scale(zero: bool) -> nn.initializers.Initializer:
-    return nn.initializers.zeros_init() if zero else nn.initializers.ones_init()
+class PreActBasicBlock(_Block):
+    """`BasicBlock` with norm and activation before each convolution: He et al. 2016, arXiv:1603.05027, figure 1b.
+
+    What crosses from block to block is neither normalised nor activated; the network normalises it before the head.
+    """
+
+    preactivated: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Apply the block; shapes as in the class."""
+        y = self.act(self.norm(name="norm1")(x, train))
+        carried = self._carried(y if self._reshapes(x) else x, train)
+        y = self._strided_conv(y, "conv1")
+        y = self.act(self._last_norm("norm2")(y, train))
+        y = self.conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
+        return self._branch_end(y, train) + carried
+
+    def _reshapes(self, x: jax.Array) -> bool:
+        return self.strides > 1 or x.shape[-1] != self.features * self.expansion
 
 
-def _shortcut(block: BasicBlock | BottleneckBlock, x: jax.Array, train: bool) -> jax.Array:
-    """The block's input, brought to its output's shape where the two differ. Called within the block's scope."""
-    features = block.features * block.expansion
-    if block.strides == 1 and x.shape[-1] == features:
-        return x
-    strides = block.strides
-    if block.shortcut == "avg_pool" and strides > 1:
-        x, strides = avg_pool(x), 1
-    x = block.conv(features, 1, strides, name="shortcut_conv")(x)
-    return block.norm(name="shortcut_norm")(x, train)
+class PreActBottleneckBlock(PreActBasicBlock):
+    """`BottleneckBlock` with norm and activation before each convolution: He et al. 2016, arXiv:1603.05027, section 4.
+
+    As `PreActBasicBlock`, with 1x1, 3x3, 1x1.
+    """
+
+    expansion: ClassVar[int] = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Apply the block; shapes as in the class."""
+        y = self.act(self.norm(name="norm1")(x, train))
+        carried = self._carried(y if self._reshapes(x) else x, train)
+        y = self.conv(self._inner_width(), 1, name="conv1")(y)
+        y = self.act(self.norm(name="norm2")(y, train))
+        y = self._strided_conv(y, "conv2")
+        y = self.act(self._last_norm("norm3")(y, train))
+        y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
+        return self._branch_end(y, train) + carried
 
 
 class ResNet(nn.Module):
@@ -117,24 +214,40 @@ class ResNet(nn.Module):
 
     Args of the call:
         x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C.
-        train: normalise by the batch and update `batch_stats`, which must then be mutable.
+        train: normalise by the batch and update `batch_stats`, which must then be mutable. `dropout` and
+            `stochastic_depth` draw from the `dropout` stream: `rngs={"dropout": key}`.
 
     Returns:
         Logits `(N, num_classes)`, float32; with `num_classes=0` the pooled features `(N, C)`, float32.
-        `method="features"` gives `{"stem", "stage1", ..., "stage4"}`, feature maps at strides 2, 4, 8, 16, 32
-        (1, 1, 2, 4, 8 with the small stem) in `dtype`.
+        `method="features"` gives `{"stem", "stage1", ..., "stage4"}`, feature maps at the strides that `strides`
+        names, in `dtype`.
 
     Raises:
         ValueError: an attribute has a value it cannot have.
 
     Attributes:
         stage_sizes: blocks in each stage; the width doubles and the image halves from one stage to the next.
-        block: `BasicBlock` or `BottleneckBlock`.
+        block: `BasicBlock`, `BottleneckBlock`, `PreActBasicBlock` or `PreActBottleneckBlock`.
         num_classes: outputs of the head; 0 for no head.
-        width: channels of the stem's output and of the first stage's 3x3.
+        width: channels of the stem's output, and of the first stage before expansion.
         stem: `imagenet`, a 7x7 of stride 2 and a max-pool; `deep`, three 3x3 and a max-pool; `small`, one 3x3 of
             stride 1 and no pool, for images of 28 or 32 pixels (the paper's section 4.2).
-        shortcut, zero_init_last: see `BasicBlock`.
+        shortcut: what carries the input where the shape changes: `conv`, a strided 1x1; `avg_pool`, a 2x2 average-pool,
+            then an unstrided 1x1, so that no pixel is skipped; `pad`, every other pixel and channels of 0, without
+            parameters (the paper's option A).
+        zero_init_last: start the last norm's γ at 0, and with it each block as the identity: Goyal et al. 2017,
+            arXiv:1706.02677, section 5.1.
+        groups, width_per_group: ResNeXt's cardinality and width (Xie et al. 2016, arXiv:1611.05431, table 1): a
+            bottleneck's 3x3 has `features * width_per_group / 64 * groups` channels, in `groups` groups.
+        squeeze_excite: see `SqueezeExcite`.
+        activation: `relu`, `silu`, `mish` or `gelu`.
+        blur_pool: blur before halving, see `blur_pool` in `layers`; shortcuts stay as they are, as in timm.
+        stochastic_depth: rate at the last block, linear from 0 at the first: see `StochasticDepth`.
+        dropout: share of the pooled features dropped before the head in training.
+        output_stride: 8 or 16 to dilate the last stages instead of halving their images; the parameters are the same.
+        remat: `block` to compute each block's inside again in the backward pass instead of keeping it.
+        frozen: parts whose norms keep their running statistics in training, such as `("stem", "stage1")`; see
+            `BatchNorm`.
         initializer: see `Conv` and `Linear`.
         batch_norm, axis_name: see `BatchNorm`.
         dtype: of the computation up to the head; parameters and statistics stay float32.
@@ -147,28 +260,63 @@ class ResNet(nn.Module):
         >>> model.apply(variables, x).shape
         (2, 10)
         >>> logits, updates = model.apply(variables, x, train=True, mutable=["batch_stats"])
-        >>> model.apply(variables, x, method="features")["stage4"].shape
-        (2, 2, 2, 64)
+        >>> model.apply(variables, x, method="features")["stage4"].shape, model.strides["stage4"]
+        ((2, 2, 2, 64), 32)
     """
 
     stage_sizes: Sequence[int]
-    block: type[BasicBlock] | type[BottleneckBlock] = BottleneckBlock
+    block: type[_Block] = BottleneckBlock
     num_classes: int = 1000
     width: int = 64
     stem: Stem = "imagenet"
     shortcut: Shortcut = "conv"
     zero_init_last: bool = False
+    groups: int = 1
+    width_per_group: int = 64
+    squeeze_excite: bool = False
+    activation: Activation = "relu"
+    blur_pool: bool = False
+    stochastic_depth: float = 0.0
+    dropout: float = 0.0
+    output_stride: int | None = None
+    remat: Remat = "none"
+    frozen: Sequence[str] = ()
     initializer: Initializer = "torchvision"
     batch_norm: str = "global"
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
-        for name, choices in (("stem", Stem), ("shortcut", Shortcut), ("initializer", Initializer)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(get_args(choices))}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, choices))}")
+        for name in ("stochastic_depth", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be at least 0 and below 1")
+        for name in ("width", "groups", "width_per_group"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be a whole number above 0")
+        parts = ("stem", *(f"stage{i + 1}" for i in range(len(self.stage_sizes))), "head")
+        for part in self.frozen:
+            if part not in parts:
+                raise ValueError(f"frozen={part!r}: must be among {', '.join(parts)}")
+        if self.blur_pool and self.block.preactivated:
+            raise ValueError("blur_pool=True: pre-activated blocks have no place for it")
+        if self.groups > 1 and self.block.expansion == 1:
+            raise ValueError(f"groups={self.groups}: only bottlenecks have groups")
         ghost_size(self.batch_norm)
         super().__post_init__()
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the image from one position to the next, in each of the maps that `features` gives."""
+        stride = 1 if self.stem == "small" else 2
+        strides = {"stem": stride}
+        stride = 1 if self.stem == "small" else 4
+        for i in range(len(self.stage_sizes)):
+            stride *= self._stage_geometry()[i][0]
+            strides[f"stage{i + 1}"] = stride
+        return strides
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Classify images; shapes as in the class."""
@@ -182,42 +330,86 @@ class ResNet(nn.Module):
 
     @nn.compact
     def _forward(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        act = _ACTIVATIONS[self.activation]
         conv = partial(Conv, initializer=self.initializer, dtype=self.dtype)
-        norm = partial(BatchNorm, batch_norm=self.batch_norm, axis_name=self.axis_name, dtype=self.dtype)
-        x = self._stem(x, train, conv, norm)
+        block = nn.remat(self.block, static_argnums=(2,)) if self.remat == "block" else self.block
+        x = self._stem(x, train, act, conv)
         outputs = {"stem": x}
         if self.stem != "small":
-            x = max_pool(x)
-        for i, blocks in enumerate(self.stage_sizes):
+            x = blur_pool(max_pool(x, strides=1)) if self.blur_pool else max_pool(x)
+        blocks_before = 0
+        for i, ((strides, dilation_before, dilation), blocks) in enumerate(
+            zip(self._stage_geometry(), self.stage_sizes, strict=True)
+        ):
             for j in range(blocks):
-                x = self.block(
+                x = block(
                     self.width * 2**i,
-                    strides=2 if i > 0 and j == 0 else 1,
+                    strides=strides if j == 0 else 1,
+                    dilation=(dilation_before if j == 0 else dilation, dilation),
+                    groups=self.groups,
+                    width_per_group=self.width_per_group,
                     shortcut=self.shortcut,
                     zero_init_last=self.zero_init_last,
+                    squeeze_excite=self.squeeze_excite,
+                    blur_pool=self.blur_pool and strides == 2 and j == 0,
+                    drop_path=self.stochastic_depth * blocks_before / max(sum(self.stage_sizes) - 1, 1),
+                    act=act,
                     conv=conv,
-                    norm=norm,
+                    norm=self._norm(f"stage{i + 1}"),
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train)
+                blocks_before += 1
             outputs[f"stage{i + 1}"] = x
-        outputs["head"] = global_avg_pool(x)
-        if self.num_classes:
-            outputs["head"] = Linear(self.num_classes, self.initializer, name="head")(outputs["head"])
+        if self.block.preactivated:
+            x = act(self._norm("head")(name="head_norm")(x, train))
+        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        outputs["head"] = Linear(self.num_classes, self.initializer, name="head")(x) if self.num_classes else x
         return outputs
 
-    def _stem(self, x: jax.Array, train: bool, conv: ModuleDef, norm: ModuleDef) -> jax.Array:
+    def _stem(self, x: jax.Array, train: bool, act: Callable[[jax.Array], jax.Array], conv: ModuleDef) -> jax.Array:
+        norm = self._norm("stem")
         if self.stem == "imagenet":
             x = conv(self.width, 7, strides=2, name="stem_conv")(x)
         elif self.stem == "small":
             x = conv(self.width, 3, name="stem_conv")(x)
         else:
             x = conv(self.width // 2, 3, strides=2, name="stem_conv1")(x)
-            x = nn.relu(norm(name="stem_norm1")(x, train))
+            x = act(norm(name="stem_norm1")(x, train))
             x = conv(self.width // 2, 3, name="stem_conv2")(x)
-            x = nn.relu(norm(name="stem_norm2")(x, train))
+            x = act(norm(name="stem_norm2")(x, train))
             x = conv(self.width, 3, name="stem_conv")(x)
-        return nn.relu(norm(name="stem_norm")(x, train))
+        # A pre-activated block begins with a norm of its own.
+        return x if self.block.preactivated else act(norm(name="stem_norm")(x, train))
 
+    def _norm(self, part: str) -> ModuleDef:
+        return partial(
+            BatchNorm,
+            batch_norm=self.batch_norm,
+            axis_name=self.axis_name,
+            frozen=part in self.frozen,
+            dtype=self.dtype,
+        )
+
+    def _stage_geometry(self) -> list[tuple[int, int, int]]:
+        """For each stage: its stride, the dilation it enters with, and the one it goes on with."""
+        stride, dilation, geometry = 1 if self.stem == "small" else 4, 1, []
+        for i in range(len(self.stage_sizes)):
+            before, strides = dilation, 1 if i == 0 else 2
+            if self.output_stride is not None and stride * strides > self.output_stride:
+                strides, dilation = 1, dilation * 2
+            stride *= strides
+            geometry.append((strides, before, dilation))
+        return geometry
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "stem": get_args(Stem),
+    "shortcut": get_args(Shortcut),
+    "activation": get_args(Activation),
+    "remat": get_args(Remat),
+    "initializer": get_args(Initializer),
+    "output_stride": (None, 8, 16, 32),
+}
 
 ResNet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)
 ResNet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock)

@@ -109,7 +109,7 @@ def make_train_step(
         gradients = jax.shard_map(
             partial(gradients, axis_name="data"),
             mesh=mesh,
-            in_specs=(P(), P("data"), P("data")),
+            in_specs=(P(), P("data"), P("data"), P()),
             out_specs=P(),
         )
 
@@ -125,7 +125,8 @@ def make_train_step(
             mean=config.mean,
             std=config.std,
         )
-        loss, batch_stats, grads, loss_scale = gradients(state, images, batch.labels)
+        # Augmentation splits the key, which gives what folding in 0 and 1 would: 2 is the first that is free.
+        loss, batch_stats, grads, loss_scale = gradients(state, images, batch.labels, jax.random.fold_in(key, 2))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         learned = optax.apply_updates(state.params, updates), batch_stats, opt_state
@@ -157,6 +158,7 @@ def _gradients(
     state: TrainState,
     images: jax.Array,
     labels: jax.Array,
+    dropout_key: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
     """Loss, new statistics, gradients, loss scale; averaged over `axis_name` where each device sees its own share."""
@@ -164,7 +166,8 @@ def _gradients(
     def loss_and_stats(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updates = cast(
-            tuple[jax.Array, Any], model.apply(variables, images, train=True, mutable=["batch_stats"])
+            tuple[jax.Array, Any],
+            model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}),
         )
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), updates["batch_stats"]
@@ -174,6 +177,7 @@ def _gradients(
         # As values of its own on each device: else autodiff would sum the gradients over devices by itself, apart from
         # the one all-reduce below.
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_name, to="varying")
+        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
     loss_scale = state.loss_scale
     if loss_scale is None:
         (loss, stats), grads = jax.value_and_grad(loss_and_stats, has_aux=True)(params)
