@@ -29,8 +29,8 @@ class Config:
         dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which ships with the package.
         data_dir: TFDS's data_dir; None for TFDS's own default.
         image_size: side of the square image the network sees, in pixels.
-        store_size: side at which images are decoded and kept, in pixels, for crops to be taken from; None for
-            `image_size`.
+        store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
+            None for `image_size`.
         resize: how an image comes to be square: `squash` to it, or `crop` its centre.
         mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
             other.
@@ -42,9 +42,10 @@ class Config:
         epochs: passes over the training split; the images that do not fill a last batch wait for another epoch's
             shuffle.
         optimizer: `sgd` (Nesterov) or `adamw`.
-        learning_rate: the peak of the one-cycle schedule.
-        pct_start, div_factor, final_div_factor, momentum: the shape of the schedule, see `one_cycle`; momentum is
-            (at the ends, at the peak), and for `adamw` stands for its b1.
+        schedule: `one_cycle`, or `constant` at learning_rate and the first momentum.
+        learning_rate: the peak of the schedule.
+        pct_start, div_factor, final_div_factor: the shape of the one-cycle schedule, see `one_cycle`.
+        momentum: (at the ends, at the peak) of the one-cycle schedule; for `adamw` it stands for b1.
         weight_decay: decoupled for `adamw`, added to the gradient for `sgd`; spares biases and norms.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: largest global norm of a gradient; None for no clipping.
@@ -76,6 +77,7 @@ class Config:
     eval_batch_size: int | None = None
     epochs: int
     optimizer: Literal["sgd", "adamw"] = "adamw"
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
     learning_rate: float
     pct_start: float = 0.25
     div_factor: float = 25.0
@@ -100,8 +102,6 @@ class Config:
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise UserError(f"{name}={_shown(value)}: must be {right}")
-        if self.store_size is not None and self.store_size < self.image_size:
-            raise UserError(f"store_size={self.store_size}: must be at least image_size, {self.image_size}")
         if len(self.mean) != len(self.std):
             raise UserError(f"std={_shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
         try:

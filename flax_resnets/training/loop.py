@@ -22,7 +22,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
-from flax_resnets.training.schedule import make_optimizer, one_cycle, one_cycle_momentum
+from flax_resnets.training.schedule import make_optimizer, make_schedules
 from flax_resnets.training.state import TrainState, create_state, state_digest
 from flax_resnets.training.step import (
     DTYPES,
@@ -113,16 +113,19 @@ class Trainer:
         self.total_steps = config.epochs * self.steps_per_epoch
 
         model = _make_model(config, num_classes)
+        learning_rate, momentum = make_schedules(
+            config.schedule,
+            self.total_steps,
+            config.learning_rate,
+            config.momentum,
+            pct_start=config.pct_start,
+            div_factor=config.div_factor,
+            final_div_factor=config.final_div_factor,
+        )
         optimizer = make_optimizer(
             config.optimizer,
-            one_cycle(
-                self.total_steps,
-                config.learning_rate,
-                pct_start=config.pct_start,
-                div_factor=config.div_factor,
-                final_div_factor=config.final_div_factor,
-            ),
-            one_cycle_momentum(self.total_steps, *config.momentum, pct_start=config.pct_start),
+            learning_rate,
+            momentum,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
         )

@@ -70,6 +70,38 @@ def _cosine(first: float, last: float, steps: int) -> optax.Schedule:
     return lambda count: last + (first - last) * fall(count)
 
 
+def make_schedules(
+    name: str,
+    steps: int,
+    learning_rate: float,
+    momentum: tuple[float, float],
+    *,
+    pct_start: float = 0.25,
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e5,
+) -> tuple[optax.Schedule, optax.Schedule]:
+    """Learning rate and momentum over a run.
+
+    Args:
+        name: `one_cycle`, or `constant` at `learning_rate` and `momentum[0]`.
+        steps: of the whole run.
+        learning_rate: the largest value.
+        momentum: at the ends of a one-cycle schedule, and at its peak.
+        pct_start: see `one_cycle`, as the two that follow.
+        div_factor: see `one_cycle`.
+        final_div_factor: see `one_cycle`.
+
+    Raises:
+        ValueError: no such schedule.
+    """
+    if name == "constant":
+        return optax.constant_schedule(learning_rate), optax.constant_schedule(momentum[0])
+    if name == "one_cycle":
+        shape = {"pct_start": pct_start, "div_factor": div_factor, "final_div_factor": final_div_factor}
+        return one_cycle(steps, learning_rate, **shape), one_cycle_momentum(steps, *momentum, pct_start=pct_start)
+    raise ValueError(f"schedule={name!r}: must be 'one_cycle' or 'constant'")
+
+
 def make_optimizer(
     name: str,
     learning_rate: optax.Schedule,

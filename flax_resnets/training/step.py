@@ -170,7 +170,7 @@ def _gradients(
             model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}),
         )
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        return optax.softmax_cross_entropy(logits, targets).mean(), updates["batch_stats"]
+        return optax.softmax_cross_entropy(logits, targets).mean(), updates.get("batch_stats", {})
 
     params, batch_stats = state.params, state.batch_stats
     if axis_name is not None:

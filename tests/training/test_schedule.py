@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flax_resnets.training.schedule import make_optimizer, one_cycle, one_cycle_momentum
+from flax_resnets.training.schedule import make_optimizer, make_schedules, one_cycle, one_cycle_momentum
 
 
 def test_one_cycle_is_fastais():
@@ -66,3 +66,23 @@ def test_clipping_bounds_the_global_norm():
 def test_an_optimizer_there_is_not():
     with pytest.raises(ValueError, match="optimizer='lion': must be 'sgd' or 'adamw'"):
         make_optimizer("lion", lambda _: 1.0, lambda _: 0.0)
+
+
+def test_a_constant_schedule_stays_where_it_starts():
+    learning_rate, momentum = make_schedules("constant", 100, 0.1, (0.9, 0.5))
+    assert {float(learning_rate(step)) for step in (0, 50, 200)} == {0.1}
+    assert {float(momentum(step)) for step in (0, 50, 200)} == {0.9}
+
+
+def test_plain_sgd_is_the_gradient_times_the_rate():
+    optimizer = make_optimizer("sgd", *make_schedules("constant", 100, 0.5, (0.0, 0.0)))
+    params = jnp.array([1.0, -2.0])
+    state = optimizer.init(params)
+    for gradient in ([2.0, 4.0], [-1.0, 3.0]):
+        updates, state = optimizer.update(jnp.array(gradient), state, params)
+        np.testing.assert_allclose(updates, -0.5 * np.array(gradient))
+
+
+def test_a_schedule_there_is_not():
+    with pytest.raises(ValueError, match="schedule='step': must be 'one_cycle' or 'constant'"):
+        make_schedules("step", 100, 0.1, (0.9, 0.9))
