@@ -13,6 +13,6 @@ def get_config() -> Config:
         std=(0.353,),
         batch_size=128,
         eval_batch_size=500,
-        epochs=2,
+        epochs=5,
         learning_rate=5e-3,
     )

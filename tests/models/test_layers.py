@@ -8,7 +8,18 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flax_resnets.models.layers import BatchNorm, Conv, Linear, avg_pool, ghost_size, global_avg_pool, max_pool
+from flax_resnets.models.layers import (
+    BatchNorm,
+    Conv,
+    Linear,
+    SqueezeExcite,
+    StochasticDepth,
+    avg_pool,
+    blur_pool,
+    ghost_size,
+    global_avg_pool,
+    max_pool,
+)
 
 
 def images(*shape: int, seed: int = 0) -> jax.Array:
@@ -106,6 +117,15 @@ def test_batch_norm_keeps_float32_statistics_of_half_precision_images():
     np.testing.assert_allclose(updates["batch_stats"]["mean"], expected, rtol=1e-5)
 
 
+def test_a_frozen_norm_keeps_its_statistics_in_training():
+    x = images(4, 2, 2, 3)
+    norm = BatchNorm(frozen=True)
+    variables = norm.init(jax.random.key(0), x)
+    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, norm.apply(variables, x, train=False))
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
+
+
 def test_a_batch_that_ghosts_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="a batch of 5 is not a multiple of 2"):
         BatchNorm(batch_norm="ghost:2").init(jax.random.key(0), images(5, 2, 2, 1), train=True)
@@ -143,3 +163,44 @@ def test_global_avg_pool_sums_in_float32():
     x = jnp.full((1, 64, 64, 1), 1.01, jnp.bfloat16)
     assert global_avg_pool(x).dtype == jnp.float32
     np.testing.assert_allclose(global_avg_pool(x), float(x[0, 0, 0, 0]), rtol=1e-6)
+
+
+def test_avg_pool_of_stride_one_keeps_the_size():
+    x = images(1, 4, 5, 2)
+    y = avg_pool(x, strides=1)
+    assert y.shape == x.shape
+    np.testing.assert_allclose(y[:, 1, 2], x[:, 1:3, 2:4].mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(y[:, 3, 4], x[:, 3, 4], rtol=1e-6)
+
+
+def test_blur_pool_is_a_binomial_over_mirrored_borders():
+    x = images(1, 6, 5, 2)
+    taps = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    y = blur_pool(x)
+    assert y.shape == (1, 3, 3, 2)
+    for row in range(3):
+        for column in range(3):
+            window = padded[0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            np.testing.assert_allclose(y[0, row, column], (window * taps[..., None]).sum((0, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_squeeze_excite_scales_channels_by_their_images_mean():
+    x = images(2, 3, 3, 32)
+    layer = SqueezeExcite()
+    variables = layer.init(jax.random.key(0), x)
+    assert variables["params"]["reduce"]["kernel"].shape == (32, 8)
+    ratio = layer.apply(variables, x) / x
+    np.testing.assert_allclose(ratio, jnp.broadcast_to(ratio[:, :1, :1], x.shape), rtol=1e-4)
+    assert float(ratio.min()) > 0
+    assert float(ratio.max()) < 1
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+    x = jnp.ones((2000, 2, 2, 1))
+    y = StochasticDepth(0.25).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    per_image = np.asarray(y).reshape(2000, 4)
+    assert set(np.unique(per_image)) == {np.float32(0), np.float32(4 / 3)}
+    assert (per_image == per_image[:, :1]).all()
+    assert float(y.mean()) == pytest.approx(1, abs=0.05)
+    np.testing.assert_array_equal(StochasticDepth(0.25).apply({}, x, train=False), x)

@@ -1,69 +1,66 @@
 """Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
 
-python steps_on_devices.py DEVICES BATCH_NORM STEPS
+    python steps_on_devices.py DEVICES BATCH_NORM STEPS
 """
 
 import json
 import sys
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))  # before anything asks for a device
-
-# ruff: noqa: E402
 import numpy as np
 
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.batches import eval_batches, train_batch
 from flax_resnets.training.config import Config
-from flax_resnets.training.schedule import make_optimizer, one_cycle, one_cycle_momentum
+from flax_resnets.training.schedule import make_optimizer, make_schedules
 from flax_resnets.training.state import create_state
 from flax_resnets.training.step import evaluate, make_eval_step, make_mesh, make_train_step, replicated, to_devices
 
-config = Config(
-    model="a small one: made below",
-    dataset="noise: made below",
-    image_size=12,
-    mean=(0.5,),
-    std=(0.25,),
-    crop_scale=(0.5, 1.0),
-    batch_size=32,
-    epochs=100,
-    learning_rate=5e-3,
-    clip_norm=1.0,
-    batch_norm=sys.argv[2],
-)
-random = np.random.default_rng(0)
-labels = random.integers(0, 10, 203).astype(np.int32)
-images = (random.integers(0, 150, (203, 14, 14, 1)) + 10 * labels[:, None, None, None]).astype(np.uint8)
 
-model = ResNet((1, 1), BasicBlock, num_classes=10, width=8, stem="small", batch_norm=config.batch_norm)
-schedules = one_cycle(600, config.learning_rate), one_cycle_momentum(600, *config.momentum)
-optimizer = make_optimizer(config.optimizer, *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-mesh = make_mesh()
-train_step = make_train_step(model, optimizer, config, mesh)
-create = jax.jit(lambda: create_state(model, optimizer, (12, 12, 1), config.seed), out_shardings=replicated(mesh))
-state = create()
-
-
-def batch_of(step: int):
-    return to_devices(train_batch(images, labels, config.batch_size, config.seed, step), mesh)
-
-
-train_step = train_step.lower(state, batch_of(0)).compile()
-losses = []
-for step in range(int(sys.argv[3])):
-    state, output = train_step(state, batch_of(step))
-    losses.append(float(output.loss))
-eval_step = make_eval_step(model, config, mesh)
-program = train_step.as_text()
-print(
-    json.dumps(
-        {
-            "losses": losses,
-            "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
-            "evaluation": evaluate(eval_step, state, eval_batches(images, labels, 64), mesh),
-            "all_reduces": program.count(" all-reduce(") + program.count(" all-reduce-start("),
-        }
+def main(batch_norm: str, steps: int) -> dict:
+    """Losses of the first steps, the statistics and the evaluation after them, and the all-reduces in a step."""
+    config = Config(
+        model="a small one: made below",
+        dataset="noise: made below",
+        image_size=12,
+        mean=(0.5,),
+        std=(0.25,),
+        crop_scale=(0.5, 1.0),
+        batch_size=32,
+        epochs=100,
+        learning_rate=5e-3,
+        clip_norm=1.0,
+        batch_norm=batch_norm,
     )
-)
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 10, 203).astype(np.int32)
+    images = (random.integers(0, 150, (203, 14, 14, 1)) + 10 * labels[:, None, None, None]).astype(np.uint8)
+
+    model = ResNet((1, 1), BasicBlock, num_classes=10, width=8, stem="small", batch_norm=batch_norm)
+    schedules = make_schedules("one_cycle", 600, config.learning_rate, config.momentum)
+    optimizer = make_optimizer("adamw", *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+    mesh = make_mesh()
+
+    def batch_of(step: int):
+        return to_devices(train_batch(images, labels, config.batch_size, config.seed, step), mesh)
+
+    create = jax.jit(lambda: create_state(model, optimizer, (12, 12, 1), config.seed), out_shardings=replicated(mesh))
+    state = create()
+    train_step = make_train_step(model, optimizer, config, mesh).lower(state, batch_of(0)).compile()
+    losses = []
+    for step in range(steps):
+        state, output = train_step(state, batch_of(step))
+        losses.append(float(output.loss))
+    eval_step = make_eval_step(model, config, mesh)
+    program = train_step.as_text()
+    return {
+        "losses": losses,
+        "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
+        "evaluation": evaluate(eval_step, state, eval_batches(images, labels, 64), mesh),
+        "all_reduces": program.count(" all-reduce(") + program.count(" all-reduce-start("),
+    }
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+    print(json.dumps(main(sys.argv[2], int(sys.argv[3]))))
