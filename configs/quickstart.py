@@ -1,4 +1,13 @@
-"""A small ResNet on the sample of Fashion-MNIST that ships with the package: from nothing to a result in a minute."""
+"""A small ResNet on the sample of Fashion-MNIST that ships with the package: from nothing to a result in a minute.
+
+    python train.py --config configs/quickstart.py
+
+Hardware: 2 CPU cores (x86-64 virtual machine). It learns 6,000 images, 600 a class, and is tried on 1,000 others.
+
+γ = 0 in each block's last norm is not for accuracy here (without it, and at twice the learning rate, the sample gives a
+point more): a network that starts as the identity is calm, and its losses on 1 and on 8 devices agree to 1e-5 for the
+first 50 steps, where the other differs by 5e-3: float32 sums taken in another order, and grown by training itself.
+"""
 
 from flax_resnets.training.config import Config
 

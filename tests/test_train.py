@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import train
+from flax_resnets.data.lock import locked
 from flax_resnets.data.source import open_source
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +186,15 @@ def test_a_workdir_that_cannot_be_made(capsys, monkeypatch):
 def test_a_workdir_of_another_models_run(capsys, monkeypatch, unbroken):
     message = mistake(capsys, monkeypatch, unbroken, *SMALL, "--config.model=resnet34", "--config.seed=3")
     assert "holds another run, with model=resnet18 (now resnet34), seed=0 (now 3)" in message
+
+
+def test_a_workdir_that_another_process_trains_in(capsys, monkeypatch, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with locked(workdir):
+        message = mistake(capsys, monkeypatch, workdir, *SMALL)
+    assert "another process is training in it" in message
+    assert list(workdir.iterdir()) == []
 
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):

@@ -42,7 +42,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-class _Block(nn.Module):
+class ResidualBlock(nn.Module):
     """What all residual blocks have: their settings, the way around the branch, and the branch's end.
 
     Args of the call:
@@ -117,11 +117,10 @@ class _Block(nn.Module):
         return x if self.preactivated else self.norm(name="shortcut_norm")(x, train)
 
 
-class BasicBlock(_Block):
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions around which the input is carried: He et al. 2015, arXiv:1512.03385, figure 5 left.
 
-    Arguments, attributes and result as described in `ResNet` and, for the call, there too: `(N, H, W, C)` to
-    `(N, ceil(H / strides), ceil(W / strides), features)`.
+    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`; attributes as `ResidualBlock`'s.
 
     Example:
         >>> block = BasicBlock(features=8, strides=2)
@@ -140,10 +139,11 @@ class BasicBlock(_Block):
         return self.act(self._branch_end(y, train) + self._carried(x, train))
 
 
-class BottleneckBlock(_Block):
+class BottleneckBlock(ResidualBlock):
     """1x1 down, 3x3, 1x1 up to four times the width: He et al. 2015, arXiv:1512.03385, figure 5 right.
 
-    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`.
+    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`; attributes as
+    `ResidualBlock`'s.
 
     Example:
         >>> block = BottleneckBlock(features=8, strides=2)
@@ -166,7 +166,7 @@ class BottleneckBlock(_Block):
         return self.act(self._branch_end(y, train) + self._carried(x, train))
 
 
-class PreActBasicBlock(_Block):
+class PreActBasicBlock(ResidualBlock):
     """`BasicBlock` with norm and activation before each convolution: He et al. 2016, arXiv:1603.05027, figure 1b.
 
     What crosses from block to block is neither normalised nor activated; the network normalises it before the head.
@@ -265,7 +265,7 @@ class ResNet(nn.Module):
     """
 
     stage_sizes: Sequence[int]
-    block: type[_Block] = BottleneckBlock
+    block: type[ResidualBlock] = BottleneckBlock
     num_classes: int = 1000
     width: int = 64
     stem: Stem = "imagenet"

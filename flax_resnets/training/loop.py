@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, eval_batches, steps_per_epoch, train_batch
 from flax_resnets.data.cache import CachedImages, cached_images
+from flax_resnets.data.lock import locked
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
@@ -73,12 +74,17 @@ def run(config: Config, workdir: Path) -> None:
     train, num_classes = _load(config, "train", display)
     valid, _ = _load(config, "validation", display)
     trainer = Trainer(config, train, valid, num_classes, display)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(config.to_json())
-    except OSError as error:
-        raise UserError(f"workdir={workdir}: {error.strerror}; pick a directory that can be written") from None
-    trainer.fit(workdir)
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(workdir, wait=False))
+            _check_workdir(config, workdir)  # another process may have begun in it since
+            (workdir / "config.json").write_text(config.to_json())
+        except BlockingIOError:
+            raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
+        except OSError as error:
+            raise UserError(f"workdir={workdir}: {error.strerror}; pick a directory that can be written") from None
+        trainer.fit(workdir)
 
 
 class Trainer:
@@ -149,8 +155,12 @@ class Trainer:
         with contextlib.closing(log), contextlib.closing(checkpoints), Interruption() as interruption:
             state = checkpoints.restore(self._abstract_state, self.display.say)
             if state is None:
-                if log.epochs:
+                # Killed between the first row and the first checkpoint a run has one row. It has the second only
+                # once that checkpoint is whole: see `_fit`.
+                if len(log.epochs) > 1:
                     raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
+                if log.epochs:
+                    self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")
                 state = self.create_state()
             elif log.done is not None and int(state.step) == self.total_steps:
                 self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
@@ -183,6 +193,7 @@ class Trainer:
                     images_per_second=images / seconds if seconds else 0.0,
                     skipped_steps=int(state.skipped),
                 )
+                checkpoints.wait()  # for the one before
                 self.display.row(row)
                 log.add_epoch(row)
                 checkpoints.save(state)

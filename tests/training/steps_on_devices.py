@@ -1,6 +1,6 @@
 """Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
 
-    python steps_on_devices.py DEVICES BATCH_NORM STEPS
+python steps_on_devices.py DEVICES BATCH_NORM STEPS
 """
 
 import json

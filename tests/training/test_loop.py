@@ -10,6 +10,7 @@ import pytest
 
 from flax_resnets.errors import UserError
 from flax_resnets.training import loop
+from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.loop import Diverged, Stopped, Trainer
 
 
@@ -108,6 +109,29 @@ def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken,
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     trainer.fit(tmp_path)
+    assert figures(tmp_path) == figures(unbroken)
+
+
+@pytest.mark.parametrize("saves", [0, 1])
+def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken, tmp_path, monkeypatch, saves):
+    class Killed(BaseException):
+        pass
+
+    done = []
+
+    def save(self, state):
+        if len(done) == saves:
+            raise Killed
+        done.append(state.step)
+        return whole_save(self, state)
+
+    whole_save = Checkpoints.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(Killed):
+            make_trainer(config).fit(tmp_path)
+    assert len(rows(tmp_path)) == saves + 1
+    make_trainer(config).fit(tmp_path)
     assert figures(tmp_path) == figures(unbroken)
 
 

@@ -1,0 +1,34 @@
+"""The README's Python runs, and the files and flags it names exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import train
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_python_runs_from_top_to_bottom():
+    namespace = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["logits"].shape == (2, 10)
+
+
+@pytest.mark.parametrize("line", re.findall(r"python train\.py (.+)", README))
+def test_its_training_commands_parse(line, monkeypatch):
+    from flax_resnets.training.config import load_config
+
+    monkeypatch.chdir(ROOT)
+    config_path, _, overrides = train.parse(line.split())
+    load_config(config_path, overrides)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:flax_resnets|configs|docs)/[\w/.-]+", README))))
+def test_the_files_it_names_exist(path):
+    assert (ROOT / path).exists()
