@@ -135,6 +135,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--config.model=resnet19", "model='resnet19': no such model; did you mean"),
         ("--config.model_options.steem=small", "steem='small': resnet18 has no such option; did you mean stem?"),
         ("--config.model_options.dtype=bfloat16", "model_options.dtype='bfloat16': set precision instead"),
+        ("--config.model=lenet", "stem='small': lenet has no such option; there are "),
         ("--config.dataset=fashion_mnits", "dataset='fashion_mnits': "),
         ("--config.epoch=1", "--config.epoch: no such field; did you mean epochs?"),
         ("--config.epochs=many", "epochs=many: must be a whole number"),

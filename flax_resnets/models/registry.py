@@ -1,8 +1,9 @@
 """Every network by name: its constructor and what is known of it. Adding a variant is adding a line here."""
 
+import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,52 +11,138 @@ from typing import Any
 from flax import linen as nn
 
 from flax_resnets.errors import UserError
-from flax_resnets.models.resnet import ResNet, ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
+from flax_resnets.models.resnet import (
+    BasicBlock,
+    PreActBasicBlock,
+    PreActBottleneckBlock,
+    ResNet,
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet152,
+)
+from flax_resnets.models.textbook import (
+    FCN,
+    VGG,
+    AlexNet,
+    DenseNet,
+    GoogLeNet,
+    LeNet,
+    LeNetBN,
+    NiN,
+    ResBlockNet,
+    ResBlockNetDeep,
+)
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A network's constructor and facts.
+    """A network's constructor and facts; sizes are those of the network as it was designed, its native setting.
 
     Attributes:
         constructor: makes the module; takes the module's attributes as keywords.
-        parameters: how many there are at 1,000 classes and three input channels.
-        input_size: pixels of a side the network was designed for.
-        source: the paper and the code whose graph it is.
+        parameters: how many there are at `num_classes` and `channels`.
+        multiply_adds: of convolutions and linear layers, for one image of `input_size`.
+        input_size: pixels of the image's side.
+        source: the paper and the code or book whose graph it is.
+        num_classes: outputs.
+        channels: of the image.
     """
 
     constructor: Callable[..., nn.Module]
     parameters: int
+    multiply_adds: int
     input_size: int
     source: str
+    num_classes: int = 1000
+    channels: int = 3
 
 
 _TORCHVISION = "He et al. 2015, arXiv:1512.03385, table 1; torchvision's graph (v1.5)"
 _XRESNET = "He et al. 2018, arXiv:1812.01187, section 4.2; fastai's xresnet, timm's resnet*d"
+_PREACT = "He et al. 2016, arXiv:1603.05027, section 4; timm's resnetv2_*"
+_RESNEXT = "Xie et al. 2016, arXiv:1611.05431, table 1; torchvision's graph"
+_WIDE = "Zagoruyko and Komodakis 2016, arXiv:1605.07146, section 3.5; torchvision's graph"
+_SE = "Hu et al. 2017, arXiv:1709.01507, section 3.3; timm's seresnet*"
+_CIFAR = "He et al. 2015, arXiv:1512.03385, section 4.2, with shortcuts without parameters (option A)"
+_FASTBOOK = "Howard and Gugger, Deep Learning for Coders with fastai and PyTorch, chapter 14"
+_D2L = "Zhang et al., Dive into Deep Learning, section "
 
 # fastai's own start: its initialisation, and each block as the identity.
 _d = partial(partial, stem="deep", shortcut="avg_pool", zero_init_last=True, initializer="fastai")
+_v2_basic = partial(partial, block=PreActBasicBlock)
+_v2 = partial(partial, block=PreActBottleneckBlock)
+_32x4d = partial(partial, groups=32, width_per_group=4)
+_32x8d = partial(partial, groups=32, width_per_group=8)
+_wide = partial(partial, width_per_group=128)
+_se = partial(partial, squeeze_excite=True)
+_cifar = partial(ResNet, block=BasicBlock, width=16, stem="small", shortcut="pad")
+_vgg11_quarter = partial(VGG, stages=((1, 16), (1, 32), (2, 64), (2, 128), (2, 128)))
 
 MODELS: dict[str, ModelEntry] = {
-    "resnet18": ModelEntry(ResNet18, 11_689_512, 224, _TORCHVISION),
-    "resnet34": ModelEntry(ResNet34, 21_797_672, 224, _TORCHVISION),
-    "resnet50": ModelEntry(ResNet50, 25_557_032, 224, _TORCHVISION),
-    "resnet101": ModelEntry(ResNet101, 44_549_160, 224, _TORCHVISION),
-    "resnet152": ModelEntry(ResNet152, 60_192_808, 224, _TORCHVISION),
-    "resnet18d": ModelEntry(_d(ResNet18), 11_708_744, 224, _XRESNET),
-    "resnet34d": ModelEntry(_d(ResNet34), 21_816_904, 224, _XRESNET),
-    "resnet50d": ModelEntry(_d(ResNet50), 25_576_264, 224, _XRESNET),
-    "resnet101d": ModelEntry(_d(ResNet101), 44_568_392, 224, _XRESNET),
-    "resnet152d": ModelEntry(_d(ResNet152), 60_212_040, 224, _XRESNET),
+    "resnet18": ModelEntry(ResNet18, 11_689_512, 1_814_073_344, 224, _TORCHVISION),
+    "resnet34": ModelEntry(ResNet34, 21_797_672, 3_663_761_408, 224, _TORCHVISION),
+    "resnet50": ModelEntry(ResNet50, 25_557_032, 4_089_184_256, 224, _TORCHVISION),
+    "resnet101": ModelEntry(ResNet101, 44_549_160, 7_801_405_440, 224, _TORCHVISION),
+    "resnet152": ModelEntry(ResNet152, 60_192_808, 11_513_626_624, 224, _TORCHVISION),
+    "resnet18d": ModelEntry(_d(ResNet18), 11_708_744, 2_053_713_920, 224, _XRESNET),
+    "resnet34d": ModelEntry(_d(ResNet34), 21_816_904, 3_903_401_984, 224, _XRESNET),
+    "resnet50d": ModelEntry(_d(ResNet50), 25_576_264, 4_328_824_832, 224, _XRESNET),
+    "resnet101d": ModelEntry(_d(ResNet101), 44_568_392, 8_041_046_016, 224, _XRESNET),
+    "resnet152d": ModelEntry(_d(ResNet152), 60_212_040, 11_753_267_200, 224, _XRESNET),
+    "resnetv2_18": ModelEntry(_v2_basic(ResNet18), 11_687_720, 1_814_073_344, 224, _PREACT),
+    "resnetv2_34": ModelEntry(_v2_basic(ResNet34), 21_795_880, 3_663_761_408, 224, _PREACT),
+    "resnetv2_50": ModelEntry(_v2(ResNet50), 25_549_352, 4_089_184_256, 224, _PREACT),
+    "resnetv2_101": ModelEntry(_v2(ResNet101), 44_541_480, 7_801_405_440, 224, _PREACT),
+    "resnetv2_152": ModelEntry(_v2(ResNet152), 60_185_128, 11_513_626_624, 224, _PREACT),
+    "resnext50_32x4d": ModelEntry(_32x4d(ResNet50), 25_028_904, 4_230_479_872, 224, _RESNEXT),
+    "resnext101_32x8d": ModelEntry(_32x8d(ResNet101), 88_791_336, 16_414_015_488, 224, _RESNEXT),
+    "wide_resnet50_2": ModelEntry(_wide(ResNet50), 68_883_240, 11_398_021_120, 224, _WIDE),
+    "wide_resnet101_2": ModelEntry(_wide(ResNet101), 126_886_696, 22_753_050_624, 224, _WIDE),
+    "seresnet18": ModelEntry(_se(ResNet18), 11_779_624, 1_814_161_408, 224, _SE),
+    "seresnet34": ModelEntry(_se(ResNet34), 21_960_416, 3_663_920_128, 224, _SE),
+    "seresnet50": ModelEntry(_se(ResNet50), 28_088_024, 4_091_699_200, 224, _SE),
+    "seresnet101": ModelEntry(_se(ResNet101), 49_326_872, 7_806_148_608, 224, _SE),
+    "seresnet152": ModelEntry(_se(ResNet152), 66_821_848, 11_520_204_800, 224, _SE),
+    "resnet20_cifar": ModelEntry(partial(_cifar, stage_sizes=(3, 3, 3)), 269_722, 40_551_040, 32, _CIFAR, 10, 3),
+    "resnet32_cifar": ModelEntry(partial(_cifar, stage_sizes=(5, 5, 5)), 464_154, 68_862_592, 32, _CIFAR, 10, 3),
+    "resnet44_cifar": ModelEntry(partial(_cifar, stage_sizes=(7, 7, 7)), 658_586, 97_174_144, 32, _CIFAR, 10, 3),
+    "resnet56_cifar": ModelEntry(partial(_cifar, stage_sizes=(9, 9, 9)), 853_018, 125_485_696, 32, _CIFAR, 10, 3),
+    "resnet110_cifar": ModelEntry(partial(_cifar, stage_sizes=(18, 18, 18)), 1_727_962, 252_887_680, 32, _CIFAR, 10, 3),
+    "fcn": ModelEntry(FCN, 395_674, 20_646_400, 128, _FASTBOOK, 10, 3),
+    "resblock_net": ModelEntry(ResBlockNet, 1_226_890, 70_126_080, 128, _FASTBOOK, 10, 3),
+    "resblock_net_deep": ModelEntry(ResBlockNetDeep, 2_800_202, 164_497_920, 128, _FASTBOOK, 10, 3),
+    "lenet": ModelEntry(LeNet, 61_706, 416_520, 28, _D2L + "7.6", 10, 1),
+    "lenet_bn": ModelEntry(LeNetBN, 62_158, 416_520, 28, _D2L + "8.5", 10, 1),
+    "alexnet": ModelEntry(AlexNet, 46_764_746, 938_146_176, 224, _D2L + "8.1", 10, 1),
+    "vgg11": ModelEntry(VGG, 128_806_154, 7_547_232_256, 224, _D2L + "8.2", 10, 1),
+    "vgg11_quarter": ModelEntry(_vgg11_quarter, 43_093_322, 512_155_648, 224, _D2L + "8.2", 10, 1),
+    "nin": ModelEntry(NiN, 1_992_166, 762_297_352, 224, _D2L + "8.3", 10, 1),
+    "googlenet": ModelEntry(GoogLeNet, 5_977_530, 276_066_304, 96, _D2L + "8.4", 10, 1),
+    "densenet": ModelEntry(DenseNet, 758_226, 129_077_168, 96, _D2L + "8.7", 10, 1),
 }
 
-# What a user may set by keyword. `stage_sizes` and `block` are what a name stands for; a network with others of
-# them is `ResNet(...)`, not a variant of this one.
-_OPTIONS = {
-    name: annotation
-    for name, annotation in ResNet.__annotations__.items()
-    if name not in ("stage_sizes", "block", "name", "parent")
-}
+# What a name stands for: a network with others of these comes from its class, and is no variant of this one.
+_FIXED = ("stage_sizes", "block", "stages", "blocks", "growth", "num_classes", "name", "parent")
+
+
+def model_options(name: str) -> list[str]:
+    """The keywords `create_model` takes for that network: its module's attributes, less what the name stands for.
+
+    Args:
+        name: one of `list_models()`.
+
+    Raises:
+        UserError: no such network; with the nearest names.
+
+    Example:
+        >>> model_options("alexnet")
+        ['dtype', 'dropout']
+    """
+    constructor = _entry(name).constructor
+    module: Any = constructor.func if isinstance(constructor, partial) else constructor
+    return [field.name for field in dataclasses.fields(module) if field.name not in _FIXED]
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -77,7 +164,8 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
         **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`.
 
     Raises:
-        UserError: no such network, or no such attribute, or a value the attribute cannot have; with the nearest names.
+        UserError: no such network, an attribute this network has not, or a value the attribute cannot have; with the
+            nearest names.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -86,19 +174,24 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
         >>> shapes["params"]["head"]["kernel"].shape
         (512, 10)
     """
-    if name not in MODELS:
-        raise UserError(f"model={name!r}: no such model; {_nearest(name, list(MODELS))}")
+    entry, options = _entry(name), [*model_options(name), "num_classes"]
     for option in overrides:
-        if option not in _OPTIONS:
-            raise UserError(f"{option}={overrides[option]!r}: {name} has no such option; {_nearest(option, _OPTIONS)}")
+        if option not in options:
+            raise UserError(f"{option}={overrides[option]!r}: {name} has no such option; {_nearest(option, options)}")
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
         raise UserError(f"num_classes={num_classes!r}: must be a whole number, 0 for pooled features")
     try:
-        return MODELS[name].constructor(num_classes=num_classes, **overrides)
+        return entry.constructor(num_classes=num_classes, **overrides)
     except ValueError as error:  # an attribute's value, named where the module checks it
         raise UserError(f"{name}: {error}") from error
 
 
-def _nearest(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, known, n=3)
+def _entry(name: str) -> ModelEntry:
+    if name not in MODELS:
+        raise UserError(f"model={name!r}: no such model; {_nearest(name, MODELS)}")
+    return MODELS[name]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=3)
     return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"

@@ -142,8 +142,8 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """1x1 down, 3x3, 1x1 up to four times the width: He et al. 2015, arXiv:1512.03385, figure 5 right.
 
-    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`; attributes as
-    `ResidualBlock`'s.
+    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`; attributes
+    as `ResidualBlock`'s.
 
     Example:
         >>> block = BottleneckBlock(features=8, strides=2)

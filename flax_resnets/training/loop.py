@@ -280,13 +280,9 @@ def _make_model(config: Config, num_classes: int) -> nn.Module:
         if option in config.model_options:
             right = {"dtype": "precision", "batch_norm": "batch_norm"}.get(option, "nothing: training decides it")
             raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
-    return create_model(
-        config.model,
-        num_classes,
-        dtype=DTYPES[config.precision],
-        batch_norm=config.batch_norm,
-        **config.model_options,
-    )
+    # `global` is every norm's default; any other word is for a network without norms to refuse.
+    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
+    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
 
 
 def _load(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[CachedImages, int]:

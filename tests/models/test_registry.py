@@ -1,23 +1,74 @@
 """Networks by name."""
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from flax_resnets import ResNet, create_model, list_models
+from flax_resnets.cli.summary import summarize
 from flax_resnets.errors import UserError
-from flax_resnets.models.registry import MODELS
+from flax_resnets.models.registry import MODELS, model_options
+
+CONTRACT = """
+resnet18 resnet34 resnet50 resnet101 resnet152 resnet18d resnet34d resnet50d resnet101d resnet152d
+resnetv2_18 resnetv2_34 resnetv2_50 resnetv2_101 resnetv2_152 resnext50_32x4d resnext101_32x8d
+wide_resnet50_2 wide_resnet101_2 seresnet18 seresnet34 seresnet50 seresnet101 seresnet152
+resnet20_cifar resnet32_cifar resnet44_cifar resnet56_cifar resnet110_cifar
+fcn resblock_net resblock_net_deep lenet lenet_bn alexnet vgg11 vgg11_quarter nin googlenet densenet
+"""
+
+# sum(p.numel() for p in timm.create_model(name).parameters()), timm 1.0.31 and torchvision 0.29.1 on torch 2.14.1.
+TIMM = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnet18d": 11_708_744,
+    "resnet34d": 21_816_904,
+    "resnet50d": 25_576_264,
+    "resnet101d": 44_568_392,
+    "resnet152d": 60_212_040,
+    "resnetv2_18": 11_687_720,
+    "resnetv2_34": 21_795_880,
+    "resnetv2_50": 25_549_352,
+    "resnetv2_101": 44_541_480,
+    "resnetv2_152": 60_185_128,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    "seresnet18": 11_779_624,
+    "seresnet34": 21_960_416,
+    "seresnet50": 28_088_024,
+    "seresnet101": 49_326_872,
+    "seresnet152": 66_821_848,
+}
+
+
+def test_the_names_are_the_contract():
+    assert list(MODELS) == CONTRACT.split()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_parameter_count_is_exact(name):
-    x = jnp.zeros((1, 224, 224, 3))
-    shapes = jax.eval_shape(create_model(name).init, jax.random.key(0), x)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == MODELS[name].parameters
+def test_parameters_and_multiply_adds_are_exact_at_the_native_setting(name):
+    entry = MODELS[name]
+    shape = (entry.input_size, entry.input_size, entry.channels)
+    layers = summarize(create_model(name, entry.num_classes), shape)
+    assert sum(layer.parameters for layer in layers) == entry.parameters
+    assert sum(layer.multiply_adds for layer in layers) == entry.multiply_adds
+    assert entry.parameters == TIMM.get(name, entry.parameters)
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_cifar_resnets_are_as_deep_as_their_names(depth):
+    """6n + 2 weighted layers: He et al. 2015, section 4.2; shortcuts there have none."""
+    layers = summarize(create_model(f"resnet{depth}_cifar", 10), (32, 32, 3), depth=2)
+    weighted = [layer for layer in layers if layer.kind in ("Conv", "Linear")]
+    assert len(weighted) == depth
+    assert (weighted[0].output, weighted[-2].output, weighted[-1].output) == ((32, 32, 16), (8, 8, 64), (10,))
 
 
 def test_list_models_takes_a_pattern():
-    assert list_models("resnet5*") == ["resnet50", "resnet50d"]
+    assert list_models("resnet5*") == ["resnet50", "resnet50d", "resnet56_cifar"]
     assert list_models() == list(MODELS)
     assert list_models("nothing") == []
 
@@ -28,6 +79,14 @@ def test_options_reach_the_module():
     assert (model.num_classes, model.stem, model.width) == (7, "small", 32)
 
 
+def test_options_are_the_module_s_own():
+    assert model_options("lenet") == ["dtype", "padding"]
+    assert model_options("densenet") == ["dtype", "batch_norm", "axis_name"]
+    assert {"stem", "width", "frozen", "batch_norm"} < set(model_options("resnet20_cifar"))
+    for name in MODELS:
+        assert not {"num_classes", "name", "parent", "stage_sizes", "stages"} & set(model_options(name))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -35,6 +94,12 @@ def test_options_reach_the_module():
         ("transformer", {}, "there are resnet18, "),
         ("resnet18", {"steem": "deep"}, "steem='deep': resnet18 has no such option; did you mean stem?"),
         ("resnet18", {"stage_sizes": (1,)}, "has no such option"),
+        ("alexnet", {"stem": "small"}, "stem='small': alexnet has no such option; there are dtype, dropout"),
+        ("lenet", {"numclasses": 7}, "numclasses=7: lenet has no such option; did you mean num_classes?"),
+        ("alexnet", {"batch_norm": "device"}, "batch_norm='device': alexnet has no such option"),
+        ("vgg11", {"drop_out": 0.1}, "drop_out=0.1: vgg11 has no such option; did you mean dropout?"),
+        ("densenet", {"batch_norm": "ghost:0"}, "densenet: batch_norm='ghost:0': must be"),
+        ("resnext50_32x4d", {"groups": 0}, "resnext50_32x4d: groups=0: must be a whole number above 0"),
         ("resnet18", {"stem": "wide"}, "resnet18: stem='wide': must be one of imagenet, deep, small"),
         ("resnet18", {"num_classes": -1}, "num_classes=-1: must be a whole number"),
         ("resnet18", {"num_classes": True}, "num_classes=True: must be a whole number"),

@@ -1,0 +1,29 @@
+"""Five stages of two residual blocks on Imagenette, 128 px, as chapter 14 of Deep Learning for Coders trains it.
+
+    python train.py --config configs/resblock_net_deep_imagenette.py
+
+The settings are those of Howard and Gugger's book (2020), section "Building a Modern CNN: ResNet": Adam with decoupled
+weight decay, one cycle up to 3e-3, batches of 128, 5 epochs, images of 160 px of which half or more is cropped to 128
+px, and mirrored. The book also rotates, warps and relights them, and trains in half precision
+(`--config.precision=float16`). The book's last epoch has 0.693 on the validation images.
+
+No run of this recipe is recorded yet.
+"""
+
+from flax_resnets.training.config import Config
+
+
+def get_config() -> Config:
+    return Config(
+        model="resblock_net_deep",
+        dataset="imagenette/160px-v2",
+        image_size=128,
+        store_size=160,
+        resize="crop",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        crop_scale=(0.5, 1.0),
+        batch_size=128,
+        epochs=5,
+        learning_rate=3e-3,
+    )

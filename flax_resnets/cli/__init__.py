@@ -1,0 +1,135 @@
+"""The command line `python -m flax_resnets <command>`: which commands there are, and what becomes of a mistake.
+
+A command is a line in `COMMANDS` and a module of its name here (`lr-find` would be `lr_find.py`) with two functions:
+`add_arguments(parser)`, and `run(arguments)` for the parsed namespace, which prints, or raises `UserError`. The module
+is imported when its command is called, so a command may need what others do without.
+"""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from flax_resnets.errors import UserError
+
+COMMANDS = {
+    "summary": "a network's layers: output shapes, parameters, multiply-adds",
+    "models": "the networks there are, with parameters and GMACs",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: what follows `python -m flax_resnets`.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake in the arguments, which is named in one line on stderr.
+
+    Example:
+        >>> main(["models", "resnet18"])  # doctest: +NORMALIZE_WHITESPACE
+        name      image          classes  parameters  GMACs
+        resnet18  224 x 224 x 3    1,000  11,689,512   1.81
+        0
+    """
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"flax_resnets: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read has read enough, as `head` does; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        raise UserError(f"{command}: no such command; {_nearest(command, COMMANDS)}")
+    module = importlib.import_module(f"flax_resnets.cli.{command.replace('-', '_')}")
+    parser = Parser(command, module.__doc__ or "")
+    module.add_arguments(parser)
+    try:
+        parsed = parser.parse(rest)
+    except SystemExit:  # --help has been printed
+        return
+    module.run(parsed)
+
+
+def usage() -> str:
+    """The help text, with a line for each command."""
+    width = max(map(len, COMMANDS))
+    commands = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    first = "usage: python -m flax_resnets <command> [arguments]; <command> --help tells which"
+    return "\n".join([first, "", *commands])
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose complaints are `UserError`s, with the nearest flag for one it does not know.
+
+    Args:
+        command: the command's name.
+        description: what it does.
+    """
+
+    def __init__(self, command: str, description: str):
+        self._command = command
+        self._flags: list[str] = []
+        super().__init__(
+            prog=f"python -m flax_resnets {command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's; remembers the flags."""
+        self._flags += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **options)
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """The arguments as a namespace.
+
+        Raises:
+            UserError: there are others than the command takes, too few, or one with a value it cannot have.
+            SystemExit: one was `--help`, which is printed.
+        """
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            self.error(f"{flag}: not understood; {_nearest(flag, self._flags)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message as a `UserError`."""
+        raise UserError(f"{self._command}: {message.removeprefix('argument ')}")
+
+
+def whole_number(least: int) -> Any:
+    """An argument's `type`: whole numbers from `least` up.
+
+    Example:
+        >>> whole_number(1)("12")
+        12
+    """
+
+    def parse(text: str) -> int:
+        if text.isdecimal() and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} up")
+
+    return parse
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else "see --help"

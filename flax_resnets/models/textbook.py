@@ -1,0 +1,424 @@
+"""The plain networks of two textbooks, each as its book draws it and in its book's order.
+
+`fcn`, `resblock_net` and `resblock_net_deep` are from Howard and Gugger, *Deep Learning for Coders with fastai and
+PyTorch*, chapter 14. The others are from Zhang, Lipton, Li and Smola, *Dive into Deep Learning* (d2l), chapters 7
+(LeNet) and 8, where each stands in a section of its own; there they see Fashion-MNIST: one channel, ten classes.
+
+Weights start as the books' do: d2l draws kernels from Xavier's uniform distribution, the other book as fastai does.
+Flattening follows this library's NHWC, so the first fully connected layer of a network trained elsewhere on NCHW
+needs its inputs put into that order.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from flax_resnets.models.layers import BatchNorm, Conv, Linear, ghost_size, global_avg_pool, max_pool
+from flax_resnets.models.resnet import BasicBlock
+
+
+class Textbook(nn.Module):
+    """What these networks share: how they are called, and that they show every step.
+
+    Args of the call:
+        x: `(N, H, W, C)`, any float dtype.
+        train: dropout drops, drawing from the `dropout` stream, and norms take this batch's statistics.
+
+    Returns:
+        Logits `(N, num_classes)`, float32; with `num_classes=0` what the last layer would have seen, `(N, features)`.
+        `method="layers"` gives every step's output instead, by name and in order, as the books print their shapes; an
+        activation function belongs to the step it follows. (Under `jax.jit` a dict comes back sorted.)
+
+    Raises:
+        ValueError: the image is smaller than a window of the network's.
+
+    Attributes:
+        num_classes: outputs; 0 for none.
+        dtype: of the computation up to the last layer; parameters stay float32.
+
+    Example:
+        >>> model = LeNet()
+        >>> x = jnp.ones((1, 28, 28, 1))
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), x)  # shapes alone: nothing is computed
+        >>> jax.eval_shape(model.apply, variables, x).shape
+        (1, 10)
+        >>> steps = jax.eval_shape(lambda variables: model.apply(variables, x, method="layers"), variables)
+        >>> steps["pool2"].shape, steps["flatten"].shape
+        ((1, 5, 5, 16), (1, 400))
+    """
+
+    num_classes: int = 10
+    dtype: Dtype = jnp.float32
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Classify images; shapes as in the class."""
+        return list(self.layers(x, train).values())[-1]
+
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """The output of each step, by name, in order; the last is the call's."""
+        raise NotImplementedError
+
+
+class NormedTextbook(Textbook):
+    """A `Textbook` with batch normalisation somewhere in it.
+
+    Attributes:
+        batch_norm, axis_name: see `BatchNorm`.
+    """
+
+    batch_norm: str = "global"
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        ghost_size(self.batch_norm)
+        super().__post_init__()
+
+    def _norm(self, name: str | None = None) -> BatchNorm:
+        return BatchNorm(batch_norm=self.batch_norm, axis_name=self.axis_name, dtype=self.dtype, name=name)
+
+
+def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype: Dtype, name: str) -> nn.Conv:
+    """d2l's convolution: with a bias, padded in pixels."""
+    return nn.Conv(
+        features,
+        (size, size),
+        strides,
+        padding=((padding, padding), (padding, padding)),
+        kernel_init=nn.initializers.xavier_uniform(),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _dense(features: int, *, dtype: Dtype = jnp.float32, name: str) -> nn.Dense:
+    """d2l's fully connected layer; as the last one it computes in float32."""
+    return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
+
+
+def _pool(x: jax.Array, size: int, strides: int, *, average: bool = False) -> jax.Array:
+    """A pool without padding: rows and columns that do not fill a window are left out."""
+    if min(x.shape[1:3]) < size:
+        raise ValueError(f"the image is too small: {x.shape[1]} x {x.shape[2]} is left for a window of {size} x {size}")
+    pool = nn.avg_pool if average else nn.max_pool
+    return pool(x, (size, size), (strides, strides))
+
+
+def _flatten(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1)
+
+
+class ConvLayer(nn.Module):
+    """fastai's unit: a 3x3 convolution without bias, batch normalisation, ReLU.
+
+    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`.
+
+    Attributes:
+        features: output channels.
+        strides: of the convolution.
+        conv, norm: `Conv` and `BatchNorm` with the network's settings filled in.
+    """
+
+    features: int
+    strides: int = 1
+    conv: partial = partial(Conv, initializer="fastai")
+    norm: partial = partial(BatchNorm)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Apply the three; shapes as in the class."""
+        x = self.conv(self.features, 3, self.strides, name="conv")(x)
+        return nn.relu(self.norm(name="norm")(x, train))
+
+
+class FCN(NormedTextbook):
+    """Five `ConvLayer`s of stride 2 and 16 to 256 channels, a global average-pool, a linear layer.
+
+    Fully convolutional, so it takes images of any size: *Deep Learning for Coders*, chapter 14, "Going Back to
+    Imagenette". With `blocks` it becomes the chapter's "Building a Modern CNN: ResNet": the same stages made of
+    residual blocks, which are `BasicBlock` with an average-pooled shortcut and a last γ that starts at 0.
+
+    Attributes:
+        blocks: residual blocks a stage, the first of them of stride 2; 0 for one `ConvLayer` a stage.
+
+    Example:
+        >>> model = FCN(blocks=1)
+        >>> logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((1, 128, 96, 3)))
+        >>> logits.shape, sorted(variables["params"])[:2]
+        ((1, 10), ['head', 'stage1_block1'])
+    """
+
+    blocks: int = 0
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`stage1` to `stage5`, `pool`, `head`."""
+        conv = partial(Conv, initializer="fastai", dtype=self.dtype)
+        norm = partial(BatchNorm, batch_norm=self.batch_norm, axis_name=self.axis_name, dtype=self.dtype)
+        residual = partial(BasicBlock, shortcut="avg_pool", zero_init_last=True, conv=conv, norm=norm)
+        out = {}
+        for i, features in enumerate((16, 32, 64, 128, 256), start=1):
+            if self.blocks == 0:
+                x = ConvLayer(features, strides=2, conv=conv, norm=norm, name=f"stage{i}")(x, train)
+            for j in range(self.blocks):
+                x = residual(features, strides=2 if j == 0 else 1, name=f"stage{i}_block{j + 1}")(x, train)
+            out[f"stage{i}"] = x
+        out["pool"] = x = global_avg_pool(x)
+        if self.num_classes:
+            out["head"] = Linear(self.num_classes, "fastai", name="head")(x)
+        return out
+
+
+ResBlockNet = partial(FCN, blocks=1)
+ResBlockNetDeep = partial(FCN, blocks=2)
+
+
+class LeNet(Textbook):
+    """Two 5x5 convolutions with sigmoids and average-pools, and three fully connected layers: d2l, section 7.6.
+
+    LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", figure 2, for images of 28 pixels.
+
+    Attributes:
+        padding: of the first convolution, in pixels.
+    """
+
+    padding: int = 2
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`conv1`, `pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2`, `head`."""
+        conv, dense = partial(_conv, dtype=self.dtype), partial(_dense, dtype=self.dtype)
+        out = {}
+        out["conv1"] = x = nn.sigmoid(self._normed(conv(6, 5, 1, self.padding, name="conv1")(x), "norm1", train))
+        out["pool1"] = x = _pool(x, 2, 2, average=True)
+        out["conv2"] = x = nn.sigmoid(self._normed(conv(16, 5, name="conv2")(x), "norm2", train))
+        out["pool2"] = x = _pool(x, 2, 2, average=True)
+        out["flatten"] = x = _flatten(x)
+        out["dense1"] = x = nn.sigmoid(self._normed(dense(120, name="dense1")(x), "norm3", train))
+        out["dense2"] = x = nn.sigmoid(self._normed(dense(84, name="dense2")(x), "norm4", train))
+        if self.num_classes:
+            out["head"] = _dense(self.num_classes, name="head")(x)
+        return out
+
+    def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        return x
+
+
+class LeNetBN(LeNet, NormedTextbook):
+    """`LeNet` with batch normalisation before each sigmoid: d2l, section 8.5.
+
+    The section's own listing also leaves out the first convolution's padding; `padding=0` gives that network.
+    """
+
+    def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        return self._norm(name)(x, train)
+
+
+class AlexNet(Textbook):
+    """Five convolutions and three fully connected layers: d2l, section 8.1; for images of 224 pixels.
+
+    Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.5, on one
+    device and without local response normalisation.
+
+    Attributes:
+        dropout: share of both hidden layers' outputs dropped in training.
+    """
+
+    dropout: float = 0.5
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`conv1`, `pool1`, `conv2`, `pool2`, `conv3` to `conv5`, `pool3`, `flatten`, `dense1`, `dense2`, `head`."""
+        conv = partial(_conv, dtype=self.dtype)
+        out = {}
+        out["conv1"] = x = nn.relu(conv(96, 11, 4, 1, name="conv1")(x))
+        out["pool1"] = x = _pool(x, 3, 2)
+        out["conv2"] = x = nn.relu(conv(256, 5, 1, 2, name="conv2")(x))
+        out["pool2"] = x = _pool(x, 3, 2)
+        out["conv3"] = x = nn.relu(conv(384, 3, 1, 1, name="conv3")(x))
+        out["conv4"] = x = nn.relu(conv(384, 3, 1, 1, name="conv4")(x))
+        out["conv5"] = x = nn.relu(conv(256, 3, 1, 1, name="conv5")(x))
+        out["pool3"] = x = _pool(x, 3, 2)
+        return out | _two_hidden_layers(x, self, train)
+
+
+class VGG(Textbook):
+    """Blocks of 3x3 convolutions, each block halving the image, and AlexNet's fully connected layers: d2l, section 8.2.
+
+    Simonyan and Zisserman 2014, arXiv:1409.1556, table 1; the default is its column A, VGG-11.
+
+    Attributes:
+        stages: for each block, its convolutions and their channels.
+        dropout: see `AlexNet`.
+    """
+
+    stages: Sequence[tuple[int, int]] = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
+    dropout: float = 0.5
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`block1` to `block5`, `flatten`, `dense1`, `dense2`, `head`."""
+        out = {}
+        for i, (convolutions, features) in enumerate(self.stages, start=1):
+            for j in range(convolutions):
+                x = nn.relu(_conv(features, 3, 1, 1, dtype=self.dtype, name=f"block{i}_conv{j + 1}")(x))
+            out[f"block{i}"] = x = _pool(x, 2, 2)
+        return out | _two_hidden_layers(x, self, train)
+
+
+def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dict[str, jax.Array]:
+    """The end of AlexNet and VGG: two fully connected layers of 4,096 with dropout, and the head."""
+    out = {}
+    out["flatten"] = x = _flatten(x)
+    for name in ("dense1", "dense2"):
+        x = nn.relu(_dense(4096, dtype=network.dtype, name=name)(x))
+        out[name] = x = nn.Dropout(network.dropout, deterministic=not train)(x)
+    if network.num_classes:
+        out["head"] = _dense(network.num_classes, name="head")(x)
+    return out
+
+
+class NiN(Textbook):
+    """Network in network: blocks of one convolution and two 1x1, the last with a channel a class: d2l, section 8.3.
+
+    Lin et al. 2013, arXiv:1312.4400, figure 2; for images of 224 pixels. There is no fully connected layer: the mean
+    of a class's channel is its logit. As in the book, a ReLU precedes that mean.
+
+    Attributes:
+        dropout: share of the third block's outputs dropped in training.
+    """
+
+    dropout: float = 0.5
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`block1`, `pool1`, `block2`, `pool2`, `block3`, `pool3`, `head_block`, `head`."""
+        out = {}
+        blocks = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1))
+        for i, block in enumerate(blocks, start=1):
+            out[f"block{i}"] = x = self._block(x, *block, name=f"block{i}")
+            out[f"pool{i}"] = x = _pool(x, 3, 2)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if self.num_classes:
+            out["head_block"] = x = self._block(x, self.num_classes, 3, 1, 1, name="head")
+        out["head" if self.num_classes else "pool"] = global_avg_pool(x)
+        return out
+
+    def _block(self, x: jax.Array, features: int, size: int, strides: int, padding: int, name: str) -> jax.Array:
+        conv = partial(_conv, features, dtype=self.dtype)
+        x = nn.relu(conv(size, strides, padding, name=f"{name}_conv1")(x))
+        x = nn.relu(conv(1, name=f"{name}_conv2")(x))
+        return nn.relu(conv(1, name=f"{name}_conv3")(x))
+
+
+class Inception(nn.Module):
+    """Four ways through 1x1, 3x3, 5x5 and max-pool, side by side: Szegedy et al. 2014, arXiv:1409.4842, figure 2b.
+
+    `(N, H, W, C)` to `(N, H, W, c1 + c2[1] + c3[1] + c4)`.
+
+    Attributes:
+        c1: channels of the 1x1.
+        c2: channels of the 1x1 before the 3x3, and of the 3x3.
+        c3: the same of the 5x5.
+        c4: channels of the 1x1 after the max-pool.
+        dtype: of the computation.
+
+    Example:
+        >>> block = Inception(64, (96, 128), (16, 32), 32)
+        >>> x = jnp.ones((1, 12, 12, 192))
+        >>> y, variables = jax.eval_shape(block.init_with_output, jax.random.key(0), x)
+        >>> y.shape
+        (1, 12, 12, 256)
+    """
+
+    c1: int
+    c2: tuple[int, int]
+    c3: tuple[int, int]
+    c4: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply the block; shapes as in the class."""
+        conv = partial(_conv, dtype=self.dtype)
+        path1 = nn.relu(conv(self.c1, 1, name="path1_conv")(x))
+        path2 = nn.relu(conv(self.c2[0], 1, name="path2_conv1")(x))
+        path2 = nn.relu(conv(self.c2[1], 3, padding=1, name="path2_conv2")(path2))
+        path3 = nn.relu(conv(self.c3[0], 1, name="path3_conv1")(x))
+        path3 = nn.relu(conv(self.c3[1], 5, padding=2, name="path3_conv2")(path3))
+        path4 = nn.relu(conv(self.c4, 1, name="path4_conv")(max_pool(x, strides=1)))
+        return jnp.concatenate([path1, path2, path3, path4], axis=-1)
+
+
+class GoogLeNet(Textbook):
+    """Nine `Inception` blocks: d2l, section 8.4, for images of 96 pixels.
+
+    Szegedy et al. 2014, arXiv:1409.4842, table 1, without local response normalisation, auxiliary classifiers and
+    dropout, as the book has it.
+    """
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`block1` to `block5`, the last of them pooled, and `head`."""
+        conv, inception = partial(_conv, dtype=self.dtype), partial(Inception, dtype=self.dtype)
+        out = {}
+        x = nn.relu(conv(64, 7, 2, 3, name="conv1")(x))
+        out["block1"] = x = max_pool(x)
+        x = nn.relu(conv(64, 1, name="conv2_reduce")(x))
+        x = nn.relu(conv(192, 3, padding=1, name="conv2")(x))
+        out["block2"] = x = max_pool(x)
+        x = inception(64, (96, 128), (16, 32), 32, name="inception3a")(x)
+        x = inception(128, (128, 192), (32, 96), 64, name="inception3b")(x)
+        out["block3"] = x = max_pool(x)
+        x = inception(192, (96, 208), (16, 48), 64, name="inception4a")(x)
+        x = inception(160, (112, 224), (24, 64), 64, name="inception4b")(x)
+        x = inception(128, (128, 256), (24, 64), 64, name="inception4c")(x)
+        x = inception(112, (144, 288), (32, 64), 64, name="inception4d")(x)
+        x = inception(256, (160, 320), (32, 128), 128, name="inception4e")(x)
+        out["block4"] = x = max_pool(x)
+        x = inception(256, (160, 320), (32, 128), 128, name="inception5a")(x)
+        x = inception(384, (192, 384), (48, 128), 128, name="inception5b")(x)
+        out["block5"] = x = global_avg_pool(x)
+        if self.num_classes:
+            out["head"] = _dense(self.num_classes, name="head")(x)
+        return out
+
+
+class DenseNet(NormedTextbook):
+    """Blocks in which each convolution sees all outputs before it: d2l, section 8.7, for images of 96 pixels.
+
+    Huang et al. 2016, arXiv:1608.06993, section 3, without bottlenecks. Between blocks a transition halves both
+    channels and image.
+
+    Attributes:
+        stages: convolutions of each block.
+        growth: channels that a convolution adds.
+    """
+
+    stages: Sequence[int] = (4, 4, 4, 4)
+    growth: int = 32
+
+    @nn.compact
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """`stem`, `block1`, `transition1` to `block4`, `pool`, `head`."""
+        conv = partial(_conv, dtype=self.dtype)
+        out = {}
+        x = conv(64, 7, 2, 3, name="stem_conv")(x)
+        out["stem"] = x = max_pool(nn.relu(self._norm("stem_norm")(x, train)))
+        for i, convolutions in enumerate(self.stages, start=1):
+            for j in range(1, convolutions + 1):
+                y = nn.relu(self._norm(f"block{i}_norm{j}")(x, train))
+                y = conv(self.growth, 3, padding=1, name=f"block{i}_conv{j}")(y)
+                x = jnp.concatenate([x, y], axis=-1)
+            out[f"block{i}"] = x
+            if i < len(self.stages):
+                x = nn.relu(self._norm(f"transition{i}_norm")(x, train))
+                x = conv(x.shape[-1] // 2, 1, name=f"transition{i}_conv")(x)
+                out[f"transition{i}"] = x = _pool(x, 2, 2, average=True)
+        out["pool"] = x = global_avg_pool(nn.relu(self._norm("head_norm")(x, train)))
+        if self.num_classes:
+            out["head"] = _dense(self.num_classes, name="head")(x)
+        return out

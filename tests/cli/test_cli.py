@@ -1,0 +1,153 @@
+"""`python -m flax_resnets`, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flax_resnets import cli
+from flax_resnets.cli.table import table
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(capsys, *arguments: str) -> str:
+    """What a command line prints."""
+    assert cli.main(list(arguments)) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+def numbers(line: str) -> list[int]:
+    return [int(cell.replace(",", "")) for cell in line.split()[-2:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameters", "multiply_adds", "in_short"),
+    [
+        (["resnet18", "--image-size", "224"], 11_689_512, 1_814_073_344, "11.69 M parameters, 1.81 G multiply-adds"),
+        (["resnet50"], 25_557_032, 4_089_184_256, "25.56 M parameters, 4.09 G multiply-adds"),
+        (["lenet", "--num-classes=0"], 61_706 - 850, 416_520 - 840, "60.86 k parameters, 415.68 k multiply-adds"),
+        (["resnet18", "--channels=1"], 11_689_512 - 2 * 49 * 64, 1_814_073_344 - 2 * 49 * 64 * 112**2, "1.74 G"),
+    ],
+)
+def test_summary_ends_in_exact_totals(capsys, arguments, parameters, multiply_adds, in_short):
+    out = run(capsys, "summary", *arguments)
+    *rows, total, blank, last = out.splitlines()[3:]
+    assert numbers(total) == [parameters, multiply_adds]
+    assert [sum(column) for column in zip(*map(numbers, rows), strict=True)] == numbers(total)
+    assert not blank
+    assert in_short in last
+
+
+def test_summary_names_each_layer_with_its_shape(capsys):
+    lines = run(capsys, "summary", "resnet18", "--image-size=193").splitlines()
+    assert lines[0].startswith("resnet18 on images of 193 x 193 x 3, 1,000 classes; He et al. 2015")
+    assert lines[2].split() == ["layer", "kind", "output", "parameters", "multiply-adds"]
+    assert lines[3].split("  ")[0] == "stem_conv"
+    assert " 97 x 97 x 64 " in lines[3]
+    assert [line.split()[0] for line in lines[5:13]] == [f"stage{i}_block{j}" for i in (1, 2, 3, 4) for j in (1, 2)]
+
+
+def test_summary_looks_deeper_and_comes_to_the_same(capsys):
+    shallow = run(capsys, "summary", "seresnet18").splitlines()
+    deep = run(capsys, "summary", "seresnet18", "--depth", "2").splitlines()
+    assert shallow[-3].split() == deep[-3].split()
+    assert any(line.startswith("stage4_block1/squeeze_excite") for line in deep)
+    deepest = run(capsys, "summary", "seresnet18", "--depth=9").splitlines()
+    assert any(line.startswith("stage4_block1/squeeze_excite/reduce  Linear  ") for line in deepest)
+
+
+def test_models_lists_what_a_pattern_matches(capsys):
+    header, *rows = run(capsys, "models", "resnet*d").splitlines()
+    assert header.split() == ["name", "image", "classes", "parameters", "GMACs"]
+    assert [row.split()[0] for row in rows] == ["resnet18d", "resnet34d", "resnet50d", "resnet101d", "resnet152d"]
+    assert rows[2].split()[-3:] == ["1,000", "25,576,264", "4.33"]
+    everything = run(capsys, "models").splitlines()
+    assert {"resnet18", "wide_resnet101_2", "resnet110_cifar", "lenet", "densenet"} <= {
+        row.split()[0] for row in everything
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_commands_are_listed(capsys, arguments):
+    out = run(capsys, *arguments)
+    for command in cli.COMMANDS:
+        assert f"    {command} " in out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_each_command_explains_itself(capsys, command):
+    out = run(capsys, command, "--help")
+    assert out.startswith(f"usage: python -m flax_resnets {command}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sumary resnet18", "sumary: no such command; did you mean summary?"),
+        ("frobnicate", "frobnicate: no such command; see --help"),
+        ("summary", "summary: the following arguments are required: model"),
+        ("summary resnt50", "model='resnt50': no such model; did you mean resnet50"),
+        ("summary resnet18 --image-sise=3", "summary: --image-sise: not understood; did you mean --image-size?"),
+        ("summary resnet18 --image-size", "summary: --image-size: expected one argument"),
+        ("summary resnet18 --image-size=big", "summary: --image-size: big: must be a whole number from 1 up"),
+        ("summary resnet18 --depth=0", "summary: --depth: 0: must be a whole number from 1 up"),
+        ("summary alexnet --image-size=28", "summary: alexnet on images of 28 x 28 x 1: the image is too small"),
+        (
+            f"summary lenet --image-size={10**20}",
+            f"summary: lenet on images of {10**20} x {10**20} x 1: Python int too",
+        ),
+        ("models resnet18 resnet50", "models: resnet50: not understood; see --help"),
+        ("models nothing", "models: no name matches nothing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, line, message):
+    assert cli.main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"flax_resnets: {message}")
+    assert captured.err.count("\n") == 1
+
+
+def start(*arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", *arguments]
+
+
+def test_module_runs_and_reports_its_exit_code():
+    done = subprocess.run(start("-m", "flax_resnets", "summry"), cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "flax_resnets: summry: no such command; did you mean summary?\n"
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    command = start("-m", "flax_resnets", "models")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+NEEDS_NEITHER = """
+import sys
+import flax.linen
+before = set(sys.modules)
+import flax_resnets
+assert "flax_resnets.cli" not in sys.modules
+from flax_resnets import cli
+assert cli.main(["summary", "resnet18"]) == 0
+brought = {name.split(".")[0] for name in set(sys.modules) - before}
+assert brought <= {"einops", "flax_resnets", *sys.stdlib_module_names}, brought
+from jax._src import xla_bridge  # no public word for it
+assert not xla_bridge.backends_are_initialized(), "a table needs no device, and takes no GPU's memory"
+"""
+
+
+def test_a_summary_needs_neither_the_trainer_nor_a_device():
+    subprocess.run(start("-c", NEEDS_NEITHER), cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def test_a_table_is_aligned():
+    assert table(["a", "bb"], [["ccc", "1"]], left=1).splitlines() == ["a    bb", "ccc   1"]
