@@ -7,7 +7,8 @@ epochs, pixels from 0 to 1 as they are, no augmentation. That edition draws its 
 The edition of July 2021 prints a test accuracy of 0.776, reached with learning rate 0.9 and batches of 256.
 
 Reached: 72.97 % on all 10,000 test images after the last epoch (the best one), seed 0, 2 CPU cores (x86-64
-virtual machine), Python 3.13, jax 0.12.0.1; 2.9 minutes of training with other work on the same cores. The first two epochs stay at chance, as sigmoids without norms do.
+virtual machine), Python 3.13, jax 0.12.0.1; 2.9 minutes of training with other work on the same cores. The first
+two epochs stay at chance, as sigmoids without norms do.
 """
 
 from flax_resnets.training.config import Config

@@ -199,7 +199,8 @@ def test_a_workdir_that_another_process_trains_in(capsys, monkeypatch, tmp_path)
 
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):
-    process = start(*SMALL, "--config.batch_size=1001", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    arguments = *SMALL, "--config.batch_size=1001", f"--workdir={tmp_path / 'run'}"
+    process = start(*arguments, XLA_FLAGS="--xla_force_host_platform_device_count=8")
     _, err = process.communicate(timeout=100)
     assert process.returncode == 2
     assert err == "train.py: batch_size=1001: must be a multiple of the 8 devices\n"
