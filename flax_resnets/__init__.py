@@ -16,6 +16,7 @@ from flax_resnets.models.resnet import (
     ResNet101,
     ResNet152,
 )
+from flax_resnets.weights import export_state_dict, load_weights
 
 __version__ = "0.1.0"
 
@@ -29,5 +30,7 @@ __all__ = [
     "ResNet101",
     "ResNet152",
     "create_model",
+    "export_state_dict",
     "list_models",
+    "load_weights",
 ]

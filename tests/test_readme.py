@@ -1,10 +1,12 @@
 """The README's Python runs, and the files and flags it names exist."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+import flax_resnets.cli
 import train
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,12 @@ def test_its_training_commands_parse(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     config_path, _, overrides = train.parse(line.split())
     load_config(config_path, overrides)
+
+
+@pytest.mark.parametrize("line", re.findall(r"python -m flax_resnets (.+)", README))
+def test_its_other_commands_run(line, capsys):
+    assert flax_resnets.cli.main(shlex.split(line)) == 0
+    assert "GMACs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:flax_resnets|configs|docs)/[\w/.-]+", README))))

@@ -1,0 +1,69 @@
+"""Exporting: a network's variables under the names and shapes that torchvision or timm load."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from flax import linen as nn
+
+from flax_resnets.errors import UserError
+from flax_resnets.models.resnet import ResNet
+from flax_resnets.weights.load import expected_shapes
+from flax_resnets.weights.mismatch import Mismatch
+from flax_resnets.weights.names import is_pointwise, leaves, torch_name, torch_order
+
+Layout = Literal["timm", "torchvision"]
+
+
+def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: Layout = "timm") -> dict[str, np.ndarray]:
+    """A network's variables as the `state_dict` of its counterpart in torch; `load_weights` is the exact way back.
+
+    torch's `load_state_dict` takes it, made into tensors; `num_batches_tracked`, which torch fills in by itself, is
+    not among them. `numpy.savez(path, **state)` and `safetensors.numpy.save_file(state, path)` write it to a file.
+
+    Args:
+        model: a `ResNet`.
+        variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training gave them.
+        layout: `timm` has a name for every network; `torchvision` refuses those it does not have. Where both have it,
+            they agree.
+
+    Returns:
+        float32 arrays by name, kernels `(O, I, H, W)`, in copies of their own.
+
+    Raises:
+        UserError: the variables are not this model's, or the layout has no such network.
+
+    Example:
+        >>> import flax_resnets, jax, jax.numpy as jnp
+        >>> model = flax_resnets.ResNet(stage_sizes=(1,), width=8, num_classes=10)
+        >>> shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+        >>> state = export_state_dict(model, jax.tree.map(jnp.ones_like, shapes))
+        >>> state["layer1.0.conv2.weight"].shape
+        (8, 8, 3, 3)
+    """
+    if not isinstance(model, ResNet):
+        raise UserError(f"model={type(model).__name__}: only a ResNet has names in torchvision and timm")
+    if layout not in get_args(Layout):
+        raise UserError(f"layout={layout!r}: must be one of {', '.join(get_args(Layout))}")
+    if layout == "torchvision" and (
+        model.block.preactivated or model.squeeze_excite or model.stem == "deep" or model.shortcut == "avg_pool"
+    ):
+        raise UserError("layout='torchvision': torchvision has no such network; layout='timm' has")
+    state: dict[str, np.ndarray] = {}
+    mismatch = Mismatch()
+    given = dict(leaves(variables))
+    kernel = given.get(("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel"))
+    channels = np.shape(kernel)[2] if np.ndim(kernel) == 4 else 3
+    expected = expected_shapes(model, (32, 32, channels))
+    mismatch.extra.extend("/".join(path) for path in given.keys() - expected.keys())
+    for path, shape in expected.items():
+        if path not in given:
+            mismatch.missing.append("/".join(path))
+        elif np.shape(given[path]) != shape:
+            mismatch.misshaped.append(f"{'/'.join(path)!r} is {np.shape(given[path])}, not {shape}")
+        else:
+            name = torch_name(model, path)
+            value = torch_order(np.asarray(given[path], np.float32))
+            state[name] = np.array(value[..., None, None] if is_pointwise(name) else value, order="C")
+    mismatch.raise_if_any("variables")
+    return state

@@ -1,0 +1,39 @@
+"""Weights from the Hugging Face hub, through its own library."""
+
+import importlib
+from pathlib import Path
+
+from flax_resnets.errors import UserError
+
+PREFIX = "hf-hub:"
+
+
+def download(source: str) -> Path:
+    """The hub's `model.safetensors` of `hf-hub:owner/name` or `hf-hub:owner/name@revision`, in the hub's local cache.
+
+    Raises:
+        UserError: huggingface_hub is not installed, the hub is out of reach, or it has no such file.
+    """
+    try:
+        huggingface_hub = importlib.import_module("huggingface_hub")
+        errors = importlib.import_module("huggingface_hub.errors")
+    except ImportError:
+        raise UserError(
+            f"{source}: needs huggingface_hub, which is not installed: pip install 'flax_resnets[hub]', "
+            "or give the path of a downloaded model.safetensors"
+        ) from None
+    repository, _, revision = source.removeprefix(PREFIX).partition("@")
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
+    # The first is also the second: the hub could not be asked, so nobody knows whether it has the file.
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise UserError(
+            f"{source}: the hub is out of reach and the file not in its cache; go online, "
+            "or give the path of a downloaded model.safetensors"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise UserError(f"{source}: has no model.safetensors, or no such revision") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(f"{source}: the hub has no such repository, or it is not open to you") from error
+    except Exception as error:  # of whichever HTTP client the library uses
+        raise UserError(f"{source}: not downloaded ({type(error).__name__}: {str(error)[:200]})") from error

@@ -1,0 +1,157 @@
+"""What torchvision and timm call the tensors of a `ResNet`.
+
+The two agree on every network that both have: `conv1`, `bn1`, `layer1.0.conv1`, ..., `fc`. What only timm has keeps to
+that scheme (the `d` forms, squeeze-excite) or has its own (the pre-activated `resnetv2`: `stem.conv`,
+`stages.0.blocks.0.norm1`, ..., `head.fc`). So a network has exactly one name for each of its tensors, which follows
+from the network's attributes and from the tensor's name here; its place among the others is never looked at.
+
+The names are those of torchvision 0.29 (`torchvision.models.resnet`) and timm 1.0 (`timm.models.resnet`,
+`timm.models.resnetv2`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flax_resnets.models.resnet import ResNet
+
+Path = tuple[str, ...]
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+# `stem_conv` is the last of three in the deep stem. timm numbers that stem's layers with the activations between them.
+_DEEP_STEM = {
+    "stem_conv1": "conv1.0",
+    "stem_norm1": "conv1.1",
+    "stem_conv2": "conv1.3",
+    "stem_norm2": "conv1.4",
+    "stem_conv": "conv1.6",
+    "stem_norm": "bn1",
+    "head": "fc",
+}
+_STEM = {"stem_conv": "conv1", "stem_norm": "bn1", "head": "fc"}
+_V2_DEEP_STEM = {
+    "stem_conv1": "stem.conv1",
+    "stem_norm1": "stem.norm1",
+    "stem_conv2": "stem.conv2",
+    "stem_norm2": "stem.norm2",
+    "stem_conv": "stem.conv3",
+    "head_norm": "norm",
+    "head": "head.fc",
+}
+_V2_STEM = {"stem_conv": "stem.conv", "head_norm": "norm", "head": "head.fc"}
+_BLOCK = re.compile(r"stage(\d+)_block(\d+)")
+
+
+def torch_name(model: ResNet, path: Path) -> str:
+    """The name that torchvision and timm give to one of a network's tensors.
+
+    Args:
+        model: the network.
+        path: the tensor's place in the variables, such as `("params", "stage1_block1", "conv1", "kernel")`.
+
+    Raises:
+        KeyError: the network has no such tensor.
+
+    Example:
+        >>> from flax_resnets import ResNet50
+        >>> torch_name(ResNet50(), ("batch_stats", "stage2_block1", "shortcut_norm", "mean"))
+        'layer2.0.downsample.1.running_mean'
+    """
+    _, module, *inner, leaf = path
+    deep = model.stem == "deep"
+    block = _BLOCK.fullmatch(module)
+    if model.block.preactivated:
+        outer = _V2_DEEP_STEM if deep else _V2_STEM
+        prefix = f"stages.{int(block[1]) - 1}.blocks.{int(block[2]) - 1}" if block else outer[module]
+    else:
+        outer = _DEEP_STEM if deep else _STEM
+        prefix = f"layer{block[1]}.{int(block[2]) - 1}" if block else outer[module]
+    return ".".join([prefix, *_inside_block(model, inner), _LEAVES[leaf]])
+
+
+def _inside_block(model: ResNet, inner: list[str]) -> list[str]:
+    if not inner:
+        return []
+    if inner[0] == "squeeze_excite":
+        return ["se", {"reduce": "fc1", "expand": "fc2"}[inner[1]]]
+    if inner[0].startswith("shortcut"):
+        if model.block.preactivated:
+            return ["downsample", "conv"]
+        # The `d` shortcut's average-pool (the identity where nothing is halved) comes before them.
+        place = ["shortcut_conv", "shortcut_norm"].index(inner[0]) + (model.shortcut == "avg_pool")
+        return ["downsample", str(place)]
+    return [inner[0] if model.block.preactivated else inner[0].replace("norm", "bn")]
+
+
+def head_names(model: ResNet) -> tuple[str, str]:
+    """Weight and bias of the classifier.
+
+    Example:
+        >>> from flax_resnets import ResNet18
+        >>> head_names(ResNet18())
+        ('fc.weight', 'fc.bias')
+    """
+    return torch_name(model, ("params", "head", "kernel")), torch_name(model, ("params", "head", "bias"))
+
+
+def is_pointwise(name: str) -> bool:
+    """Whether timm writes that fully connected layer as a 1x1 convolution, with two axes of size 1 behind the others.
+
+    Example:
+        >>> is_pointwise("layer1.0.se.fc1.weight"), is_pointwise("fc.weight")
+        (True, False)
+    """
+    return name.endswith((".fc1.weight", ".fc2.weight", "head.fc.weight"))
+
+
+def torch_order(kernel: np.ndarray) -> np.ndarray:
+    """A tensor with its axes as torch has them: `(H, W, I, O)` to `(O, I, H, W)`, `(I, O)` to `(O, I)`, `(C,)` same.
+
+    Example:
+        >>> torch_order(np.zeros((3, 5, 8, 16))).shape
+        (16, 8, 3, 5)
+    """
+    return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+
+
+def linen_order(kernel: np.ndarray) -> np.ndarray:
+    """The way back from `torch_order`.
+
+    Example:
+        >>> linen_order(np.zeros((16, 8, 3, 5))).shape
+        (3, 5, 8, 16)
+    """
+    return kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+
+
+def leaves(variables: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every tensor of nested mappings with its path.
+
+    Example:
+        >>> list(leaves({"params": {"head": {"bias": 1, "kernel": 2}}}))
+        [(('params', 'head', 'bias'), 1), (('params', 'head', 'kernel'), 2)]
+    """
+    for name, value in variables.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name), value
+
+
+def nested(tensors: Mapping[Path, Any]) -> dict[str, Any]:
+    """The way back from `leaves`.
+
+    Example:
+        >>> nested({("params", "head", "bias"): 1, ("params", "head", "kernel"): 2})
+        {'params': {'head': {'bias': 1, 'kernel': 2}}}
+    """
+    tree: dict[str, Any] = {}
+    for (*scopes, leaf), value in tensors.items():
+        branch = tree
+        for scope in scopes:
+            branch = branch.setdefault(scope, {})
+        branch[leaf] = value
+    return tree

@@ -1,0 +1,69 @@
+"""Reading `.npz`: a zip archive of `.npy` members, each a small header and the numbers.
+
+`numpy.load` would allocate what a member's header claims before it finds that the numbers are not there. Here the
+header is read first and the numbers only on request; objects, which are pickles, are refused by their dtype.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from flax_resnets.errors import UserError
+from flax_resnets.weights.stored import Stored
+
+
+def read_npz(path: Path) -> dict[str, Stored]:
+    """The tensors of an archive as `numpy.savez` writes it, by name.
+
+    Args:
+        path: of a file that exists.
+
+    Raises:
+        UserError: the file is no such archive, or a member of it is not an array of numbers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.npz")
+        ...     np.savez(path, **{"fc.bias": np.float32([1, 2])})
+        ...     read_npz(path)["fc.bias"].read().tolist()
+        [1.0, 2.0]
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            stored = {member.filename.removesuffix(".npy"): _header(path, archive, member) for member in members}
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and numpy raise a dozen kinds for what is damaged
+        raise UserError(f"{path}: not a whole .npz file ({type(error).__name__})") from error
+    if len(stored) < len(members):
+        raise UserError(f"{path}: not a whole .npz file: a name occurs twice")
+    return stored
+
+
+def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        # The later ones are for records of many fields; their headers may claim 4 GB.
+        if version != (1, 0):
+            raise ValueError(f"version {version} of .npy")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or start + size != member.file_size:
+        raise UserError(f"{path}: {member.filename[:80]!r} is not an array of numbers of the size it claims")
+
+    def read() -> np.ndarray:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(member.filename) as file:
+                # Read, not sought, and one byte beyond the end: only so does zipfile check the member's sum.
+                file.read(start)
+                content = file.read(size + 1)
+            return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+        except Exception as error:
+            raise UserError(f"{path}: {member.filename[:80]!r} is damaged ({type(error).__name__})") from error
+
+    return Stored(shape, dtype.name, read)

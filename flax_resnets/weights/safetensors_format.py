@@ -1,0 +1,131 @@
+"""Reading `.safetensors`: eight bytes with the length of a JSON header, the header, and the numbers.
+
+The format is https://github.com/huggingface/safetensors#format. It is small enough to be read here, so that weights
+need nothing installed besides jax; and a header is believed in nothing that has not been checked.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from flax_resnets.errors import UserError
+from flax_resnets.weights.stored import Stored
+
+_DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+# A ResNet-152's takes 0.1 MB. A longer one is refused before it is read: parsed JSON is many times its text.
+_LONGEST_HEADER = 4_000_000
+
+
+def read_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a file, by name. The file is mapped into memory: what is not asked for is not read.
+
+    Args:
+        path: of a file that exists.
+
+    Raises:
+        UserError: the file is not what the format says it should be; which rule it breaks.
+
+    Example:
+        >>> import tempfile
+        >>> header = b'{"fc.bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'
+        >>> content = len(header).to_bytes(8, "little") + header + np.float32([1, 2]).tobytes()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.safetensors")
+        ...     _ = path.write_bytes(content)
+        ...     read_safetensors(path)["fc.bias"].read().tolist()
+        [1.0, 2.0]
+    """
+    try:
+        size = path.stat().st_size
+        if size < 8:
+            raise _Broken(f"{size} bytes are too few for a header")
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, _LONGEST_HEADER):
+                raise _Broken(
+                    f"its header claims {length} bytes; the file has {size}, a header {_LONGEST_HEADER} at most"
+                )
+            header = _parse(file.read(length))
+        data_size = size - 8 - length
+        places = {name: _check(entry, name, data_size) for name, entry in header.items() if name != "__metadata__"}
+        _check_coverage([(begin, end) for _, _, begin, end in places.values()], data_size)
+        # An empty file cannot be mapped.
+        data = np.memmap(path, np.uint8, "r", offset=8 + length) if data_size else np.empty(0, np.uint8)
+    except _Broken as rule:
+        raise UserError(f"{path}: not a whole .safetensors file: {rule}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return {name: _stored(data, *place) for name, place in places.items()}
+
+
+class _Broken(Exception):
+    """Says which rule of the format is broken."""
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_once)
+    # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        raise _Broken(f"its header is no JSON ({type(error).__name__})") from None
+    if not isinstance(header, dict):
+        raise _Broken("its header is no JSON object")
+    return header
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _Broken("a name occurs twice in its header")
+    return dict(pairs)
+
+
+def _check(entry: Any, name: str, data_size: int) -> tuple[np.dtype, tuple[int, ...], int, int]:
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if all(
+            type(number) is int and number >= 0 for number in (*shape, begin, end)
+        ):
+            pass
+        case _:
+            raise _Broken(f"the entry of {name[:80]!r} is not a dtype, a shape and two offsets")
+    if dtype not in _DTYPES:
+        raise _Broken(f"{name[:80]!r} has the dtype {dtype[:20]!r}")
+    if len(shape) > 8 or max(shape, default=0) > data_size:
+        raise _Broken(f"{name[:80]!r} has an impossible shape")
+    if not begin <= end <= data_size or math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
+        raise _Broken(f"{name[:80]!r} does not lie where its shape needs it to")
+    return _DTYPES[dtype], tuple(shape), begin, end
+
+
+def _check_coverage(places: list[tuple[int, int]], data_size: int) -> None:
+    """Every byte belongs to one tensor: an overlap, a hole or an appendix would be somebody's hiding place."""
+    reached = 0
+    for begin, end in sorted(places):
+        if begin != reached:
+            raise _Broken("its tensors overlap, or leave a gap")
+        reached = end
+    if reached != data_size:
+        raise _Broken(f"{data_size - reached} bytes belong to no tensor")
+
+
+def _stored(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], begin: int, end: int) -> Stored:
+    # frombuffer, not view: offsets need not be multiples of the item's size.
+    return Stored(shape, dtype.name, lambda: np.frombuffer(data[begin:end].tobytes(), dtype).reshape(shape))

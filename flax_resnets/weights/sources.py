@@ -1,0 +1,73 @@
+"""Where weights come from: a file, the hub, or a mapping in memory; all become named tensors that are not read yet."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_resnets.errors import UserError
+from flax_resnets.weights import hub
+from flax_resnets.weights.npz_format import read_npz
+from flax_resnets.weights.safetensors_format import read_safetensors
+from flax_resnets.weights.stored import Stored
+from flax_resnets.weights.torch_format import read_torch, stored_torch
+
+_READERS = {".safetensors": read_safetensors, ".npz": read_npz, ".pth": read_torch, ".pt": read_torch}
+
+# Training programs save more than weights; these are the names under which they put them.
+_WRAPPERS = ("state_dict", "model")
+
+
+def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Stored]]:
+    """What to call a source in a message, and its tensors by name.
+
+    A mapping under the key `state_dict` or `model` is taken for the weights; where every name begins with `module.`,
+    as torch's DataParallel has it, that is left away; `num_batches_tracked`, which nothing here needs, is dropped.
+
+    Args:
+        source: see `load_weights`.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read, or the mapping holds something that is not an array.
+
+    Example:
+        >>> label, tensors = open_source({"module.fc.bias": np.zeros(3, np.float16)})
+        >>> tensors["fc.bias"].shape, tensors["fc.bias"].dtype
+        ((3,), 'float16')
+    """
+    if isinstance(source, Mapping):
+        label, content = "source", source
+    elif isinstance(source, (str, os.PathLike)):
+        label, content = str(source), _read_file(source)
+    else:
+        raise UserError(
+            f"source={type(source).__name__}: must be a path, {hub.PREFIX}owner/name or a mapping of arrays"
+        )
+    for wrapper in _WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    names = [name for name in content if not str(name).endswith("num_batches_tracked")]
+    prefix = "module." if names and all(str(name).startswith("module.") for name in names) else ""
+    return label, {str(name).removeprefix(prefix): _stored(content[name], name, label) for name in names}
+
+
+def _read_file(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
+    path = hub.download(source) if isinstance(source, str) and source.startswith(hub.PREFIX) else Path(source)
+    if path.suffix not in _READERS:
+        raise UserError(f"{source}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
+    if not path.is_file():
+        raise UserError(f"{source}: no such file")
+    return _READERS[path.suffix](path)
+
+
+def _stored(value: Any, name: Any, label: str) -> Stored:
+    if isinstance(value, Stored):
+        return value
+    if hasattr(value, "detach"):  # a torch.Tensor, told without importing torch
+        return stored_torch(value)
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        raise UserError(f"{label}: {str(name)[:80]!r} is a {type(value).__name__}, not an array")
+    return Stored(tuple(value.shape), getattr(value.dtype, "name", str(value.dtype)), lambda: np.asarray(value))

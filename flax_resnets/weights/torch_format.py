@@ -1,0 +1,48 @@
+"""Reading `.pth` and `.pt`, the one format that needs torch: it is a pickle, which only torch reads harmlessly."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_resnets.errors import UserError
+from flax_resnets.weights.stored import Stored
+
+
+def read_torch(path: Path) -> Mapping[Any, Any]:
+    """What `torch.save` wrote, if it is tensors in dictionaries; nothing else is built, let alone run.
+
+    Args:
+        path: of a file that exists.
+
+    Raises:
+        UserError: torch is not installed, or the file holds anything but dictionaries of tensors, or is damaged.
+    """
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        raise UserError(
+            f"{path}: {path.suffix} files are read by torch, which is not installed: "
+            "pip install 'flax_resnets[torch]', or give the weights as .safetensors or .npz"
+        ) from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(
+            f"{path}: not read by torch.load(weights_only=True) ({type(error).__name__}): it is damaged, or holds more "
+            "than tensors; what torch.save(model.state_dict(), path) writes would be right"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not the dictionary that model.state_dict() is")
+    return content
+
+
+def stored_torch(tensor: Any) -> Stored:
+    """A `torch.Tensor`, which numpy would refuse in bfloat16 or with a gradient."""
+
+    def read() -> np.ndarray:
+        return tensor.detach().cpu().float().numpy()
+
+    return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), read)
