@@ -13,6 +13,8 @@ import numpy as np
 from flax_resnets.errors import UserError
 from flax_resnets.weights.stored import Stored
 
+_END_RECORD = 22  # bytes, without a comment
+
 
 def read_npz(path: Path) -> dict[str, Stored]:
     """The tensors of an archive as `numpy.savez` writes it, by name.
@@ -34,6 +36,9 @@ def read_npz(path: Path) -> dict[str, Stored]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            # zipfile believes an entry's lengths: one that claims a comment swallows the entries behind it.
+            if len(members) != _claimed_members(path):
+                raise UserError(f"{path}: not a whole .npz file: its list of members is damaged")
             stored = {member.filename.removesuffix(".npy"): _header(path, archive, member) for member in members}
     except UserError:
         raise
@@ -42,6 +47,13 @@ def read_npz(path: Path) -> dict[str, Stored]:
     if len(stored) < len(members):
         raise UserError(f"{path}: not a whole .npz file: a name occurs twice")
     return stored
+
+
+def _claimed_members(path: Path) -> int:
+    """How many members the record at the archive's end counts; numpy writes nothing behind that record."""
+    with path.open("rb") as file:
+        file.seek(-_END_RECORD, 2)
+        return int.from_bytes(file.read()[10:12], "little")
 
 
 def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
