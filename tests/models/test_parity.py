@@ -1,0 +1,77 @@
+"""The networks against torchvision and timm, by figures that benchmarks/parity_reference.py wrote down.
+
+torch is not needed: weights and images are drawn from random streams that both sides know.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import parity_cases, parity_ours
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# A few graphs at every run; the deeper ones, and the other sizes and options, when asked for.
+QUICK = {("resnet18", 193), ("resnet18d+gelu", 97), ("resnetv2_18+silu", 97), ("seresnet18+silu", 97)}
+COMPARISONS = [
+    pytest.param(name, index, id=f"{name}-{size}", marks=() if (name, size) in QUICK else pytest.mark.slow)
+    for name, case in parity_cases.CASES.items()
+    for index, size in enumerate(case.sizes)
+]
+
+
+def golden_of(name: str, index: int) -> tuple[parity_cases.Case, dict, np.ndarray]:
+    case = parity_cases.CASES[name]
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())["sizes"][index]
+    assert (golden["size"], golden["batch"]) == (case.sizes[index], case.batch)
+    return case, golden, parity_cases.images(golden["size"], golden["batch"])
+
+
+def assert_outputs_are_those_of(golden: dict, computed: dict) -> None:
+    for mode, logits in computed["logits"].items():
+        expected = golden["logits"][mode]
+        near = 1e-4 * np.abs(expected["first"]).max()
+        np.testing.assert_allclose(logits[:2, :4], expected["first"], rtol=0, atol=near, err_msg=mode)
+        np.testing.assert_allclose(np.linalg.norm(logits), expected["norm"], rtol=1e-4, err_msg=mode)
+        # A sum may cancel to nearly nothing; its error is measured by what was summed.
+        assert abs(logits.sum() - expected["sum"]) <= 1e-4 * expected["norm"] * logits.size**0.5, mode
+    for stage, value in computed["stages"].items():
+        expected_mean, expected_std = golden["stages"][stage]
+        np.testing.assert_allclose(value.std(), expected_std, rtol=1e-4, err_msg=stage)
+        np.testing.assert_allclose(value.mean(), expected_mean, rtol=0, atol=1e-4 * expected_std, err_msg=stage)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d"])
+def test_evaluation_is_that_of_the_reference(name):
+    case, golden, images = golden_of(name, 0)
+    assert_outputs_are_those_of(golden, parity_ours.evaluate(case, images))
+
+
+@pytest.mark.parametrize(("name", "index"), COMPARISONS)
+def test_evaluation_and_training_are_those_of_the_reference(name, index):
+    case, golden, images = golden_of(name, index)
+    computed = parity_ours.compute(case, images)
+    assert_outputs_are_those_of(golden, computed)
+    norms = {
+        f"{module}.{leaf}": norm
+        for module, of_module in golden["norms"].items()
+        for leaf, norm in zip(parity_cases.LEAVES, of_module, strict=False)
+    }
+    errors = {
+        kind: {tensor: abs(np.linalg.norm(value) / norms.pop(tensor) - 1) for tensor, value in computed[kind].items()}
+        for kind in ("statistics", "gradients")
+    }
+    assert not norms, "tensors of the reference that we do not have"
+    assert {tensor: error for tensor, error in errors["statistics"].items() if error > 1e-4} == {}
+    # Rounding may carry an activation across ReLU's kink and change the gradients before it: see parity_cases.
+    smooth = case.options.get("activation", "relu") != "relu"
+    assert {tensor: error for tensor, error in errors["gradients"].items() if error > (1e-3 if smooth else 2e-2)} == {}
+    assert np.median(list(errors["gradients"].values())) < 1e-3
+
+
+def test_every_golden_file_is_of_a_case_and_says_what_made_it():
+    assert {path.stem for path in GOLDEN.glob("*.json")} == set(parity_cases.CASES)
+    for path in GOLDEN.glob("*.json"):
+        assert set(json.loads(path.read_text())["versions"]) == {"torch", "torchvision", "timm"}
