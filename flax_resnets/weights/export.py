@@ -52,7 +52,7 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
     state: dict[str, np.ndarray] = {}
     mismatch = Mismatch()
     given = dict(leaves(variables))
-    kernel = given.get(("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel"))
+    kernel = given.get(("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel"), 0.0)
     channels = np.shape(kernel)[2] if np.ndim(kernel) == 4 else 3
     expected = expected_shapes(model, (32, 32, channels))
     mismatch.extra.extend("/".join(path) for path in given.keys() - expected.keys())
