@@ -141,6 +141,7 @@ def main() -> None:
         results[name + (_PHOTOGRAPHS if arguments.images else "")] = result
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         too_far += [f"{name} {kind}" for kind, most in limits(parity_cases.CASES[name]).items() if result[kind] > most]
+    TABLE.parent.mkdir(exist_ok=True)
     TABLE.write_text(table(results))
     if too_far:
         sys.exit(f"beyond the limits: {', '.join(too_far)}")

@@ -266,13 +266,13 @@ def max_pool(x: jax.Array, strides: int = 2) -> jax.Array:
 def avg_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     """A 2x2 average-pool, `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`.
 
-    Where the window reaches beyond the last row or column, it averages the pixels there are (torch's
-    `ceil_mode=True, count_include_pad=False`).
+    At stride 2 a window that reaches beyond the last row or column averages the pixels there are (torch's
+    `ceil_mode=True, count_include_pad=False`); at stride 1 it counts zeros there, as timm's `AvgPool2dSame` does.
     """
     bottom, right = (1, 1) if strides == 1 else (x.shape[1] % 2, x.shape[2] % 2)
     # linen's annotation has only the words for padding, its code takes pixels too.
     padding: Any = ((0, bottom), (0, right))
-    return nn.avg_pool(x, (2, 2), strides=(strides, strides), padding=padding, count_include_pad=False)
+    return nn.avg_pool(x, (2, 2), strides=(strides, strides), padding=padding, count_include_pad=strides == 1)
 
 
 def blur_pool(x: jax.Array) -> jax.Array:

@@ -165,12 +165,12 @@ def test_global_avg_pool_sums_in_float32():
     np.testing.assert_allclose(global_avg_pool(x), float(x[0, 0, 0, 0]), rtol=1e-6)
 
 
-def test_avg_pool_of_stride_one_keeps_the_size():
+def test_avg_pool_of_stride_one_keeps_the_size_and_counts_zeros_beyond_it():
     x = images(1, 4, 5, 2)
     y = avg_pool(x, strides=1)
     assert y.shape == x.shape
     np.testing.assert_allclose(y[:, 1, 2], x[:, 1:3, 2:4].mean((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(y[:, 3, 4], x[:, 3, 4], rtol=1e-6)
+    np.testing.assert_allclose(y[:, 3, 4], x[:, 3, 4] / 4, rtol=1e-6)
 
 
 def test_blur_pool_is_a_binomial_over_mirrored_borders():
