@@ -9,6 +9,7 @@ rounding.
 """
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -98,6 +99,12 @@ def convolve(
     # A stem: on so few channels XLA's kernels for processors leave most of a vector register empty.
     if size == 7 and strides == 2 and padding == 3 and dilation == 1 and channels <= 4 and height % 2 == width % 2 == 0:
         return jax.lax.platform_dependent(x, kernel, cpu=_space_to_depth, default=plain)
+    reach = dilation * (size - 1)
+    if groups == 1 and (min(height, width) + 2 * padding - reach - 1) // strides < reach:
+        # Onto an image smaller than the kernel. XLA has but a plain loop for it or for its gradient: eight times
+        # ResNet-18's step at 64 px, where the last stage's images are 2x2.
+        cpu = partial(_by_patches, strides=strides, padding=padding, dilation=dilation)
+        return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
     # The gradient by the kernel wants x transposed. Behind a barrier that copies x; without, XLA computes x, a norm and
     # an activation, anew for each number it transposes.
     return jax.lax.platform_dependent(
@@ -112,6 +119,17 @@ def _as_product(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     """A 1x1 convolution as a matrix product, whose gradient by the kernel XLA computes several times faster."""
     x = x[:, ::strides, ::strides]
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+
+
+def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int, dilation: int) -> jax.Array:
+    """A convolution as one matrix product, of what each position sees by the kernel."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    size = kernel.shape[0]
+    reach = dilation * (size - 1)
+    taps = [(dilation * i, dilation * j) for i in range(size) for j in range(size)]
+    height, width = x.shape[1] - reach, x.shape[2] - reach
+    patches = jnp.concatenate([x[:, i : i + height : strides, j : j + width : strides] for i, j in taps], axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _space_to_depth(x: jax.Array, kernel: jax.Array) -> jax.Array:

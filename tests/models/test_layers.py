@@ -59,27 +59,38 @@ def assert_same_to_rounding(ours, plain, *arguments: jax.Array):
 
 
 @pytest.mark.parametrize(
-    ("size", "strides", "padding", "height", "width", "channels"),
+    ("size", "strides", "padding", "height", "width", "channels", "dilation"),
     [
-        (1, 1, 0, 6, 5, 8),  # as a product of matrices on a processor
-        (1, 2, 0, 6, 5, 8),
-        (1, 2, 0, 7, 8, 8),
-        (1, 1, 1, 4, 4, 2),  # padded: not as one
-        (7, 2, 3, 16, 10, 3),  # two pixels by two at a time
-        (7, 2, 3, 16, 10, 1),
-        (7, 2, 3, 15, 10, 3),  # an odd height: not so
-        (3, 2, 1, 9, 8, 4),
+        (1, 1, 0, 6, 5, 8, 1),  # as a product of matrices on a processor
+        (1, 2, 0, 6, 5, 8, 1),
+        (1, 2, 0, 7, 8, 8, 1),
+        (1, 1, 1, 4, 4, 2, 1),  # padded: not as one
+        (7, 2, 3, 16, 10, 3, 1),  # two pixels by two at a time
+        (7, 2, 3, 16, 10, 1, 1),
+        (7, 2, 3, 15, 10, 3, 1),  # an odd height: not so
+        (3, 2, 1, 9, 8, 4, 1),
+        (3, 1, 1, 2, 2, 4, 1),  # onto an image smaller than the kernel: by patches
+        (3, 1, 1, 1, 9, 4, 1),
+        (3, 2, 1, 4, 3, 4, 1),
+        (3, 2, 1, 5, 6, 4, 1),  # onto one of its size: not so
+        (3, 1, 2, 4, 4, 4, 2),  # smaller than what the dilated kernel spans
+        (3, 2, 2, 7, 6, 4, 2),
     ],
 )
-def test_a_convolution_is_the_same_in_other_words(size, strides, padding, height, width, channels):
+def test_a_convolution_is_the_same_in_other_words(size, strides, padding, height, width, channels, dilation):
     def plain(x, kernel):
         pads = ((padding, padding), (padding, padding))
         return jax.lax.conv_general_dilated(
-            x, kernel, (strides, strides), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel,
+            (strides, strides),
+            pads,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
     x, kernel = images(2, height, width, channels), images(size, size, channels, 6, seed=1)
-    assert_same_to_rounding(lambda x, kernel: convolve(x, kernel, strides, padding), plain, x, kernel)
+    assert_same_to_rounding(lambda x, kernel: convolve(x, kernel, strides, padding, dilation), plain, x, kernel)
 
 
 @pytest.mark.parametrize("strides", [1, 2])
