@@ -1,0 +1,149 @@
+"""Colours: brightness, contrast, saturation, hue and sharpness, as torchvision's `adjust_*` functions define them.
+
+Pixels are 0 to 255, `(N, H, W, C)` of any float dtype, with one channel or three; each image has a factor of its own,
+`(N,)`. What is computed is computed in float32, and not rounded to whole levels.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
+    """Multiplies the pixels: 0 gives black, 1 the image.
+
+    Example:
+        >>> brightness(jnp.full((1, 1, 1, 3), 100.0), jnp.array([1.5])).squeeze().tolist()
+        [150.0, 150.0, 150.0]
+    """
+    return blend(images, 0.0, factors)
+
+
+def contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
+    """Moves pixels away from the mean of the grey image: 0 gives that grey, 1 the image."""
+    return blend(images, grey(images).mean((1, 2, 3), keepdims=True), factors)
+
+
+def saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
+    """Moves pixels away from their own grey: 0 gives the grey image, 1 the image; one channel has nothing to move.
+
+    Example:
+        >>> saturation(jnp.array([[[[100.0, 0.0, 0.0]]]]), jnp.zeros(1)).round().squeeze().tolist()
+        [30.0, 30.0, 30.0]
+    """
+    return images if images.shape[3] == 1 else blend(images, grey(images), factors)
+
+
+def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
+    """Turns the hue of the HSV colour by -0.5 to 0.5 of the circle; one channel has none.
+
+    Example:
+        >>> red = jnp.array([[[[255.0, 0.0, 0.0]]]])
+        >>> hue(red, jnp.array([0.5])).squeeze().tolist()  # its complement
+        [0.0, 255.0, 255.0]
+    """
+    if images.shape[3] == 1:
+        return images
+    pixels = images.astype(jnp.float32)
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    value = pixels.max(3)
+    chroma = value - pixels.min(3)
+    divisor = jnp.where(chroma == 0, 1, chroma)  # grey has no hue; any will do
+    sixths = jnp.where(
+        value == red,
+        (green - blue) / divisor,
+        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    sixths += 6 * turns[:, None, None]
+
+    def channel(offset: float) -> jax.Array:
+        """Falls from the largest to the smallest value and rises again, as the hue goes round."""
+        place = (offset + sixths) % 6
+        return value - chroma * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
+
+    return jnp.stack([channel(5), channel(3), channel(1)], axis=3).astype(images.dtype)
+
+
+def sharpness(images: jax.Array, factors: jax.Array) -> jax.Array:
+    """Moves pixels away from the smoothed image: 0 gives that, 1 the image."""
+    return blend(images, smoothed(images), factors)
+
+
+def color_jitter(
+    key: jax.Array, images: jax.Array, brightness: float, contrast: float, saturation: float, hue: float
+) -> jax.Array:
+    """Changes the four by random factors, in random order: torchvision's `ColorJitter`.
+
+    Each image has its own factors; the order is one for the batch, where torchvision's is the image's: so that each
+    change is computed once and not four times.
+
+    Args:
+        key: of the draw.
+        images: `(N, H, W, C)`, pixels 0 to 255, any float dtype.
+        brightness: x, for factors uniform from max(0, 1 - x) to 1 + x; 0 for none.
+        contrast: likewise.
+        saturation: likewise.
+        hue: h, for turns uniform from -h to h; up to 0.5.
+
+    Returns:
+        As `images`.
+
+    Example:
+        >>> color_jitter(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), 0.4, 0.4, 0.4, 0.1).shape
+        (2, 8, 8, 3)
+    """
+    n, _, _, channels = images.shape
+    order_key, *keys = jax.random.split(key, 5)
+    around_one = [(max(0.0, 1 - strength), 1 + strength) for strength in (brightness, contrast, saturation)]
+    changes: list[Callable[[jax.Array], jax.Array]] = []
+    for name, strength, (low, high), factor_key in zip(
+        ("brightness", "contrast", "saturation", "hue"),
+        (brightness, contrast, saturation, hue),
+        (*around_one, (-hue, hue)),
+        keys,
+        strict=True,
+    ):
+        if strength > 0 and (channels == 3 or name in ("brightness", "contrast")):
+            factors = jax.random.uniform(factor_key, (n,), minval=low, maxval=high)
+            changes.append(_with(_CHANGES[name], factors))
+    if not changes:
+        return images
+    order = jax.random.permutation(order_key, len(changes))
+
+    def change(place: jax.Array, images: jax.Array) -> jax.Array:
+        return jax.lax.switch(order[place], changes, images)
+
+    return jax.lax.fori_loop(0, len(changes), change, images.astype(jnp.float32)).astype(images.dtype)
+
+
+_CHANGES = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+
+
+def _with(change: Callable[[jax.Array, jax.Array], jax.Array], factors: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    return lambda images: change(images, factors)
+
+
+def grey(images: jax.Array) -> jax.Array:
+    """Luma of ITU-R BT.601, float32 `(N, H, W, 1)`; one channel is its own."""
+    if images.shape[3] == 1:
+        return images.astype(jnp.float32)
+    return (images * jnp.array([0.299, 0.587, 0.114], jnp.float32)).sum(3, keepdims=True)
+
+
+def smoothed(images: jax.Array) -> jax.Array:
+    """Each pixel averaged with its eight neighbours, its own weight being 5 of 13; the outermost stay; float32."""
+    pixels = images.astype(jnp.float32)
+    _, height, width, _ = pixels.shape
+    if min(height, width) < 3:
+        return pixels
+    columns = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
+    neighbourhoods = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
+    inner = pixels[:, 1:-1, 1:-1]
+    return pixels.at[:, 1:-1, 1:-1].set((neighbourhoods + 4 * inner) / 13)
+
+
+def blend(images: jax.Array, others: jax.Array | float, factors: jax.Array) -> jax.Array:
+    """`others` at 0, `images` at 1, beyond them at more; clipped to 0 and 255, in the dtype of `images`."""
+    factors = factors[:, None, None, None]
+    return jnp.clip(factors * images + (1 - factors) * others, 0, 255).astype(images.dtype)

@@ -1,0 +1,211 @@
+"""Where pixels go: crops, flips, shifts, turns, resizing."""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+
+def random_resized_crop(
+    key: jax.Array, images: jax.Array, size: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> jax.Array:
+    """Cuts a random rectangle out of each image and resizes it to a square.
+
+    Szegedy et al. 2014, arXiv:1409.4842, section 6: the area is uniform over `scale` times the image's, the logarithm
+    of the aspect ratio uniform over that of `ratio`. A side that would not fit is cut to the image's, where
+    torchvision would draw again: a device has no loop that ends at a different count for each image.
+
+    Args:
+        key: of the draw; image i's crop depends on the key and on i alone.
+        images: `(N, H, W, C)`, any float dtype.
+        size: side of the result, in pixels.
+        scale: share of the area, from and to.
+        ratio: width over height, from and to.
+
+    Returns:
+        `(N, size, size, C)`, of the images' dtype.
+
+    Example:
+        >>> images = jnp.ones((2, 40, 40, 3))
+        >>> random_resized_crop(jax.random.key(0), images, 32, (0.35, 1.0), (3 / 4, 4 / 3)).shape
+        (2, 32, 32, 3)
+    """
+    n, height, width, channels = images.shape
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = height * width * jax.random.uniform(area_key, (n,), minval=scale[0], maxval=scale[1])
+    aspect = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=math.log(ratio[0]), maxval=math.log(ratio[1])))
+    sides = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], axis=1)
+    limits = jnp.array([height, width], jnp.float32)
+    sides = jnp.minimum(sides, limits)
+    corners = jax.random.uniform(place_key, (n, 2)) * (limits - sides)
+
+    def crop(image: jax.Array, corner: jax.Array, side: jax.Array) -> jax.Array:
+        zoom = size / side
+        # Two small matrix products an image, and antialiased, as PIL's resize is.
+        return jax.image.scale_and_translate(
+            image, (size, size, channels), (0, 1), zoom, -corner * zoom, "bilinear", antialias=True
+        )
+
+    return jax.vmap(crop)(images, corners, sides)
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability one half; `(N, H, W, C)` in and out.
+
+    Example:
+        >>> random_flip(jax.random.key(0), jnp.zeros((2, 4, 4, 1))).shape
+        (2, 4, 4, 1)
+    """
+    mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """Resizes `(N, H, W, C)` to `(N, size, size, C)`, antialiased; of the same size, returns it untouched.
+
+    Example:
+        >>> resize(jnp.zeros((2, 40, 40, 3)), 32).shape
+        (2, 32, 32, 3)
+    """
+    n, height, width, channels = images.shape
+    if height == width == size:
+        return images
+    return jax.image.resize(images, (n, size, size, channels), "bilinear", antialias=True)
+
+
+def centre_crop(images: jax.Array, crop_pct: float) -> jax.Array:
+    """Keeps the middle of each image: `crop_pct` of each side, rounded to whole pixels.
+
+    Args:
+        images: `(N, H, W, C)`, any dtype.
+        crop_pct: share of a side, above 0 and up to 1; 1 returns the images untouched.
+
+    Example:
+        >>> centre_crop(jnp.zeros((2, 40, 40, 3)), 0.875).shape
+        (2, 35, 35, 3)
+    """
+    _, height, width, _ = images.shape
+    kept_height, kept_width = (max(1, round(crop_pct * side)) for side in (height, width))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return images[:, top : top + kept_height, left : left + kept_width]
+
+
+def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
+    """Moves each image by whole pixels, each way uniform from `-pixels` to `pixels`; what is missing is mirrored.
+
+    The pad-and-crop of He et al. 2015, arXiv:1512.03385, section 4.2, with a mirrored border, which does not repeat the
+    pixel at the edge (`reflect`, in numpy's words), for their black one.
+
+    Args:
+        key: of the draw.
+        images: `(N, H, W, C)`, any dtype.
+        pixels: the furthest it moves.
+
+    Returns:
+        As `images`.
+
+    Example:
+        >>> random_translate(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), 4).shape
+        (2, 32, 32, 3)
+    """
+    around = (pixels, pixels)
+    padded = jnp.pad(images, ((0, 0), around, around, (0, 0)), mode="reflect")
+    corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, corners)
+
+
+def random_affine(key: jax.Array, images: jax.Array, rotate: float, shear: float) -> jax.Array:
+    """Turns and slants each image about its centre, in one bilinear warp; what is missing is mirrored.
+
+    Args:
+        key: of the draw.
+        images: `(N, H, W, C)`, any float dtype.
+        rotate: degrees, at most, either way; uniform.
+        shear: degrees by which vertical lines slant, at most, either way; uniform.
+
+    Returns:
+        As `images`.
+
+    Example:
+        >>> random_affine(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), rotate=10.0, shear=5.0).shape
+        (2, 32, 32, 3)
+    """
+    n, height, width, _ = images.shape
+    angles, slants = jnp.radians(jax.random.uniform(key, (2, n), minval=-1) * jnp.array([[rotate], [shear]]))
+    return warp(images, rotation(angles, jnp.tan(slants), height, width), "mirror")
+
+
+def rotation(angles: jax.Array, slopes: jax.Array, height: int, width: int) -> jax.Array:
+    """What `warp` needs to slant images by a slope and turn them, both about the centre.
+
+    Args:
+        angles: `(N,)`, radians counterclockwise.
+        slopes: `(N,)`, pixels to the right for each pixel down.
+        height: of the images, in pixels.
+        width: likewise.
+
+    Returns:
+        float32 `(N, 2, 3)`.
+    """
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    linear = jnp.stack([jnp.stack([cos - slopes * sin, -sin - slopes * cos], 1), jnp.stack([sin, cos], 1)], axis=1)
+    centre = jnp.array([width / 2, height / 2])
+    # Not a matrix product, which accelerators would round to bfloat16.
+    return jnp.concatenate([linear, (centre - (linear * centre).sum(2))[:, :, None]], axis=2)
+
+
+def warp(images: jax.Array, sources: jax.Array, border: Literal["mirror", "black"]) -> jax.Array:
+    """Draws each pixel from where an affine map says, bilinearly.
+
+    Args:
+        images: `(N, H, W, C)`, any float dtype.
+        sources: float32 `(N, 2, 3)`: times `(x, y, 1)` of a place in the result, the place `(x, y)` in the image that
+            is seen there; in pixels from the upper left corner of the image, so that the first pixel's middle is
+            (0.5, 0.5).
+        border: what lies beyond the image: itself, mirrored without repeating the pixel at the edge, or black.
+
+    Returns:
+        As `images`.
+
+    Example:
+        >>> image = jnp.array([[10.0, 20.0, 30.0]])[None, :, :, None]
+        >>> half_a_pixel_left = jnp.array([[[1, 0, 0.5], [0, 1, 0]]])
+        >>> warp(image, half_a_pixel_left, "mirror").squeeze().tolist()
+        [15.0, 25.0, 25.0]
+    """
+    n, height, width, channels = images.shape
+    y, x = jnp.meshgrid(jnp.arange(height) + 0.5, jnp.arange(width) + 0.5, indexing="ij")
+    columns, rows = (
+        sources[:, i, 0, None, None] * x + sources[:, i, 1, None, None] * y + sources[:, i, 2, None, None] - 0.5
+        for i in (0, 1)
+    )
+    if border == "mirror":
+        columns, rows = _mirrored(columns, width), _mirrored(rows, height)
+    pixels = images.reshape(n, height * width, channels)
+    left, top = jnp.floor(columns), jnp.floor(rows)
+    result = jnp.zeros(images.shape, jnp.float32)
+    for row, row_weight in ((top, top + 1 - rows), (top + 1, rows - top)):
+        for column, column_weight in ((left, left + 1 - columns), (left + 1, columns - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            places = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
+            # One index for a pixel's channels together: they lie side by side.
+            found = jax.vmap(_take)(pixels, places.astype(jnp.int32))
+            result += (inside * row_weight * column_weight)[..., None] * found
+    return result.astype(images.dtype)
+
+
+def _take(pixels: jax.Array, places: jax.Array) -> jax.Array:
+    return pixels.at[places].get(mode="promise_in_bounds")
+
+
+def _mirrored(places: jax.Array, side: int) -> jax.Array:
+    if side == 1:
+        return jnp.zeros_like(places)
+    period = 2 * (side - 1)
+    places = jnp.abs(places) % period
+    return jnp.minimum(places, period - places)
