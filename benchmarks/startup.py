@@ -81,7 +81,7 @@ def child(started: float, arguments: list[str]) -> None:
 
     def trainer(*args, **kwargs):
         made = make_trainer(*args, **kwargs)
-        made.create_state = after("network", made.create_state)
+        made.steps = made.steps._replace(create_state=after("network", made.steps.create_state))
         return made
 
     def train_step(*args, **kwargs):

@@ -167,6 +167,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing(capsys, monkeypatch, tmp_path,
     assert not workdir.exists()
 
 
+def test_a_network_for_one_size_of_image_refuses_to_grow(capsys, monkeypatch, tmp_path):
+    sample = "--config.dataset=fashion_mnist_sample"
+    recipe = ["--config=configs/lenet_fashion_mnist.py", sample, "--config.progressive=(1,20),"]
+    said = mistake(capsys, monkeypatch, tmp_path / "run", *recipe)
+    assert "progressive: model='lenet' has other parameters for images of 20 px than of 28" in said
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,6 @@
 """The command line `python -m flax_resnets <command>`: which commands there are, and what becomes of a mistake.
 
-A command is a line in `COMMANDS` and a module of its name here (`lr-find` would be `lr_find.py`) with two functions:
+A command is a line in `COMMANDS` and a module of its name here (`lr-find` is `lr_find.py`) with two functions:
 `add_arguments(parser)`, and `run(arguments)` for the parsed namespace, which prints, or raises `UserError`. The module
 is imported when its command is called, so a command may need what others do without.
 """
@@ -18,6 +18,7 @@ from flax_resnets.errors import UserError
 COMMANDS = {
     "summary": "a network's layers: output shapes, parameters, multiply-adds",
     "models": "the networks there are, with parameters and GMACs",
+    "lr-find": "learning rates to try for a recipe, from a short run at a rising one",
     "bench": "speed against a plain linen ResNet and torchvision, as ratios",
 }
 
@@ -85,6 +86,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str):
         self._command = command
         self._flags: list[str] = []
+        self._prefix: str | None = None
         super().__init__(
             prog=f"python -m flax_resnets {command}",
             description=description,
@@ -97,6 +99,10 @@ class Parser(argparse.ArgumentParser):
         self._flags += [name for name in names if name.startswith("--")]
         return super().add_argument(*names, **options)
 
+    def add_overrides(self, prefix: str) -> None:
+        """Lets any flag follow that begins so, as `--config.FIELD=VALUE`: `overrides` is a dict of FIELD to VALUE."""
+        self._prefix = prefix
+
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """The arguments as a namespace.
 
@@ -104,7 +110,16 @@ class Parser(argparse.ArgumentParser):
             UserError: there are others than the command takes, too few, or one with a value it cannot have.
             SystemExit: one was `--help`, which is printed.
         """
-        parsed, unknown = self.parse_known_args(arguments)
+        overrides: dict[str, str] = {}
+        if self._prefix:
+            own = [argument for argument in arguments if argument.startswith(self._prefix)]
+            arguments = [argument for argument in arguments if argument not in own]
+            for argument in own:
+                flag, equals, value = argument.partition("=")
+                if not equals:
+                    self.error(f"{flag}: write {flag}=VALUE")
+                overrides[flag.removeprefix(self._prefix)] = value
+        parsed, unknown = self.parse_known_args(arguments, argparse.Namespace(overrides=overrides))
         if unknown:
             flag = unknown[0].partition("=")[0]
             self.error(f"{flag}: not understood; {_nearest(flag, self._flags)}")

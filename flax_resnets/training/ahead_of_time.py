@@ -56,7 +56,7 @@ def compile_only(config: Config, topology: str) -> dict[str, Any]:
         abstract((config.batch_size, side, side, metadata.channels), jnp.uint8),
         abstract((config.batch_size,), jnp.int32),
     )
-    train_step: Any = steps.train_step
+    train_step: Any = steps.train_step_at(config.image_size)
     lowered = train_step.lower(steps.abstract_state, batch)
     known = {
         "topology": where.name,

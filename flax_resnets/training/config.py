@@ -1,6 +1,7 @@
 """What a run is: its configuration, read from a file, changed from the command line, and checked as it is made."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -28,7 +29,9 @@ class Config:
         model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
         dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which ships with the package.
         data_dir: TFDS's data_dir; None for TFDS's own default.
-        image_size: side of the square image the network sees, in pixels.
+        image_size: side of the square image the network sees, in pixels; evaluation's in every epoch.
+        progressive: (until_epoch, size) pairs in order: training sees images of that size up to the end of that epoch,
+            and of `image_size` after the last: progressive resizing.
         store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
             None for `image_size`.
         resize: how an image comes to be square: `squash` to it, or `crop` its centre.
@@ -36,19 +39,49 @@ class Config:
             other.
         crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
         crop_ratio: aspect ratio of that crop, from and to.
+        crop_pct: share of a side that evaluation's centre crop keeps; 1 for the whole image.
         flip: mirror half of the training images left to right.
+        translate: pixels by which a training image moves at most, each way, what is missing mirrored.
+        rotate: degrees by which it turns at most, either way.
+        shear: degrees by which it slants at most, either way.
+        color_jitter: how far brightness, contrast, saturation and hue move at most: torchvision's `ColorJitter`.
+        auto_augment: `randaugment` or `trivialaugment`: operations drawn from a list; None for none.
+        randaugment: operations an image, and their magnitude from 0 to 10.
+        random_erasing: share of the training images in which a rectangle is erased.
+        mixup: α of mixup's Beta distribution; 0 for none.
+        cutmix: α of CutMix's; with mixup as well, each batch takes one of the two by a coin's throw.
+        mix_off_epoch: neither of the two from this epoch on, counted from 0; None for all epochs.
         batch_size: images a step, over all devices and hosts together.
-        eval_batch_size: the same for evaluation, whose result does not depend on it; None for `batch_size`.
+        accumulate: equal parts in which a step's gradient is computed, one after the other, to need less memory; each
+            part's norms take that part's statistics.
+        eval_batch_size: images of an evaluation step, whose result does not depend on it; None for `batch_size`.
+        eval_flip: evaluate by the mean of an image's logits and its mirror image's: a test-time augmentation, to be
+            named wherever the result is.
         epochs: passes over the training split; the images that do not fill a last batch wait for another epoch's
             shuffle.
-        optimizer: `sgd` (Nesterov) or `adamw`.
-        schedule: `one_cycle`, or `constant` at learning_rate and the first momentum.
+        loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over them.
+        optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`, see `make_optimizer`.
+        schedule: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step`, or `constant` at learning_rate and the first
+            momentum; see `make_schedules`.
         learning_rate: the peak of the schedule.
-        pct_start, div_factor, final_div_factor: the shape of the one-cycle schedule, see `one_cycle`.
-        momentum: (at the ends, at the peak) of the one-cycle schedule; for `adamw` it stands for b1.
-        weight_decay: decoupled for `adamw`, added to the gradient for `sgd`; spares biases and norms.
+        pct_start, div_factor, final_div_factor: the shape of the one-cycle schedule, see `one_cycle`; `flat_cosine` is
+            flat for `pct_start` of the run.
+        warmup_epochs: over which `warmup_cosine` and `step` rise to the peak.
+        decay_epochs: after each of these, `step` multiplies the learning rate by `decay_rate`.
+        decay_rate: see `decay_epochs`.
+        momentum: (at the ends, at the peak) of the one-cycle schedule, and the first of them in the other schedules;
+            for `adamw`, `lamb` and `ranger` it stands for b1.
+        beta2: b2 of `adamw`, `lamb`, `ranger`, and of what `muon` leaves to AdamW.
+        epsilon: of the same.
+        weight_decay: decoupled for all but `sgd`, where it is added to the gradient; spares biases and norms.
+        decay_all: weight decay does not spare biases and norms.
         label_smoothing: share of the target spread evenly over the classes.
         clip_norm: largest global norm of a gradient; None for no clipping.
+        ema_decay: share of the old kept when the weights are averaged over steps, to be evaluated beside the weights
+            themselves; None for no average.
+        ema_batch_norm: which running statistics the averaged weights get: `average`, the statistics' own average, or
+            `recalibrate`, taken anew over the epoch's last `recalibrate_steps` batches.
+        recalibrate_steps: see `ema_batch_norm`.
         seed: of the initial weights, the order of the images, and the augmentation.
         precision: of the network's computation; parameters stay float32. `float16` scales the loss.
         batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
@@ -66,26 +99,50 @@ class Config:
     dataset: str
     data_dir: str | None = None
     image_size: int
+    progressive: tuple[tuple[int, int], ...] = ()
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_pct: float = 1.0
     flip: bool = True
+    translate: int = 0
+    rotate: float = 0.0
+    shear: float = 0.0
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    auto_augment: Literal["randaugment", "trivialaugment"] | None = None
+    randaugment: tuple[int, float] = (2, 9.0)
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_off_epoch: int | None = None
     batch_size: int
+    accumulate: int = 1
     eval_batch_size: int | None = None
+    eval_flip: bool = False
     epochs: int
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    optimizer: Literal["sgd", "adamw", "lamb", "ranger", "muon"] = "adamw"
+    schedule: Literal["one_cycle", "flat_cosine", "warmup_cosine", "step", "constant"] = "one_cycle"
     learning_rate: float
     pct_start: float = 0.25
     div_factor: float = 25.0
     final_div_factor: float = 1e5
+    warmup_epochs: float = 0.0
+    decay_epochs: tuple[float, ...] = ()
+    decay_rate: float = 0.1
     momentum: tuple[float, float] = (0.95, 0.85)
+    beta2: float = 0.99
+    epsilon: float = 1e-5
     weight_decay: float = 0.01
+    decay_all: bool = False
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    ema_decay: float | None = None
+    ema_batch_norm: Literal["average", "recalibrate"] = "average"
+    recalibrate_steps: int = 20
     seed: int = 0
     precision: Precision = "float32"
     batch_norm: str = "global"
@@ -104,12 +161,29 @@ class Config:
                     raise UserError(f"{name}={_shown(value)}: must be {right}")
         if len(self.mean) != len(self.std):
             raise UserError(f"std={_shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
+        until = [epoch for epoch, _ in self.progressive]
+        if until != sorted(set(until)) or (until and not 1 <= until[0] <= until[-1] < self.epochs):
+            raise UserError(
+                f"progressive={_shown(self.progressive)}: epochs must rise, from 1 up to below epochs={self.epochs}"
+            )
+        if self.schedule == "warmup_cosine" and self.warmup_epochs >= self.epochs:
+            raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
+        if self.batch_size % self.accumulate:
+            raise UserError(f"accumulate={self.accumulate}: batch_size {self.batch_size} is not a multiple of it")
+        if self.accumulate > 1 and self.precision == "float16":
+            raise UserError(f"accumulate={self.accumulate}: not with float16, whose loss is scaled; bfloat16 is not")
         try:
             size = ghost_size(self.batch_norm)
         except ValueError as error:
             raise UserError(str(error)) from None
-        if size is not None and self.batch_size % size:
-            raise UserError(f"batch_norm={self.batch_norm!r}: batch_size {self.batch_size} is not a multiple of {size}")
+        if size is not None and self.batch_size // self.accumulate % size:
+            part = "batch_size" if self.accumulate == 1 else "batch_size / accumulate"
+            number = self.batch_size // self.accumulate
+            raise UserError(f"batch_norm={self.batch_norm!r}: {part} {number} is not a multiple of {size}")
+
+    def size_in_epoch(self, epoch: int) -> int:
+        """Side of the images that training sees in an epoch counted from 0, in pixels."""
+        return next((size for until, size in self.progressive if epoch < until), self.image_size)
 
     def to_json(self) -> str:
         """The configuration as indented JSON, for `config.json`."""
@@ -120,17 +194,26 @@ FIELD_TYPES: Mapping[str, Any] = typing.get_type_hints(Config)
 
 # Fields, the condition each must meet (None always does), and that condition in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("image_size batch_size eval_batch_size epochs store_size", lambda v: v >= 1, "at least 1"),
-    ("save_every log_every max_skipped_steps", lambda v: v >= 1, "at least 1"),
+    ("image_size batch_size accumulate eval_batch_size epochs store_size", lambda v: v >= 1, "at least 1"),
+    ("save_every log_every max_skipped_steps recalibrate_steps", lambda v: v >= 1, "at least 1"),
+    ("progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"),
     ("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
-    ("learning_rate div_factor final_div_factor clip_norm", lambda v: v > 0, "above 0"),
-    ("weight_decay", lambda v: v >= 0, "at least 0"),
-    ("pct_start", lambda v: 0 < v < 1, "between 0 and 1"),
-    ("label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("learning_rate div_factor final_div_factor clip_norm epsilon", lambda v: v > 0, "above 0"),
+    ("weight_decay mixup cutmix translate mix_off_epoch warmup_epochs", lambda v: v >= 0, "at least 0"),
+    ("pct_start ema_decay", lambda v: 0 < v < 1, "between 0 and 1"),
+    ("label_smoothing beta2", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("crop_pct decay_rate", lambda v: 0 < v <= 1, "above 0 and up to 1"),
+    ("random_erasing", lambda v: 0 <= v <= 1, "from 0 to 1"),
+    ("rotate", lambda v: 0 <= v <= 180, "from 0 to 180 degrees"),
+    ("shear", lambda v: 0 <= v < 90, "at least 0 and below 90 degrees"),
+    ("color_jitter", lambda v: all(j >= 0 for j in v) and v[3] <= 0.5, "four numbers from 0 up, hue's up to 0.5"),
+    ("randaugment", lambda v: v[0] >= 1 and 0 <= v[1] <= 10, "operations, at least 1, and a magnitude from 0 to 10"),
+    ("decay_epochs", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)), "rising, and above 0"),
     ("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
     ("crop_scale", lambda v: 0 < v[0] <= v[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
     ("crop_ratio", lambda v: 0 < v[0] <= v[1], "two numbers above 0, the smaller first"),
     ("batch_norm", lambda v: v != "folded", "global, device or ghost:K: a folded network cannot be trained"),
+    ("mean", lambda v: len(v) >= 1, "a number for each channel, or one for all"),
     ("std", lambda v: all(s > 0 for s in v), "above 0 in each channel"),
 )
 
@@ -220,6 +303,9 @@ def _parsed(name: str, text: str, annotation: Any) -> Any:
     if str in options or typing.get_origin(options[0]) is Literal:
         return text
     if typing.get_origin(options[0]) is tuple:
+        whole = _literal(text)
+        if isinstance(whole, tuple | list):
+            return whole
         text = text.strip("()[]")
         return tuple(_literal(part) for part in text.split(",") if part.strip())
     return _literal(text)
@@ -250,14 +336,16 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
         if origin is tuple and isinstance(value, tuple | list):
             kinds = typing.get_args(option)
             if kinds[-1] is Ellipsis:
-                kinds = (kinds[0],) * max(len(value), 1)
+                kinds = (kinds[0],) * len(value)
             if len(value) == len(kinds):
-                return tuple(_checked(name, item, kind) for item, kind in zip(value, kinds, strict=True))
+                with contextlib.suppress(UserError):  # of an item; what is said below is of the whole
+                    return tuple(_checked(name, item, kind) for item, kind in zip(value, kinds, strict=True))
     raise UserError(f"{name}={_shown(value)}: must be {_in_words(annotation)}{_close_choice(value, annotation)}")
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)  # `Literal[...] | None` is the latter
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _in_words(annotation: Any) -> str:
@@ -268,8 +356,11 @@ def _in_words(annotation: Any) -> str:
         if origin is Literal:
             parts.append("one of " + ", ".join(args))
         elif origin is tuple:
+            several = "numbers" if typing.get_origin(args[0]) is None else "pairs of numbers, such as (2,64),(4,96),"
             parts.append(
-                "numbers with commas between" if args[-1] is Ellipsis else f"{len(args)} numbers with a comma between"
+                f"{several} with commas between"
+                if args[-1] is Ellipsis
+                else f"{len(args)} numbers with a comma between"
             )
         elif origin is dict:
             parts.append("a dict from option names to values")

@@ -21,9 +21,9 @@ class Display:
         """Prints a line of prose."""
         self.console.print(text, markup=False)
 
-    def header(self) -> None:
-        """Prints the table's header."""
-        self.console.print(_HEADER, style="bold")
+    def header(self, ema: bool = False) -> None:
+        """Prints the table's header, with a column for the weights' average where one is kept."""
+        self.console.print(_HEADER + (f" {'ema':>7}" if ema else ""), style="bold")
 
     def row(self, metrics: EpochMetrics) -> None:
         """Prints an epoch's row."""
@@ -33,6 +33,7 @@ class Display:
         self.console.print(
             f"{metrics.epoch:>5} {metrics.train_loss:>10.4f} {metrics.valid_loss:>10.4f} {metrics.accuracy:>8.4f}"
             f" {metrics.top5_accuracy:>7.4f} {time:>8} {metrics.images_per_second:>8.1f}"
+            + (f" {metrics.ema_accuracy:>7.4f}" if metrics.ema_accuracy is not None else "")
         )
 
     @contextmanager

@@ -1,10 +1,12 @@
 """The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,8 +27,10 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
-from flax_resnets.training.schedule import make_optimizer, make_schedules
-from flax_resnets.training.state import TrainState, create_state, state_digest
+from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step, recalibrate
+from flax_resnets.training.schedule import make_schedules
+from flax_resnets.training.state import Average, TrainState, create_state, state_digest
 from flax_resnets.training.step import (
     DTYPES,
     EvalSums,
@@ -73,9 +77,9 @@ def run(config: Config, workdir: Path) -> None:
     display = Display()
     _check_workdir(config, workdir)
     check_devices(config, jax.device_count())
-    _make_model(config, num_classes=10)  # a misspelt name need not wait for the data
-    train, num_classes = _load(config, "train", display)
-    valid, _ = _load(config, "validation", display)
+    make_model(config, num_classes=10)  # a misspelt name need not wait for the data
+    train, num_classes = load_split(config, "train", display)
+    valid, _ = load_split(config, "validation", display)
     trainer = Trainer(config, train, valid, num_classes, display)
     with contextlib.ExitStack() as stack:
         try:
@@ -103,8 +107,7 @@ class Trainer:
     Attributes:
         mesh: of all devices.
         steps_per_epoch, total_steps: how long the run is.
-        create_state: makes the state before the first step.
-        train_step, eval_step: see `make_train_step` and `make_eval_step`.
+        steps: what it computes.
 
     Raises:
         UserError: the network does not take such images, or there are fewer of them than a batch.
@@ -122,15 +125,14 @@ class Trainer:
         self.total_steps = config.epochs * self.steps_per_epoch
 
         channels = train.images.shape[-1]
-        steps = build_steps(config, self.mesh, num_classes, channels, self.total_steps)
-        self.create_state, self._abstract_state, self.train_step, self.eval_step = steps
+        self.steps = build_steps(config, self.mesh, num_classes, channels, self.total_steps)
 
     def fit(self, workdir: Path) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s."""
         log = MetricsLog(workdir)
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
         with contextlib.closing(log), contextlib.closing(checkpoints), Interruption() as interruption:
-            state = checkpoints.restore(self._abstract_state, self.display.say)
+            state = checkpoints.restore(self.steps.abstract_state, self.display.say)
             if state is None:
                 # Killed between the first row and the first checkpoint a run has one row. It has the second only
                 # once that checkpoint is whole: see `_fit`.
@@ -138,7 +140,7 @@ class Trainer:
                     raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
                 if log.epochs:
                     self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")
-                state = self.create_state()
+                state = self.steps.create_state()
             elif log.done is not None and int(state.step) == self.total_steps:
                 self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
                 return
@@ -148,7 +150,9 @@ class Trainer:
             self._fit(state, log, checkpoints, interruption)
 
     def _fit(self, state: TrainState, log: MetricsLog, checkpoints: Checkpoints, interruption: Interruption) -> None:
-        self.display.header()
+        if self.config.eval_flip:
+            self.display.say("accuracies are with a test-time flip (eval_flip)")
+        self.display.header(ema=self.config.ema_decay is not None)
         for row in log.epochs:
             self.display.row(row)
         seconds, images = 0.0, 0
@@ -157,6 +161,7 @@ class Trainer:
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 and epoch > len(log.epochs):
                 result = self._evaluate(state, interruption)
+                ema = self._evaluate(state.ema, interruption) if state.ema else None
                 if interruption:
                     break  # it did not see every image
                 row = EpochMetrics(
@@ -169,6 +174,9 @@ class Trainer:
                     seconds=seconds,
                     images_per_second=images / seconds if seconds else 0.0,
                     skipped_steps=int(state.skipped),
+                    ema_valid_loss=ema.loss if ema else None,
+                    ema_accuracy=ema.accuracy if ema else None,
+                    ema_top5_accuracy=ema.top5_accuracy if ema else None,
                 )
                 checkpoints.wait()  # for the one before
                 self.display.row(row)
@@ -195,15 +203,13 @@ class Trainer:
         """Steps to the epoch's end, or to where a signal finds it."""
         first = int(state.step)
         end = epoch * self.steps_per_epoch
+        train_step = self.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
         under_way: deque[tuple[int, StepOutput]] = deque()
         with self.display.bar(
             f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size
         ) as bar:
             for step in range(first, end):
-                batch = train_batch(
-                    self.train.images, self.train.labels, self.config.batch_size, self.config.seed, step
-                )
-                state, output = self.train_step(state, to_devices(batch, self.mesh))
+                state, output = train_step(state, self._batch(step))
                 under_way.append((step, output))
                 if len(under_way) > _AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
@@ -213,7 +219,17 @@ class Trainer:
                     break
             for item in under_way:
                 self._settle(*item, log, bar)
+        if state.ema and self.config.ema_batch_norm == "recalibrate" and int(state.step) == end:
+            # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
+            steps = range(max(end - self.config.recalibrate_steps, end - self.steps_per_epoch), end)
+            statistics = recalibrate(self.steps.statistics_step, state, steps, self._batch)
+            state = state.replace(ema=state.ema.replace(batch_stats=statistics))
         return state
+
+    def _batch(self, step: int) -> Batch[jax.Array]:
+        """What a training step sees, on the devices."""
+        batch = train_batch(self.train.images, self.train.labels, self.config.batch_size, self.config.seed, step)
+        return to_devices(batch, self.mesh)
 
     def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
         """Waits for a step's figures and acts on them."""
@@ -232,11 +248,11 @@ class Trainer:
                 momentum=float(output.momentum),
             )
 
-    def _evaluate(self, state: TrainState, interruption: Interruption) -> Evaluation:
+    def _evaluate(self, state: TrainState | Average, interruption: Interruption) -> Evaluation:
         size = self.config.eval_batch_size or self.config.batch_size
         batches = eval_batches(self.valid.images, self.valid.labels, size)
         with self.display.bar("evaluating", -(-len(self.valid) // size)) as bar:
-            return evaluate(self.eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
+            return evaluate(self.steps.eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
 
 
 class Steps(NamedTuple):
@@ -245,14 +261,17 @@ class Steps(NamedTuple):
     Attributes:
         create_state: makes the state before the first step.
         abstract_state: its shapes and dtypes.
-        train_step: see `make_train_step`.
+        train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
+            `make_train_step`.
         eval_step: see `make_eval_step`.
+        statistics_step: see `make_statistics_step`.
     """
 
     create_state: Callable[[], TrainState]
     abstract_state: TrainState
-    train_step: Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]
+    train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
     eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
+    statistics_step: StatisticsStep
 
 
 def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
@@ -263,20 +282,25 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
         mesh: as `make_mesh` gives it, or of devices that are not here.
         num_classes: outputs of the network.
         channels: of the images.
-        total_steps: of the run.
+        total_steps: of the run; a multiple of its epochs.
 
     Raises:
-        UserError: the network does not take such images.
+        UserError: the network does not take such images, or not of each size that `progressive` names.
     """
-    model = _make_model(config, num_classes)
+    model = make_model(config, num_classes)
+    steps_per_epoch = total_steps // config.epochs
     learning_rate, momentum = make_schedules(
         config.schedule,
         total_steps,
         config.learning_rate,
         config.momentum,
+        steps_per_epoch=steps_per_epoch,
         pct_start=config.pct_start,
         div_factor=config.div_factor,
         final_div_factor=config.final_div_factor,
+        warmup_epochs=config.warmup_epochs,
+        decay_epochs=config.decay_epochs,
+        decay_rate=config.decay_rate,
     )
     optimizer = make_optimizer(
         config.optimizer,
@@ -284,20 +308,50 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
         momentum,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+        decay_all=config.decay_all,
     )
-    image_shape = (config.image_size, config.image_size, channels)
-    scale_loss = config.precision == "float16"
-    new_state = jax.jit(
-        lambda: create_state(model, optimizer, image_shape, config.seed, scale_loss=scale_loss),
-        out_shardings=replicated(mesh),
-        compiler_options=for_once(mesh),
+
+    def new_state(size: int) -> TrainState:
+        return create_state(
+            model,
+            optimizer,
+            (size, size, channels),
+            config.seed,
+            scale_loss=config.precision == "float16",
+            ema=config.ema_decay is not None,
+        )
+
+    create = jax.jit(
+        lambda: new_state(config.image_size), out_shardings=replicated(mesh), compiler_options=for_once(mesh)
     )
+    abstract_state = _abstract(create, config, config.image_size, channels)
+    for _, size in config.progressive:
+        if not _alike(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
+            raise UserError(
+                f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
+                f"{config.image_size}; it takes one size only"
+            )
+    mix_until = None if config.mix_off_epoch is None else config.mix_off_epoch * steps_per_epoch
+
+    @cache
+    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
+        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
+
+    eval_step = make_eval_step(model, config, mesh)
+    return Steps(create, abstract_state, train_step_at, eval_step, make_statistics_step(model, config, mesh))
+
+
+def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
     try:
-        abstract_state = jax.eval_shape(new_state)
+        return jax.eval_shape(create)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
-    train_step = make_train_step(model, optimizer, config, mesh)
-    return Steps(new_state, abstract_state, train_step, make_eval_step(model, config, mesh))
+        raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
 
 
 def _until(interruption: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
@@ -313,7 +367,13 @@ def _counted(batches: Iterable[Batch[np.ndarray]], bar: Bar) -> Iterator[Batch[n
         bar.to(number)
 
 
-def _make_model(config: Config, num_classes: int) -> nn.Module:
+def make_model(config: Config, num_classes: int) -> nn.Module:
+    """The network that a configuration names, with its precision and kind of BatchNorm.
+
+    Raises:
+        UserError: `model_options` has one that is not the network's own to decide.
+        ValueError: no such network or option.
+    """
     for option in ("dtype", "batch_norm", "axis_name", "num_classes"):
         if option in config.model_options:
             right = {"dtype": "precision", "batch_norm": "batch_norm"}.get(option, "nothing: training decides it")
@@ -323,8 +383,12 @@ def _make_model(config: Config, num_classes: int) -> nn.Module:
     return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
 
 
-def _load(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[CachedImages, int]:
-    """A split decoded, and how many classes it tells apart."""
+def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[CachedImages, int]:
+    """A split decoded, and how many classes it tells apart.
+
+    Raises:
+        UserError: there is no such data, or `mean` and `std` do not fit its channels.
+    """
     source = open_source(config.dataset, split, config.data_dir)
     check_channels(config, source.channels)
     with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
@@ -345,10 +409,11 @@ def check_channels(config: Config, channels: int) -> None:
 
 def check_devices(config: Config, devices: int) -> None:
     """Raises UserError unless so many devices divide the batches among them."""
-    for name in ("batch_size", "eval_batch_size"):
+    for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):
         size = getattr(config, name)
-        if size is not None and size % devices:
-            raise UserError(f"{name}={size}: must be a multiple of the {devices} devices")
+        if size is not None and size % (parts * devices):
+            in_parts = f"the {devices} devices" + (f" times accumulate={parts}" if parts > 1 else "")
+            raise UserError(f"{name}={size}: must be a multiple of {in_parts}")
 
 
 def _check_workdir(config: Config, workdir: Path) -> None:
@@ -366,9 +431,17 @@ def _check_workdir(config: Config, workdir: Path) -> None:
     try:
         theirs = json.loads(path.read_text())
         ours = json.loads(config.to_json())
+        # Written before a field was there, it means what the field's default now says.
+        theirs = {**_defaults(), **theirs}
         differing = [name for name in ours if name not in _FREE_FIELDS and theirs.get(name) != ours[name]]
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
     if differing:
         changed = ", ".join(f"{name}={theirs.get(name)} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
+
+
+def _defaults() -> dict[str, Any]:
+    """Config's defaults as `config.json` would have them."""
+    fields = {item.name: item.default for item in dataclasses.fields(Config) if item.default is not dataclasses.MISSING}
+    return json.loads(json.dumps(fields))

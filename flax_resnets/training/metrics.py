@@ -26,6 +26,8 @@ class EpochMetrics:
         seconds: that the epoch's training took, since the run was last started; evaluation apart.
         images_per_second: trained on in that time.
         skipped_steps: steps of the run so far whose loss or gradient was not finite.
+        ema_valid_loss, ema_accuracy, ema_top5_accuracy: of the weights' average; None, and not in the row, where none
+            is kept.
     """
 
     epoch: int
@@ -37,6 +39,13 @@ class EpochMetrics:
     seconds: float
     images_per_second: float
     skipped_steps: int
+    ema_valid_loss: float | None = None
+    ema_accuracy: float | None = None
+    ema_top5_accuracy: float | None = None
+
+    def as_row(self) -> dict[str, int | float]:
+        """What there is of it, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 class MetricsLog:
@@ -80,7 +89,7 @@ class MetricsLog:
         """Begins to record at a step, forgetting what came after it: the run will come by there again."""
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
-        _replace(self._path, "".join(_line("epoch", dataclasses.asdict(row)) for row in self.epochs).encode())
+        _replace(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
         self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
 
     def add_point(self, step: int, **values: float) -> None:
@@ -92,9 +101,9 @@ class MetricsLog:
     def add_epoch(self, row: EpochMetrics) -> None:
         """Records an epoch, in all three places."""
         self.epochs.append(row)
-        self._append(_line("epoch", dataclasses.asdict(row)))
+        self._append(_line("epoch", row.as_row()))
         assert self._tensorboard is not None, "start() comes first"
-        for name, value in dataclasses.asdict(row).items():
+        for name, value in row.as_row().items():
             if name not in ("epoch", "step"):
                 self._tensorboard.add_scalar(f"epoch/{name}", value, row.step)
         self._tensorboard.flush()
@@ -147,6 +156,11 @@ def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
     accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
     accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
     accuracies.set_ylabel("valid accuracy (%)")
+    averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
+    if averaged:
+        numbers = [row["epoch"] for row in averaged]
+        losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
+        accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
     for axes in (losses, accuracies):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,8 +1,9 @@
-"""How the learning rate and the momentum move over a run, and the optimizer that follows them."""
+"""How the learning rate and the momentum move over a run."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -57,6 +58,87 @@ def one_cycle_momentum(steps: int, ends: float, middle: float, *, pct_start: flo
     return _up_and_down(steps, pct_start, ends, middle, ends)
 
 
+def flat_cosine(steps: int, peak: float, *, flat: float) -> optax.Schedule:
+    """The peak for a share of the run, then a cosine down to 0.
+
+    fastai's `fit_flat_cos`, whose own end is `peak / 1e5`; made for optimizers that warm up by themselves, as `ranger`.
+
+    Args:
+        steps: of the whole run.
+        peak: the first value.
+        flat: share of the run that stays there.
+
+    Returns:
+        step, counted from 0, to learning rate.
+
+    Example:
+        >>> schedule = flat_cosine(100, 1.0, flat=0.5)
+        >>> [round(float(schedule(step)), 2) for step in (0, 50, 75, 100)]
+        [1.0, 1.0, 0.5, 0.0]
+    """
+    return _up_and_down(steps, flat, peak, peak, 0.0)
+
+
+def warmup_cosine(steps: int, peak: float, *, warmup_steps: int) -> optax.Schedule:
+    """A straight line up to the peak, then a cosine down to 0.
+
+    Loshchilov and Hutter 2016, "SGDR", arXiv:1608.03983, equation 5, without restarts; the warm-up is Goyal et al.
+    2017, "Accurate, Large Minibatch SGD", arXiv:1706.02677, section 2.2.
+
+    Args:
+        steps: of the whole run.
+        peak: the largest value.
+        warmup_steps: how many lead to the peak; the last of them is taken at it.
+
+    Returns:
+        step, counted from 0, to learning rate.
+
+    Example:
+        >>> schedule = warmup_cosine(100, 1.0, warmup_steps=10)
+        >>> [round(float(schedule(step)), 2) for step in (0, 4, 9, 55, 100)]
+        [0.1, 0.5, 1.0, 0.5, 0.0]
+    """
+    fall = _cosine(peak, 0.0, max(1, steps - warmup_steps))
+    return optax.join_schedules([_rise(peak, warmup_steps), fall], boundaries=[warmup_steps])
+
+
+def step_decay(
+    peak: float, *, warmup_steps: int = 0, boundaries: Sequence[int] = (), decay_rate: float = 0.1
+) -> optax.Schedule:
+    """A straight line up to the peak, and from each boundary on a share of what was before.
+
+    With 0.1 at epochs 30, 60 and 80 the schedule of Goyal et al. 2017, arXiv:1706.02677, section 5.1; the warm-up is
+    `warmup_cosine`'s.
+
+    Args:
+        peak: the largest value.
+        warmup_steps: see `warmup_cosine`.
+        boundaries: steps, counted from 0; each is the first to be taken at the lower value.
+        decay_rate: the share.
+
+    Returns:
+        step, counted from 0, to learning rate.
+
+    Example:
+        >>> schedule = step_decay(1.0, warmup_steps=2, boundaries=(30, 60), decay_rate=0.1)
+        >>> [round(float(schedule(step)), 3) for step in (0, 1, 29, 30, 60)]
+        [0.5, 1.0, 1.0, 0.1, 0.01]
+    """
+    rise = _rise(peak, warmup_steps)
+    # optax's piecewise_constant_schedule has its boundaries in a dict, where two that are one step would be one.
+
+    def schedule(count: Any) -> Any:
+        passed = sum(jnp.int32(count >= boundary) for boundary in boundaries)
+        return rise(count) * decay_rate**passed
+
+    return schedule
+
+
+def _rise(peak: float, steps: int) -> optax.Schedule:
+    # Step 0 is the first of so many, and not at 0: its update would be none.
+    return lambda count: peak * jnp.minimum(count + 1, max(steps, 1)) / max(steps, 1)
+
+
 def _up_and_down(steps: int, pct_start: float, first: float, middle: float, last: float) -> optax.Schedule:
     turn = max(1, round(steps * pct_start))
     return optax.join_schedules(
@@ -76,74 +158,47 @@ def make_schedules(
     learning_rate: float,
     momentum: tuple[float, float],
     *,
+    steps_per_epoch: int = 1,
     pct_start: float = 0.25,
     div_factor: float = 25.0,
     final_div_factor: float = 1e5,
+    warmup_epochs: float = 0.0,
+    decay_epochs: Sequence[float] = (),
+    decay_rate: float = 0.1,
 ) -> tuple[optax.Schedule, optax.Schedule]:
     """Learning rate and momentum over a run.
 
     Args:
-        name: `one_cycle`, or `constant` at `learning_rate` and `momentum[0]`.
+        name: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step` (see `step_decay`), or `constant`.
         steps: of the whole run.
         learning_rate: the largest value.
-        momentum: at the ends of a one-cycle schedule, and at its peak.
-        pct_start: see `one_cycle`, as the two that follow.
+        momentum: at the ends of a one-cycle schedule, and at its peak; the others stay at the first.
+        steps_per_epoch: what the epochs below are counted in, and rounded to whole steps by.
+        pct_start: see `one_cycle`, as the two that follow; of `flat_cosine`, its share `flat`.
         div_factor: see `one_cycle`.
         final_div_factor: see `one_cycle`.
+        warmup_epochs: length of the warm-up of `warmup_cosine` and `step`.
+        decay_epochs: boundaries of `step`: epochs gone by.
+        decay_rate: see `step_decay`.
 
     Raises:
         ValueError: no such schedule.
     """
-    if name == "constant":
-        return optax.constant_schedule(learning_rate), optax.constant_schedule(momentum[0])
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
     if name == "one_cycle":
         shape = {"pct_start": pct_start, "div_factor": div_factor, "final_div_factor": final_div_factor}
         return one_cycle(steps, learning_rate, **shape), one_cycle_momentum(steps, *momentum, pct_start=pct_start)
-    raise ValueError(f"schedule={name!r}: must be 'one_cycle' or 'constant'")
-
-
-def make_optimizer(
-    name: str,
-    learning_rate: optax.Schedule,
-    momentum: optax.Schedule,
-    *,
-    weight_decay: float = 0.0,
-    clip_norm: float | None = None,
-) -> optax.GradientTransformation:
-    """The optimizer, following both schedules by its own count of updates.
-
-    Args:
-        name: `sgd` (Nesterov; decay added to the gradient) or `adamw` (decoupled decay; momentum is its b1, b2 is
-            fastai's 0.99, which forgets within a short run what 0.999 would still average in).
-        learning_rate: step to learning rate.
-        momentum: step to momentum.
-        weight_decay: of kernels only: biases and the norms' scales are one-dimensional and are spared, as He et al.
-            2018, arXiv:1812.01187, section 3.1 have it.
-        clip_norm: largest global norm of a gradient; None for no clipping.
-
-    Raises:
-        ValueError: no such optimizer.
-    """
-    if name == "sgd":
-
-        def base(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-            return optax.chain(
-                optax.add_decayed_weights(weight_decay, mask=_kernels),
-                optax.sgd(learning_rate, momentum, nesterov=True),
-            )
-
-    elif name == "adamw":
-
-        def base(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-            return optax.adamw(learning_rate, b1=momentum, b2=0.99, eps=1e-5, weight_decay=weight_decay, mask=_kernels)
-
+    if name == "flat_cosine":
+        rate = flat_cosine(steps, learning_rate, flat=pct_start)
+    elif name == "warmup_cosine":
+        rate = warmup_cosine(steps, learning_rate, warmup_steps=warmup_steps)
+    elif name == "step":
+        boundaries = [round(epoch * steps_per_epoch) for epoch in decay_epochs]
+        rate = step_decay(learning_rate, warmup_steps=warmup_steps, boundaries=boundaries, decay_rate=decay_rate)
+    elif name == "constant":
+        rate = optax.constant_schedule(learning_rate)
     else:
-        raise ValueError(f"optimizer={name!r}: must be 'sgd' or 'adamw'")
-    scheduled = optax.inject_hyperparams(base)(learning_rate=learning_rate, momentum=momentum)
-    if clip_norm is None:
-        return scheduled
-    return optax.chain(optax.clip_by_global_norm(clip_norm), scheduled)
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        raise ValueError(
+            f"schedule={name!r}: must be 'one_cycle', 'flat_cosine', 'warmup_cosine', 'step' or 'constant'"
+        )
+    return rate, optax.constant_schedule(momentum[0])

@@ -12,6 +12,18 @@ from flax import struct
 from flax.training.dynamic_scale import DynamicScale
 
 
+class Average(struct.PyTreeNode):
+    """An exponential average over steps: Polyak and Juditsky 1992's idea, as evaluated beside the weights themselves.
+
+    Attributes:
+        params: the parameters' average, float32.
+        batch_stats: the running statistics that go with them, float32.
+    """
+
+    params: Any
+    batch_stats: Any
+
+
 class TrainState(struct.PyTreeNode):
     """A run at one step. All of it is saved, so that the run goes on from it bit for bit.
 
@@ -25,6 +37,7 @@ class TrainState(struct.PyTreeNode):
         loss_count: int32, how many those are.
         skipped: int32, steps skipped over the run.
         skipped_in_a_row: int32, how many of them up to this one.
+        ema: the weights' average over steps; None where it is not kept.
     """
 
     step: jax.Array
@@ -36,6 +49,7 @@ class TrainState(struct.PyTreeNode):
     loss_count: jax.Array
     skipped: jax.Array
     skipped_in_a_row: jax.Array
+    ema: Average | None = None
 
 
 def create_state(
@@ -45,6 +59,7 @@ def create_state(
     seed: int,
     *,
     scale_loss: bool = False,
+    ema: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -54,21 +69,25 @@ def create_state(
         image_shape: `(H, W, C)` of the images it will see.
         seed: of the initial parameters.
         scale_loss: whether float16's dynamic loss scale is wanted.
+        ema: whether the weights' average is to be kept.
 
     Returns:
         The state, on the default device.
     """
     variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.int32(0),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
         loss_scale=DynamicScale().replace(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
         loss_sum=jnp.float32(0),
         loss_count=jnp.int32(0),
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
+        # Copies: a donated state must not hold one buffer twice.
+        ema=jax.tree.map(jnp.copy, Average(params, batch_stats)) if ema else None,
     )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from einops import rearrange
 from flax import linen as nn
 from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -17,7 +18,7 @@ from flax_resnets.data import augment
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
-from flax_resnets.training.state import TrainState
+from flax_resnets.training.state import Average, TrainState
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -88,7 +89,13 @@ def to_devices(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
 
 
 def make_train_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh,
+    *,
+    image_size: int | None = None,
+    mix_until: int | None = None,
 ) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
     """The compiled step: augment, forward, backward, update, all in one program.
 
@@ -96,16 +103,18 @@ def make_train_step(
     skipped. What is drawn depends on `(config.seed, state.step)` alone.
 
     Args:
-        model: the network, with its dtype and batch_norm set.
+        model: the network, with its dtype, batch_norm and num_classes set.
         optimizer: as `make_optimizer` gives it.
         config: the run's configuration.
         mesh: as `make_mesh` gives it.
+        image_size: side of the images that the network sees, in pixels; None for the configuration's.
+        mix_until: the step from which on mixup and CutMix rest; None for none.
 
     Returns:
         A function from state and batch to the next state and the step's figures. The state passed in is donated: its
         buffers are gone.
     """
-    gradients = partial(_gradients, model, config.label_smoothing)
+    gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
         gradients = jax.shard_map(
             partial(gradients, axis_name="data"),
@@ -115,24 +124,16 @@ def make_train_step(
         )
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        images = augment.for_training(
-            key,
-            batch.images,
-            size=config.image_size,
-            crop_scale=config.crop_scale,
-            crop_ratio=config.crop_ratio,
-            flip=config.flip,
-            mean=config.mean,
-            std=config.std,
-            dtype=DTYPES[config.precision],
+        key = step_key(config, state.step)
+        images = augmented(key, batch.images, config, image_size)
+        targets = jax.nn.one_hot(batch.labels, cast(Any, model).num_classes)
+        mixing = True if mix_until is None else state.step < mix_until
+        images, targets = augment.mix(
+            jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing
         )
-        # Augmentation splits the key, which gives what folding in 0 and 1 would: 2 is the first that is free.
-        loss, batch_stats, grads, loss_scale = gradients(state, images, batch.labels, jax.random.fold_in(key, 2))
+        targets = optax.smooth_labels(targets, config.label_smoothing)
+        loss, batch_stats, grads, loss_scale = gradients(state, images, targets, dropout_key(key))
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        # No update before it is known whether to take it: else old and new lie side by side until the last gradient is
-        # there, while the activations still need the memory.
-        finite, grads = jax.lax.optimization_barrier((finite, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         learned = optax.apply_updates(state.params, updates), batch_stats, opt_state
         kept = state.params, state.batch_stats, state.opt_state
@@ -148,6 +149,7 @@ def make_train_step(
             loss_count=state.loss_count + finite,
             skipped=state.skipped + ~finite,
             skipped_in_a_row=skipped_in_a_row,
+            ema=averaged(state.ema, Average(params, batch_stats), state.step, config),
         )
         scheduled = optax.tree.get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
         return state, StepOutput(loss, scheduled["learning_rate"], scheduled["momentum"], skipped_in_a_row)
@@ -163,25 +165,79 @@ def make_train_step(
     )
 
 
+def step_key(config: Config, step: jax.Array) -> jax.Array:
+    """What a step's every draw comes from."""
+    return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
+def dropout_key(step_key: jax.Array) -> jax.Array:
+    """What the network's own draws in a step come from."""
+    # Splitting a key in two is folding in 0 and 1, which augmentation does; from 3 on it folds in more.
+    return jax.random.fold_in(step_key, 2)
+
+
+_MIX = 8  # the first that augmentation leaves free
+
+
+def augmented(key: jax.Array, images: jax.Array, config: Config, image_size: int | None = None) -> jax.Array:
+    """A training batch as the configuration has it; see `augment.for_training`."""
+    return augment.for_training(
+        key,
+        images,
+        size=image_size or config.image_size,
+        crop_scale=config.crop_scale,
+        crop_ratio=config.crop_ratio,
+        flip=config.flip,
+        translate=config.translate,
+        rotate=config.rotate,
+        shear=config.shear,
+        color_jitter=config.color_jitter,
+        auto_augment=config.auto_augment,
+        randaugment=config.randaugment,
+        random_erasing=config.random_erasing,
+        mean=config.mean,
+        std=config.std,
+        dtype=DTYPES[config.precision],
+    )
+
+
+def averaged(ema: Average | None, new: Average, step: jax.Array, config: Config) -> Average | None:
+    """The average with one more step's weights in it; None stays None.
+
+    The first steps weigh more, or the initial weights would linger: after t steps the decay is at most
+    (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. Statistics that are to be recalibrated are left
+    alone here.
+    """
+    if ema is None or config.ema_decay is None:
+        return None
+    decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
+    if config.ema_batch_norm == "recalibrate":
+        new = new.replace(batch_stats=ema.batch_stats)
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, new)
+
+
 def _gradients(
     model: nn.Module,
-    label_smoothing: float,
+    loss_name: str,
+    parts: int,
     state: TrainState,
     images: jax.Array,
-    labels: jax.Array,
+    targets: jax.Array,
     dropout_key: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
     """Loss, new statistics, gradients, loss scale; averaged over `axis_name` where each device sees its own share."""
+    loss_of = {"cross_entropy": optax.softmax_cross_entropy, "bce": _binary_cross_entropy}[loss_name]
 
-    def loss_and_stats(params: Any) -> tuple[jax.Array, Any]:
+    def loss_and_stats(
+        params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updates = cast(
             tuple[jax.Array, Any],
-            model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}),
+            model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}),
         )
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-        return optax.softmax_cross_entropy(logits, targets).mean(), updates.get("batch_stats", {})
+        return loss_of(logits, targets).mean(), updates.get("batch_stats", {})
 
     params, batch_stats = state.params, state.batch_stats
     if axis_name is not None:
@@ -190,16 +246,55 @@ def _gradients(
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_name, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
     loss_scale = state.loss_scale
-    if loss_scale is None:
-        (loss, stats), grads = jax.value_and_grad(loss_and_stats, has_aux=True)(params)
-        if axis_name is not None:
-            loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis_name)
-    else:
+    inputs = batch_stats, images, targets, dropout_key
+    if loss_scale is not None:
         differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=axis_name)
-        loss_scale, _, (loss, stats), grads = differentiate(params)
+        loss_scale, _, (loss, stats), grads = differentiate(params, *inputs)
         if axis_name is not None:
             loss, stats = jax.lax.pmean((loss, stats), axis_name)
+        return loss, stats, grads, loss_scale
+    differentiate = jax.value_and_grad(loss_and_stats, has_aux=True)
+    if parts == 1:
+        (loss, stats), grads = differentiate(params, *inputs)
+    else:
+        loss, stats, grads = _in_parts(differentiate, parts, params, *inputs)
+    if axis_name is not None:
+        loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis_name)
     return loss, stats, grads, loss_scale
+
+
+def _in_parts(
+    differentiate: Callable[..., Any],
+    parts: int,
+    params: Any,
+    batch_stats: Any,
+    images: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Any, Any]:
+    """Mean loss, last statistics and mean gradients of a batch's parts, one after the other."""
+
+    def part(carry: Any, inputs: Any) -> tuple[Any, None]:
+        batch_stats, sums = carry
+        images, targets, number = inputs
+        (loss, batch_stats), grads = differentiate(
+            params, batch_stats, images, targets, jax.random.fold_in(key, number)
+        )
+        return (batch_stats, jax.tree.map(jnp.add, sums, (loss, grads))), None
+
+    # Every parts-th image, so that each device finds its share of a part in its share of the batch.
+    images, targets = (rearrange(array, "(n part) ... -> part n ...", part=parts) for array in (images, targets))
+    # Zeros that are each device's own where the parameters are.
+    zeros = jax.tree.map(lambda leaf: leaf * 0, params)
+    start = batch_stats, ((targets * 0).sum(), zeros)
+    (batch_stats, sums), _ = jax.lax.scan(part, start, (images, targets, jnp.arange(parts)))
+    loss, grads = jax.tree.map(lambda total: total / parts, sums)
+    return loss, batch_stats, grads
+
+
+def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """One yes or no for each class, averaged over the classes: Wightman et al. 2021, arXiv:2110.00476, section 2.2."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
 
 
 def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
@@ -210,9 +305,14 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
     """
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
-        images = augment.for_evaluation(batch.images, size=config.image_size, mean=config.mean, std=config.std)
+        images = augment.for_evaluation(
+            batch.images, size=config.image_size, crop_pct=config.crop_pct, mean=config.mean, std=config.std
+        )
         variables = {"params": params, "batch_stats": batch_stats}
         logits = cast(jax.Array, model.apply(variables, images, train=False))
+        if config.eval_flip:
+            mirrored = cast(jax.Array, model.apply(variables, images[:, :, ::-1], train=False))
+            logits = (logits + mirrored) / 2
         real = jnp.asarray(batch.labels >= 0)
         labels = jnp.maximum(batch.labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -232,7 +332,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
 
 def evaluate(
     eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums],
-    state: TrainState,
+    state: TrainState | Average,
     batches: Iterable[Batch[np.ndarray]],
     mesh: Mesh,
 ) -> Evaluation:
@@ -240,7 +340,7 @@ def evaluate(
 
     Args:
         eval_step: as `make_eval_step` gives it.
-        state: whose params and batch_stats are evaluated.
+        state: whose params and batch_stats are evaluated: the run's, or its average.
         batches: as `eval_batches` gives them.
         mesh: as `make_mesh` gives it.
     """

@@ -56,5 +56,5 @@ def make_trainer(data):
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_make_model", small_model)
+        patch.setattr(loop, "make_model", small_model)
         yield make

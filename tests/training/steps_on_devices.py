@@ -12,7 +12,8 @@ import numpy as np
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.batches import eval_batches, train_batch
 from flax_resnets.training.config import Config
-from flax_resnets.training.schedule import make_optimizer, make_schedules
+from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import create_state
 from flax_resnets.training.step import evaluate, make_eval_step, make_mesh, make_train_step, replicated, to_devices
 

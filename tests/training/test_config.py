@@ -36,6 +36,13 @@ def test_every_recipe_loads_and_is_json(path):
         ("/some where/else", "data_dir", "/some where/else"),
         ("123", "data_dir", "123"),
         ("ghost:16", "batch_norm", "ghost:16"),
+        ("(1,16),(2,20)", "progressive", ((1, 16), (2, 20))),
+        ("((1, 16),)", "progressive", ((1, 16),)),
+        ("", "progressive", ()),
+        ("1,2.5", "decay_epochs", (1.0, 2.5)),
+        ("2,5", "randaugment", (2, 5.0)),
+        ("trivialaugment", "auto_augment", "trivialaugment"),
+        ("none", "auto_augment", None),
     ],
 )
 def test_an_override_is_read_as_its_field_has_it(text, field, value):
@@ -77,6 +84,18 @@ def test_one_model_option_is_set_at_a_time():
         ("momentum", "0.9,1", "momentum=0.9,1.0: must be two numbers"),
         ("mean", "0.1,0.2", "std=0.353: must have a value for each of mean's 2"),
         ("seed", "-1", "seed=-1: must be from 0 to 4294967295"),
+        ("progressive", "1,16", "must be pairs of numbers, such as (2,64),(4,96), with commas between"),
+        ("progressive", "(2,16),(1,20)", "epochs must rise, from 1 up to below epochs="),
+        ("progressive", "(99,16),", "below epochs="),
+        ("progressive", "(1,0),", "a size of at least 1 pixel"),
+        ("mean", "()", "a number for each channel"),
+        ("auto_augment", "randaug", "must be one of randaugment, trivialaugment or none; did you mean randaugment?"),
+        ("color_jitter", "1,1,1,0.6", "hue's up to 0.5"),
+        ("randaugment", "0,9", "a magnitude from 0 to 10"),
+        ("decay_epochs", "2,1", "decay_epochs=2.0,1.0: must be rising"),
+        ("accumulate", "3", "accumulate=3: batch_size 64 is not a multiple of it"),
+        ("ema_decay", "1", "ema_decay=1.0: must be between 0 and 1"),
+        ("shear", "90", "below 90 degrees"),
         ("label_smoothing", "1", "label_smoothing=1.0: must be at least 0 and below 1"),
     ],
 )
@@ -129,3 +148,17 @@ def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a text file"):
         load_config(tmp_path / "binary.py")
+
+
+def test_what_does_not_go_together():
+    with pytest.raises(UserError, match="accumulate=2: not with float16"):
+        load_config(QUICKSTART, {"accumulate": "2", "batch_size": "64", "precision": "float16"})
+    with pytest.raises(UserError, match="batch_size / accumulate 16 is not a multiple of 32"):
+        load_config(QUICKSTART, {"accumulate": "4", "batch_size": "64", "batch_norm": "ghost:32"})
+    with pytest.raises(UserError, match=r"warmup_epochs=9\.0: must be below epochs=2"):
+        load_config(QUICKSTART, {"schedule": "warmup_cosine", "warmup_epochs": "9", "epochs": "2"})
+
+
+def test_the_size_in_an_epoch():
+    config = load_config(QUICKSTART, {"epochs": "6", "progressive": "(2,16),(4,20)"})
+    assert [config.size_in_epoch(epoch) for epoch in range(6)] == [16, 16, 20, 20, config.image_size, config.image_size]

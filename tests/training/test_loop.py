@@ -1,11 +1,14 @@
 """A run from beginning to end, broken off and gone on with."""
 
+import contextlib
 import dataclasses
 import json
 import signal
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
@@ -25,14 +28,17 @@ def figures(workdir: Path) -> list[dict]:
 
 def signal_at(monkeypatch, trainer: Trainer, step: int, number: signal.Signals = signal.SIGINT) -> None:
     """Sends this process a signal while training step `step` is under way."""
-    train_step = trainer.train_step
+    train_step_at = trainer.steps.train_step_at
 
-    def stepping(state, batch):
-        if int(state.step) == step:
-            signal.raise_signal(number)
-        return train_step(state, batch)
+    def stepping_at(size):
+        def stepping(state, batch):
+            if int(state.step) == step:
+                signal.raise_signal(number)
+            return train_step_at(size)(state, batch)
 
-    monkeypatch.setattr(trainer, "train_step", stepping)
+        return stepping
+
+    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(train_step_at=stepping_at))
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +81,57 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
 def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbroken, tmp_path, monkeypatch):
     trainer = make_trainer(config)
     with monkeypatch.context() as patch:
-        eval_step = trainer.eval_step
+        eval_step = trainer.steps.eval_step
 
         def evaluating(*arguments):
             signal.raise_signal(signal.SIGTERM)
             return eval_step(*arguments)
 
-        patch.setattr(trainer, "eval_step", evaluating)
+        patch.setattr(trainer, "steps", trainer.steps._replace(eval_step=evaluating))
         with pytest.raises(Stopped):
             trainer.fit(tmp_path)
     assert rows(tmp_path) == []
     trainer.fit(tmp_path)
     assert figures(tmp_path) == figures(unbroken)
+
+
+@pytest.mark.parametrize("step", [2, 5, 6, 13])
+def test_a_run_of_growing_images_resumes_to_the_bit(make_trainer, config, growing, tmp_path, monkeypatch, step):
+    """Stopped before, at and after a change of size; step 5 ends an epoch: statistics have just been recalibrated."""
+    trainer = make_trainer(growing_config(config))
+    with monkeypatch.context() as patch:
+        signal_at(patch, trainer, step)
+        with pytest.raises(Stopped):
+            trainer.fit(tmp_path)
+    trainer.fit(tmp_path)
+    assert figures(tmp_path) == figures(growing)
+    saved = [trainer_checkpoint(workdir, trainer).ema for workdir in (tmp_path, growing)]
+    jax.tree.map(np.testing.assert_array_equal, *saved)
+
+
+def growing_config(config):
+    return dataclasses.replace(
+        config, progressive=((1, 8), (2, 10)), ema_decay=0.9, ema_batch_norm="recalibrate", recalibrate_steps=2
+    )
+
+
+def trainer_checkpoint(workdir: Path, trainer: Trainer):
+    checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
+    with contextlib.closing(checkpoints):
+        return checkpoints.restore(trainer.steps.abstract_state, print)
+
+
+@pytest.fixture(scope="module")
+def growing(make_trainer, config, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("growing")
+    make_trainer(growing_config(config)).fit(workdir)
+    return workdir
+
+
+def test_the_averages_accuracy_stands_beside_the_weights_own(growing):
+    *epochs, _ = rows(growing)
+    assert all({"ema_valid_loss", "ema_accuracy", "ema_top5_accuracy"} <= set(row) for row in epochs)
+    assert epochs[-1]["ema_accuracy"] > 0.9
 
 
 def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, tmp_path):
@@ -146,14 +191,14 @@ def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config
 
 def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch):
     trainer = make_trainer(dataclasses.replace(config, max_skipped_steps=4))
-    create_state = trainer.create_state
+    create_state = trainer.steps.create_state
 
     def poisoned():
         state = create_state()
         state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
         return state
 
-    monkeypatch.setattr(trainer, "create_state", poisoned)
+    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(create_state=poisoned))
     with pytest.raises(Diverged, match="for 4 steps in a row"):
         trainer.fit(tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -10,7 +10,7 @@ from flax_resnets.training.state import state_digest, tree_digest
 
 
 def test_the_digest_covers_parameters_statistics_and_optimizer(make_trainer, config):
-    state = make_trainer(config).create_state()
+    state = make_trainer(config).steps.create_state()
     digest = state_digest(state)
     assert len(digest) == 64
     assert digest == state_digest(state.replace(loss_sum=jnp.float32(3)))
@@ -30,6 +30,6 @@ def test_names_shapes_and_dtypes_count(other):
 
 
 def test_seeds_differ_and_repeat(make_trainer, config):
-    first = state_digest(make_trainer(config).create_state())
-    assert first == state_digest(make_trainer(config).create_state())
-    assert first != state_digest(make_trainer(dataclasses.replace(config, seed=1)).create_state())
+    first = state_digest(make_trainer(config).steps.create_state())
+    assert first == state_digest(make_trainer(config).steps.create_state())
+    assert first != state_digest(make_trainer(dataclasses.replace(config, seed=1)).steps.create_state())

@@ -1,6 +1,7 @@
 """The compiled steps: what they change, what they guard against, and what they add up."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,12 @@ import numpy as np
 import pytest
 
 from flax_resnets.data.batches import Batch, eval_batches, train_batch
+from flax_resnets.training.state import state_digest
 from flax_resnets.training.step import evaluate, to_devices
+
+
+def train_step(trainer):
+    return trainer.steps.train_step_at(trainer.config.image_size)
 
 
 def first_batch(trainer) -> Batch:
@@ -19,8 +25,8 @@ def first_batch(trainer) -> Batch:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_changes_every_parameter_and_every_statistic(make_trainer, config, optimizer):
     trainer = make_trainer(dataclasses.replace(config, optimizer=optimizer, clip_norm=1.0))
-    before = jax.device_get(trainer.create_state())
-    state, output = trainer.train_step(trainer.create_state(), first_batch(trainer))
+    before = jax.device_get(trainer.steps.create_state())
+    state, output = train_step(trainer)(trainer.steps.create_state(), first_batch(trainer))
     for name in ("params", "batch_stats"):
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), getattr(before, name), getattr(state, name))
         assert all(jax.tree.leaves(moved)), moved
@@ -34,10 +40,10 @@ def test_a_step_changes_every_parameter_and_every_statistic(make_trainer, config
 def test_half_precision_learns_as_float32_does(make_trainer, config, precision):
     def loss_after_an_epoch(precision: str) -> float:
         trainer = make_trainer(dataclasses.replace(config, precision=precision))
-        state, data = trainer.create_state(), trainer.train
+        state, data = trainer.steps.create_state(), trainer.train
         for step in range(6):
             batch = train_batch(data.images, data.labels, config.batch_size, config.seed, step)
-            state, output = trainer.train_step(state, to_devices(batch, trainer.mesh))
+            state, output = train_step(trainer)(state, to_devices(batch, trainer.mesh))
         assert int(state.skipped) == 0
         assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
         return float(output.loss)
@@ -47,9 +53,9 @@ def test_half_precision_learns_as_float32_does(make_trainer, config, precision):
 
 def test_float16_scales_the_loss_and_backs_off_when_it_overflows(make_trainer, config):
     trainer = make_trainer(dataclasses.replace(config, precision="float16"))
-    state = trainer.create_state()
+    state = trainer.steps.create_state()
     scale = state.loss_scale.replace(scale=jnp.float32(1e30))
-    state, output = trainer.train_step(state.replace(loss_scale=scale), first_batch(trainer))
+    state, output = train_step(trainer)(state.replace(loss_scale=scale), first_batch(trainer))
     assert np.isfinite(output.loss)
     assert int(output.skipped_in_a_row) == 1
     assert float(state.loss_scale.scale) == pytest.approx(5e29)
@@ -57,38 +63,38 @@ def test_float16_scales_the_loss_and_backs_off_when_it_overflows(make_trainer, c
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(make_trainer, config):
     trainer = make_trainer(config)
-    state = trainer.create_state()
+    state = trainer.steps.create_state()
     poisoned = jax.tree.map(jnp.copy, state.params)
     poisoned["head"]["bias"] = poisoned["head"]["bias"].at[0].set(jnp.nan)
     state = state.replace(params=poisoned)
     before = jax.device_get(state)
     for count in (1, 2):
-        state, output = trainer.train_step(state, first_batch(trainer))
+        state, output = train_step(trainer)(state, first_batch(trainer))
         assert int(output.skipped_in_a_row) == int(state.skipped) == int(state.step) == count
     for name in ("params", "batch_stats", "opt_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(before, name), getattr(state, name))
     assert int(state.loss_count) == 0
 
     healthy = jax.tree.map(lambda leaf: jnp.nan_to_num(leaf), state.params)
-    state, output = trainer.train_step(state.replace(params=healthy), first_batch(trainer))
+    state, output = train_step(trainer)(state.replace(params=healthy), first_batch(trainer))
     assert (int(output.skipped_in_a_row), int(state.skipped), int(state.loss_count)) == (0, 2, 1)
 
 
 def test_label_smoothing_is_the_mean_over_spread_targets(make_trainer, config):
     plain = make_trainer(config)
-    state = plain.create_state()
+    state = plain.steps.create_state()
     state = state.replace(params=jax.tree.map(lambda leaf: leaf * 0, state.params))  # every logit 0
     smoothed = make_trainer(dataclasses.replace(config, label_smoothing=0.3))
-    _, output = smoothed.train_step(state, first_batch(smoothed))
+    _, output = train_step(smoothed)(state, first_batch(smoothed))
     assert float(output.loss) == pytest.approx(np.log(4), rel=1e-6)
 
 
 def test_evaluation_counts_every_image_once_at_any_batch_size(make_trainer, config):
     trainer = make_trainer(config)
-    state, _ = trainer.train_step(trainer.create_state(), first_batch(trainer))
+    state, _ = train_step(trainer)(trainer.steps.create_state(), first_batch(trainer))
     data = trainer.valid
     results = [
-        evaluate(trainer.eval_step, state, eval_batches(data.images, data.labels, size), trainer.mesh)
+        evaluate(trainer.steps.eval_step, state, eval_batches(data.images, data.labels, size), trainer.mesh)
         for size in (1, 29, 64, 203, 500)
     ]
     for result in results[1:]:
@@ -100,11 +106,101 @@ def test_evaluation_counts_every_image_once_at_any_batch_size(make_trainer, conf
 def test_evaluation_by_hand(make_trainer, config):
     trainer = make_trainer(config)
     data = trainer.valid
-    state = trainer.create_state()
+    state = trainer.steps.create_state()
     zero = jax.tree.map(jnp.zeros_like, state.params)
     zero["head"]["bias"] = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
     result = evaluate(
-        trainer.eval_step, state.replace(params=zero), eval_batches(data.images, data.labels, 64), trainer.mesh
+        trainer.steps.eval_step, state.replace(params=zero), eval_batches(data.images, data.labels, 64), trainer.mesh
     )
     assert result.accuracy == np.mean(data.labels == 3)
     assert result.loss == pytest.approx(-np.mean(np.log([0.1, 0.2, 0.3, 0.4])[data.labels]), rel=1e-6)
+
+
+def still(config, **changes):
+    """The configuration without augmentation, so that a batch's images can be rearranged."""
+    return dataclasses.replace(config, flip=False, optimizer="sgd", **changes)
+
+
+def test_a_gradient_in_parts_is_that_of_ghosts_of_every_nth_image(make_trainer, config):
+    in_parts = make_trainer(still(config, accumulate=4))
+    as_ghosts = make_trainer(still(config, batch_norm="ghost:8"))
+    batch = first_batch(in_parts)
+    state, output = train_step(in_parts)(in_parts.steps.create_state(), batch)
+    grouped = jax.tree.map(lambda array: np.concatenate([np.asarray(array)[part::4] for part in range(4)]), batch)
+    expected, expected_output = train_step(as_ghosts)(as_ghosts.steps.create_state(), grouped)
+    assert float(output.loss) == pytest.approx(float(expected_output.loss), rel=1e-6)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state.params, expected.params)
+
+
+def test_parts_update_the_statistics_one_after_the_other(make_trainer, config):
+    once, twice = make_trainer(still(config)), make_trainer(still(config, accumulate=2))
+    batch = first_batch(once)
+    halves = [jax.tree.map(lambda array, part=part: np.asarray(array)[part::2].repeat(2, 0), batch) for part in (0, 1)]
+    state = once.steps.create_state()
+    params = jax.device_get(state.params)
+    for half in halves:  # each image twice: the same mean, and the same biased variance
+        state, _ = train_step(once)(state, half)
+        state = state.replace(params=jax.tree.map(jnp.asarray, params))
+    in_parts, _ = train_step(twice)(twice.steps.create_state(), batch)
+    for name in ("mean", "var"):
+        got, expected = (tree.batch_stats["stem_norm"][name] for tree in (in_parts, state))
+        np.testing.assert_allclose(got, expected, rtol=1e-3)  # the unbiased one counts each image once
+
+
+def test_bce_is_a_yes_or_no_for_each_class(make_trainer, config):
+    trainer = make_trainer(dataclasses.replace(config, loss="bce"))
+    state = trainer.steps.create_state()
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero["head"]["bias"] = jnp.array([0.0, 1.0, 2.0, 3.0])
+    batch = first_batch(trainer)
+    labels = np.asarray(batch.labels)
+    _, output = train_step(trainer)(state.replace(params=zero), batch)
+    yes = 1 / (1 + np.exp(-np.arange(4.0)))
+    losses = -np.where(np.eye(4)[labels] > 0, np.log(yes), np.log(1 - yes)).mean(1)
+    assert float(output.loss) == pytest.approx(losses.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("statistics", ["average", "recalibrate"])
+def test_the_average_by_hand(make_trainer, config, statistics):
+    trainer = make_trainer(dataclasses.replace(config, ema_decay=0.15, ema_batch_norm=statistics))
+    state = trainer.steps.create_state()
+    expected = jax.device_get((state.params, state.batch_stats))
+    first_statistics = expected[1]
+    for decay in (0.1, 0.15, 0.15):  # (1 + t) / (10 + t) at t = 0, and from then on what was asked for
+        state, _ = train_step(trainer)(state, first_batch(trainer))
+        now = jax.device_get((state.params, state.batch_stats))
+        expected = jax.tree.map(lambda old, new, decay=decay: decay * old + (1 - decay) * new, expected, now)
+    if statistics == "recalibrate":  # at an epoch's end
+        expected = expected[0], first_statistics
+    got = state.ema.params, state.ema.batch_stats
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), got, expected)
+
+
+def test_without_an_average_there_is_none(make_trainer, config):
+    assert make_trainer(config).steps.abstract_state.ema is None
+
+
+def test_mixing_rests_from_an_epoch_on(make_trainer, config):
+    """Up to it losses differ from those without, and from it on a step is the same to the bit."""
+    plain = make_trainer(config)
+    mixing = make_trainer(dataclasses.replace(config, mixup=0.4, cutmix=1.0, mix_off_epoch=1))
+    last_of_first_epoch, first_of_second = plain.steps_per_epoch - 1, plain.steps_per_epoch
+    for step, same in ((last_of_first_epoch, False), (first_of_second, True)):
+        digests = set()
+        for trainer in (plain, mixing):
+            state = trainer.steps.create_state().replace(step=jnp.int32(step))
+            state, _ = train_step(trainer)(state, first_batch(trainer))
+            digests.add(state_digest(state))
+        assert (len(digests) == 1) == same
+
+
+def test_evaluation_with_a_flip_does_not_see_which_way_an_image_faces(make_trainer, config):
+    for flip in (True, False):
+        trainer = make_trainer(dataclasses.replace(config, eval_flip=flip))
+        state, _ = train_step(trainer)(trainer.steps.create_state(), first_batch(trainer))
+        data = trainer.valid
+        losses = [
+            evaluate(trainer.steps.eval_step, state, eval_batches(images, data.labels, 64), trainer.mesh).loss
+            for images in (data.images, data.images[:, :, ::-1])
+        ]
+        assert (losses[0] == pytest.approx(losses[1], rel=1e-6)) == flip

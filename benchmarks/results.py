@@ -1,0 +1,338 @@
+"""Writes RESULTS.md, the table of what recipes reached, and each recipe's curves, from the runs kept in results/.
+
+    python benchmarks/results.py --add runs/rn18_imagenette --recipe rn18_imagenette
+    python benchmarks/results.py --add DIR --recipe NAME --hardware "one H200"
+    python benchmarks/results.py
+    python benchmarks/results.py --check
+
+`--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
+and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
+that is more than its processor. A run of a recipe and seed whose state_digest is another than the one kept is refused
+unless `--replace` is there.
+
+Without options RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing: it exits with 1 where
+RESULTS.md is not what would be written. Other mistakes are one line and exit code 2.
+
+results/references.json has what others reached: recipe to {"accuracy": a share of 1, "source": words}.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import MISSING, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from flax_resnets.bench.machine import describe_machine  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.training.config import Config  # noqa: E402
+
+# What runs of one recipe may differ in: their seed, and what changes no number.
+_MAY_DIFFER = ("seed", "data_dir", "eval_batch_size", "save_every", "log_every")
+
+# What a row of the table is made from, and the closing row.
+_CONFIG_FIELDS = {"seed", "epochs", "batch_size"}
+_EPOCH_FIELDS = {"epoch", "step", "valid_loss", "accuracy", "seconds", "images_per_second"}
+
+# Of fields that a run of an earlier version does not have.
+_DEFAULTS = json.loads(
+    json.dumps({field.name: field.default for field in fields(Config) if field.default is not MISSING})
+)
+
+_HEADER = """\
+# Results
+
+Written by `python benchmarks/results.py` from the runs in `results/`, which hold every figure and configuration.
+
+Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
+deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
+measured on, an optimist's figure. Time is a run's training, a mean over seeds, evaluation apart.
+
+| recipe | reference | last epoch | best | seeds | epochs | training time | hardware | notes |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: its config.json.
+        epochs: its rows, one an epoch.
+        done: its closing row.
+        machine: its machine.json; empty for one that has none yet.
+    """
+
+    config: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    done: dict[str, Any]
+    machine: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """What its epochs' training took."""
+        # An epoch gone on with after a stop has the seconds of its second part alone; its speed holds for both.
+        steps = [row["step"] - before for row, before in zip(self.epochs, self._starts(), strict=True)]
+        batch = self.config["batch_size"]
+        return sum(
+            count * batch / row["images_per_second"] if row["images_per_second"] else row["seconds"]
+            for count, row in zip(steps, self.epochs, strict=True)
+        )
+
+    def _starts(self) -> list[int]:
+        return [0, *(row["step"] for row in self.epochs[:-1])]
+
+
+def read_run(directory: Path) -> Run:
+    """Reads a workdir, or a directory of results/.
+
+    Raises:
+        UserError: a file is not there or not as a run writes it, or the run is not finished.
+    """
+    path = directory / "config.json"
+    config = _read_json(path)
+    if missing := _CONFIG_FIELDS - config.keys():
+        raise UserError(f"{path}: not a run's configuration, without {', '.join(sorted(missing))}")
+    path = directory / "metrics.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        epochs = [row for row in rows if row["event"] == "epoch"]
+        done = next((row for row in rows if row["event"] == "done"), None)
+        if missing := [name for row in epochs for name in sorted(_EPOCH_FIELDS - row.keys())]:
+            raise KeyError(missing[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a run's metrics ({error})") from None
+    if done is None or not epochs:
+        raise UserError(f"{directory}: is not finished, metrics.jsonl has no closing row; the same train.py goes on")
+    if "state_digest" not in done:
+        raise UserError(f"{path}: its closing row has no state_digest")
+    machine = directory / "machine.json"
+    return Run(config, epochs, done, _read_json(machine) if machine.exists() else {})
+
+
+def add_run(workdir: Path, recipe: str, results: Path, hardware: str | None = None, replace: bool = False) -> Path:
+    """Takes a finished run into results/.
+
+    Args:
+        workdir: the run's.
+        recipe: its name, of a file in configs/.
+        results: the directory of all of them.
+        hardware: what it ran on, in words; None for the processor and its cores.
+        replace: whether another run of the same recipe and seed may go.
+
+    Returns:
+        Where its files are now.
+
+    Raises:
+        UserError: it is not finished, its recipe's other runs have another configuration, or its place is taken.
+    """
+    if not recipe or Path(recipe).name != recipe:
+        raise UserError(f"--recipe={recipe}: must be the name of a recipe, as rn18_imagenette")
+    run = read_run(workdir)
+    target = results / recipe / f"seed{run.config['seed']}"
+    if target.exists() and not replace:
+        digest = read_run(target).done["state_digest"]
+        if digest != run.done["state_digest"]:
+            raise UserError(f"{target}: holds a run with state_digest {digest[:12]}…; --replace lets it go")
+    others = [path for path in _seeds(results / recipe) if path != target]
+    for path in others:
+        _check_same(recipe, read_run(path).config, run.config)
+    target.mkdir(parents=True, exist_ok=True)
+    # Where the images lie is that machine's alone.
+    config = {**run.config, "data_dir": None}
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (target / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
+    described = describe_machine()
+    machine = {name: described[name] for name in ("processor", "cores", "python")}
+    versions = {library: version(library) for library in ("jax", "flax", "optax")}
+    (target / "machine.json").write_text(
+        json.dumps({"hardware": hardware, **machine, "versions": versions}, indent=2) + "\n"
+    )
+    return target
+
+
+def read_results(results: Path) -> dict[str, list[Run]]:
+    """Every recipe's runs in the order of their seeds, recipes by name.
+
+    Raises:
+        UserError: a run cannot be read, or two of one recipe have different configurations.
+    """
+    recipes = {}
+    for directory in sorted(path for path in results.glob("*") if path.is_dir()):
+        runs = [read_run(path) for path in _seeds(directory)]
+        for run in runs[1:]:
+            _check_same(directory.name, runs[0].config, run.config)
+        if runs:
+            recipes[directory.name] = runs
+    return recipes
+
+
+def table(recipes: dict[str, list[Run]], references: dict[str, Any]) -> str:
+    """The text of RESULTS.md."""
+    rows = [_row(recipe, runs, references.get(recipe)) for recipe, runs in recipes.items()]
+    return _HEADER + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def draw(recipe: str, runs: list[Run], path: Path) -> None:
+    """Draws validation accuracy and loss against the epoch, a line for each seed, into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(recipe)
+    accuracies, losses = figure.subplots(1, 2)
+    for number, run in enumerate(runs):
+        epochs = [row["epoch"] for row in run.epochs]
+        line = {"color": f"C{number % 10}", "label": f"seed {run.config['seed']}"}
+        accuracies.plot(epochs, [100 * row["accuracy"] for row in run.epochs], marker=".", **line)
+        losses.plot(epochs, [row["valid_loss"] for row in run.epochs], marker=".", **line)
+        averaged = [row for row in run.epochs if "ema_accuracy" in row]
+        if averaged:
+            epochs = [row["epoch"] for row in averaged]
+            line = {"color": f"C{number % 10}", "label": f"seed {run.config['seed']}, EMA", "linestyle": "--"}
+            accuracies.plot(epochs, [100 * row["ema_accuracy"] for row in averaged], **line)
+            losses.plot(epochs, [row["ema_valid_loss"] for row in averaged], **line)
+    accuracies.set_ylabel("valid accuracy (%)")
+    losses.set_ylabel("valid loss (nats)")
+    for axes in (accuracies, losses):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100, metadata={"Software": None})  # else every matplotlib would write other bytes
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Runs one command line on the tree at `root`; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a finished run")
+    parser.add_argument("--recipe", metavar="NAME", help="with --add: its recipe")
+    parser.add_argument("--hardware", metavar="WORDS", help="with --add: what it ran on")
+    parser.add_argument("--replace", action="store_true", help="with --add: another run of the same seed may go")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where RESULTS.md is out of date")
+    parsed = parser.parse_args(arguments)
+    try:
+        if parsed.add:
+            if parsed.recipe is None:
+                raise UserError("--add: needs --recipe NAME")
+            print(add_run(parsed.add, parsed.recipe, root / "results", parsed.hardware, parsed.replace))
+            return 0
+        if parsed.recipe or parsed.hardware or parsed.replace:
+            raise UserError("--recipe, --hardware and --replace go with --add WORKDIR")
+        return _check(root) if parsed.check else _write(root)
+    except UserError as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 2
+
+
+def _write(root: Path) -> int:
+    recipes = read_results(root / "results")
+    if not recipes:
+        raise UserError("results/ holds no run; --add WORKDIR --recipe NAME takes one in")
+    (root / "RESULTS.md").write_text(table(recipes, _references(root)))
+    for recipe, runs in recipes.items():
+        draw(recipe, runs, root / "results" / recipe / "curves.png")
+    print(f"RESULTS.md: {len(recipes)} recipes, {sum(map(len, recipes.values()))} runs")
+    return 0
+
+
+def _check(root: Path) -> int:
+    """Without runs there is to be no table."""
+    recipes = read_results(root / "results")
+    wanted = table(recipes, _references(root)) if recipes else None
+    path = root / "RESULTS.md"
+    if (path.read_text() if path.exists() else None) == wanted:
+        return 0
+    print("results.py: RESULTS.md is out of date; `python benchmarks/results.py` writes it", file=sys.stderr)
+    return 1
+
+
+def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list[str]:
+    last = [run.epochs[-1]["accuracy"] for run in runs]
+    best = max(row["accuracy"] for run in runs for row in run.epochs)
+    return [
+        f"[{recipe}](results/{recipe}/curves.png)",
+        f"{_percent(reference['accuracy'])} ({reference['source']})" if reference else "",
+        f"**{_with_spread(last)}**",
+        _percent(best),
+        str(len(runs)),
+        str(runs[0].config["epochs"]),
+        _duration(statistics.mean(run.seconds for run in runs)),
+        "; ".join(dict.fromkeys(_hardware(run.machine) for run in runs)),
+        "; ".join(_notes(runs)),
+    ]
+
+
+def _notes(runs: list[Run]) -> list[str]:
+    """What a reader has to know of how the accuracies were taken."""
+    notes = []
+    if runs[0].config.get("eval_flip"):
+        notes.append("evaluated with each image and its mirror image (`eval_flip`)")
+    averaged = [run.epochs[-1]["ema_accuracy"] for run in runs if "ema_accuracy" in run.epochs[-1]]
+    if averaged:
+        notes.append(f"the weights' average (EMA), last epoch: {_with_spread(averaged)}")
+    return notes
+
+
+def _with_spread(shares: list[float]) -> str:
+    """Mean and sample standard deviation in per cent; of one value, the value."""
+    if len(shares) == 1:
+        return _percent(shares[0])
+    return f"{100 * statistics.mean(shares):.2f} ± {100 * statistics.stdev(shares):.2f} %"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _hardware(machine: dict[str, Any]) -> str:
+    libraries = f"jax {machine['versions']['jax']}" if "versions" in machine else ""
+    where = machine.get("hardware") or (f"{machine['processor']}, {machine['cores']} cores" if machine else "unknown")
+    return ", ".join(filter(None, (where, libraries)))
+
+
+def _check_same(recipe: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raises UserError unless both configurations agree; one without a field is from before there was another value."""
+    theirs, ours = ({**_DEFAULTS, **config} for config in (theirs, ours))
+    for name in sorted(theirs.keys() & ours.keys() - set(_MAY_DIFFER)):
+        if theirs[name] != ours[name]:
+            raise UserError(f"{recipe}: has runs with {name}={theirs[name]} and {ours[name]}; give one its own name")
+
+
+def _seeds(directory: Path) -> list[Path]:
+    seeds = [path for path in directory.glob("seed*") if path.name.removeprefix("seed").isdecimal()]
+    return sorted(seeds, key=lambda path: int(path.name.removeprefix("seed")))
+
+
+def _references(root: Path) -> dict[str, Any]:
+    path = root / "results" / "references.json"
+    return _read_json(path) if path.exists() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not JSON ({error})"
+        raise UserError(f"{path}: {reason}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""Running statistics taken anew, for weights that no training step ever normalised by: an average of many steps'."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from flax_resnets.data.batches import Batch
+from flax_resnets.models.layers import BatchNorm
+from flax_resnets.training.compilation import for_speed
+from flax_resnets.training.config import Config
+from flax_resnets.training.state import TrainState
+from flax_resnets.training.step import augmented, batch_sharding, dropout_key, replicated, step_key
+
+StatisticsStep = Callable[[Any, Any, jax.Array, Batch[jax.Array]], Any]
+
+
+def make_statistics_step(model: nn.Module, config: Config, mesh: Mesh) -> StatisticsStep:
+    """The compiled pass of one training batch that looks at the batch's statistics alone.
+
+    Args:
+        model: the network.
+        config: the run.
+        mesh: as `make_mesh` gives it.
+
+    Returns:
+        A function from params, any batch_stats, the training step's number and its batch to that batch's statistics,
+        structured as batch_stats. The images are augmented as that step's were; frozen norms give what they were given.
+    """
+
+    def step(params: Any, batch_stats: Any, number: jax.Array, batch: Batch[jax.Array]) -> Any:
+        key = step_key(config, number)
+        images = augmented(key, batch.images, config)
+        _, updates = cast(
+            tuple[jax.Array, Any],
+            model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key(key)},
+            ),
+        )
+        # A norm leaves momentum * old + (1 - momentum) * the batch's.
+        kept = BatchNorm.momentum
+        return jax.tree.map(
+            lambda new, old: (new - kept * old) / (1 - kept), updates.get("batch_stats", {}), batch_stats
+        )
+
+    one, split = replicated(mesh), batch_sharding(mesh)
+    return jax.jit(step, in_shardings=(one, one, one, split), out_shardings=one, compiler_options=for_speed(mesh))
+
+
+def recalibrate(
+    statistics_step: StatisticsStep,
+    state: TrainState,
+    steps: Iterable[int],
+    batch: Callable[[int], Batch[jax.Array]],
+) -> Any:
+    """Statistics for the weights' average: the mean of those of some training batches.
+
+    As torch's `update_bn` takes them for stochastic weight averaging: Izmailov et al. 2018, arXiv:1803.05407,
+    section 3.1.
+
+    Args:
+        statistics_step: as `make_statistics_step` gives it.
+        state: with an average.
+        steps: numbers of training steps.
+        batch: gives a step's batch.
+
+    Returns:
+        As `state.batch_stats`.
+
+    Raises:
+        ValueError: the state keeps no average, or there are no steps.
+    """
+    if state.ema is None:
+        raise ValueError("the state keeps no average: ema_decay is not set")
+    each = [statistics_step(state.ema.params, state.batch_stats, jnp.int32(number), batch(number)) for number in steps]
+    if not each:
+        raise ValueError("no steps to take statistics from")
+    return jax.tree.map(_mean, *each)
+
+
+def _mean(*leaves: jax.Array) -> jax.Array:
+    return sum(leaves[1:], start=leaves[0]) / len(leaves)

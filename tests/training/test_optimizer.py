@@ -1,0 +1,273 @@
+"""The optimizers, each against its rule written out in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flax_resnets import create_model
+from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.schedule import make_schedules
+
+NAMES = ["sgd", "adamw", "lamb", "ranger", "muon"]
+RATES, MOMENTA = np.linspace(0.2, 0.02, 14), np.linspace(0.9, 0.7, 14)
+SETTINGS = {"weight_decay": 0.3, "beta2": 0.95, "epsilon": 1e-4}
+
+
+def scheduled(name, **settings):
+    """An optimizer at a new learning rate and momentum for each update."""
+    rates, momenta = jnp.array(RATES), jnp.array(MOMENTA)
+    return make_optimizer(name, lambda step: rates[step], lambda step: momenta[step], **settings)
+
+
+def tiny_params():
+    """What a small network has, as float32: a first and a hidden convolution, a norm's scale, and a head."""
+    random = np.random.default_rng(0)
+    shapes = {"stem": (1, 1, 3, 8), "conv": (3, 3, 8, 6), "scale": (6,), "head": (6, 4), "bias": (4,)}
+    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def gradients(count):
+    random = np.random.default_rng(1)
+    return [{k: random.normal(size=v.shape).astype(np.float32) for k, v in tiny_params().items()} for _ in range(count)]
+
+
+def trajectory(optimizer, count):
+    """The parameters after each of so many updates by `gradients`, and the last state."""
+    params = jax.tree.map(jnp.asarray, tiny_params())
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    path = []
+    for gradient in gradients(count):
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(params)
+    return path, state
+
+
+def adams_moments(name, step, first, second, gradient):
+    """Both of Adam's moments of one parameter, updated and freed of their bias towards 0; step is counted from 1."""
+    b1, b2 = MOMENTA[step - 1], SETTINGS["beta2"]
+    first[name] = b1 * first.get(name, 0) + (1 - b1) * gradient
+    second[name] = b2 * second.get(name, 0) + (1 - b2) * gradient**2
+    return first[name] / (1 - b1**step), second[name] / (1 - b2**step)
+
+
+def adams_direction(name, step, first, second, gradient):
+    mean, square = adams_moments(name, step, first, second, gradient)
+    return mean / (np.sqrt(square) + SETTINGS["epsilon"])
+
+
+def rectified_direction(name, step, first, second, gradient):
+    """Liu et al. 2019, algorithm 2, with fastai's threshold of 5 in place of 4."""
+    mean, square = adams_moments(name, step, first, second, gradient)
+    b2 = SETTINGS["beta2"]
+    longest = 2 / (1 - b2) - 1
+    length = longest - 2 * step * b2**step / (1 - b2**step)
+    if length < 5:
+        return mean
+    rectifier = np.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+    return rectifier * mean / (np.sqrt(square) + SETTINGS["epsilon"])
+
+
+def expected_trajectory(count, rule, *, decay_all=False):
+    """As `trajectory`, of a rule (name, step, first, second, gradient) with decoupled decay, in float64."""
+    params, first, second, path = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}, {}, []
+    for step, gradient in enumerate(gradients(count), start=1):
+        params = dict(params)
+        for name, weight in params.items():
+            direction = rule(name, step, first, second, gradient[name])
+            if decay_all or weight.ndim > 1:
+                direction = direction + SETTINGS["weight_decay"] * weight
+            params[name] = weight - RATES[step - 1] * direction
+        path.append(params)
+    return path
+
+
+def assert_same_paths(actual, expected):
+    for step, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        for name in other:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5, err_msg=f"{name}, update {step}")
+
+
+def test_sgd_is_nesterovs_at_the_schedules_values():
+    params, velocity = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}
+    expected = []
+    for rate, momentum, gradient in zip(RATES[:4], MOMENTA, gradients(4), strict=False):
+        params = dict(params)
+        for name, weight in params.items():
+            decayed = gradient[name] + SETTINGS["weight_decay"] * weight * (weight.ndim > 1)
+            velocity[name] = momentum * velocity.get(name, 0) + decayed
+            params[name] = weight - rate * (decayed + momentum * velocity[name])
+        expected.append(params)
+    path, _ = trajectory(scheduled("sgd", **SETTINGS), 4)
+    assert_same_paths(path, expected)
+
+
+def test_plain_sgd_is_the_gradient_times_the_rate():
+    optimizer = make_optimizer("sgd", *make_schedules("constant", 100, 0.5, (0.0, 0.0)))
+    params = jnp.array([1.0, -2.0])
+    state = optimizer.init(params)
+    for gradient in ([2.0, 4.0], [-1.0, 3.0]):
+        updates, state = optimizer.update(jnp.array(gradient), state, params)
+        np.testing.assert_allclose(updates, -0.5 * np.array(gradient))
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_adamw_is_adam_and_decay_apart(decay_all):
+    path, _ = trajectory(scheduled("adamw", **SETTINGS, decay_all=decay_all), 4)
+    assert_same_paths(path, expected_trajectory(4, adams_direction, decay_all=decay_all))
+
+
+def test_adamws_defaults_are_fastais():
+    rate, momentum = jnp.float32(0.1), jnp.float32(0.9)
+    ours, _ = trajectory(make_optimizer("adamw", lambda _: rate, lambda _: momentum, weight_decay=0.01), 3)
+    kernels = {name: weight.ndim > 1 for name, weight in tiny_params().items()}
+    optaxs, _ = trajectory(optax.adamw(0.1, 0.9, b2=0.99, eps=1e-5, weight_decay=0.01, mask=kernels), 3)
+    assert_same_paths(ours, optaxs)
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_lamb_moves_what_decays_by_its_own_size(decay_all):
+    params, first, second, expected = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}, {}, []
+    for step, gradient in enumerate(gradients(4), start=1):
+        params = dict(params)
+        for name, weight in params.items():
+            direction = adams_direction(name, step, first, second, gradient[name])
+            decays = decay_all or weight.ndim > 1
+            direction = direction + SETTINGS["weight_decay"] * weight * decays
+            trust = np.linalg.norm(weight) / np.linalg.norm(direction) if decays else 1.0
+            params[name] = weight - RATES[step - 1] * trust * direction
+        expected.append(params)
+    path, _ = trajectory(scheduled("lamb", decay_all=decay_all, **SETTINGS), 4)
+    assert_same_paths(path, expected)
+
+
+def test_ranger_is_rectified_adam_halfway_back_every_sixth_update():
+    """Thirteen updates: through the rectifier's beginning, and past two slow steps."""
+    params, first, second, expected = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}, {}, []
+    slow = params
+    for step, gradient in enumerate(gradients(13), start=1):
+        params = dict(params)
+        for name, weight in params.items():
+            direction = rectified_direction(name, step, first, second, gradient[name])
+            direction = direction + SETTINGS["weight_decay"] * weight * (weight.ndim > 1)
+            params[name] = weight - RATES[step - 1] * direction
+        if step % 6 == 0:
+            slow = params = {name: (slow[name] + params[name]) / 2 for name in params}
+        expected.append(params)
+    path, _ = trajectory(scheduled("ranger", **SETTINGS), 13)
+    assert_same_paths(path, expected)
+
+
+def test_muon_leaves_all_but_hidden_convolutions_to_adamw():
+    path, _ = trajectory(scheduled("muon", **SETTINGS), 4)
+    expected = expected_trajectory(4, adams_direction)
+    for params in expected:
+        del params["conv"]
+    assert_same_paths(path, expected)
+
+
+def newton_schulz(matrix):
+    """Jordan et al. 2024's five quintic steps on the singular values, by way of numpy's decomposition."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.sqrt((values**2).sum())
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left * values @ right
+
+
+def test_muon_orthogonalises_the_momentum_of_a_flattened_kernel():
+    kernel, momentum, expected = tiny_params()["conv"].astype(np.float64), 0, []
+    for step, gradient in enumerate(gradients(4), start=1):
+        beta = MOMENTA[step - 1]
+        momentum = beta * momentum + (1 - beta) * gradient["conv"]
+        ahead = beta * momentum / (1 - beta ** (step + 1)) + (1 - beta) * gradient["conv"] / (1 - beta**step)
+        direction = newton_schulz(ahead.reshape(72, 6)).reshape(kernel.shape) * 0.2 * np.sqrt(72)
+        kernel = kernel - RATES[step - 1] * (direction + SETTINGS["weight_decay"] * kernel)
+        expected.append({"conv": kernel})
+    path, _ = trajectory(scheduled("muon", **SETTINGS), 4)
+    assert_same_paths(path, expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 6), (1, 1, 8, 32)])  # tall and wide
+def test_muons_update_is_orthogonal_and_as_large_as_adams(shape):
+    gradient = jax.random.normal(jax.random.key(0), shape)
+    optimizer = make_optimizer("muon", lambda _: 1.0, lambda _: 0.9)
+    update, _ = jax.jit(optimizer.update)(gradient, optimizer.init(gradient), jnp.zeros(shape))
+    matrix = np.asarray(update).reshape(-1, shape[-1])
+    values = np.linalg.svd(matrix, compute_uv=False) / (0.2 * np.sqrt(max(matrix.shape)))
+    assert values.min() > 0.68
+    assert values.max() < 1.21
+    assert matrix.std() == pytest.approx(0.2, rel=0.2)
+
+
+def test_muon_takes_a_resnets_convolutions_between_stem_and_head():
+    model = create_model("seresnet18", 10)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    optimizer = make_optimizer("muon", lambda _: 0.1, lambda _: 0.9)
+    state = jax.eval_shape(optimizer.init, params)
+    momenta = optax.tree.get(state, "MuonState").mu
+    names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(momenta)}
+    # Two convolutions in each of eight blocks, and three shortcuts.
+    assert len(names) == 19
+    assert all(name.endswith("kernel") and "_block" in name and "squeeze_excite" not in name for name in names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decay_spares_biases_and_norms_unless_told_not_to(name):
+    params = {"kernel": jnp.ones((1, 1, 4, 2)), "bias": jnp.ones(2)}
+    for decay_all in (False, True):
+        optimizer = make_optimizer(name, lambda _: 0.1, lambda _: 0.9, weight_decay=0.5, decay_all=decay_all)
+        no_gradient = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = jax.jit(optimizer.update)(no_gradient, optimizer.init(params), params)
+        assert float(updates["kernel"].max()) < 0
+        assert bool(updates["bias"].any()) == decay_all
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_update_is_the_same_each_time_and_names_what_the_schedules_gave(name):
+    optimizer = scheduled(name, weight_decay=0.1, clip_norm=1.0)
+    params, gradient = tiny_params(), gradients(1)[0]
+    update = jax.jit(optimizer.update)
+    _, state = update(gradient, optimizer.init(params), params)
+    second, third = update(gradient, state, params), update(gradient, state, params)
+    jax.tree.map(np.testing.assert_array_equal, second, third)
+    for state, step in ((second[1], 1), (scheduled(name).init(params), 0)):
+        given = optax.tree.get(state, "hyperparams")  # raises if there are several
+        assert set(given) == {"learning_rate", "momentum"}
+        values = given["learning_rate"], given["momentum"]
+        np.testing.assert_allclose(values, (RATES[step], MOMENTA[step]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_finds_the_bottom_of_a_bowl(name):
+    target = jax.tree.map(jnp.asarray, tiny_params())
+    optimizer = make_optimizer(name, *make_schedules("flat_cosine", 200, 0.05, (0.9, 0.9), pct_start=0.5))
+
+    def loss(params):
+        return sum(((a - b) ** 2).sum() for a, b in zip(*map(jax.tree.leaves, (params, target)), strict=True)) / 2
+
+    @jax.jit
+    def descend(params):
+        def step(_, carry):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, 200, step, (params, optimizer.init(params)))[0]
+
+    start = jax.tree.map(lambda leaf, away: leaf + 0.5 * away, target, gradients(1)[0])
+    assert float(loss(descend(start))) < 1e-3 * float(loss(start))
+
+
+def test_clipping_bounds_the_global_norm():
+    optimizer = make_optimizer("sgd", lambda _: 1.0, lambda _: 0.0, clip_norm=0.5)
+    params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
+    updates, _ = optimizer.update(jax.tree.map(lambda p: p + 7.0, params), optimizer.init(params), params)
+    assert float(optax.tree.norm(updates)) == pytest.approx(0.5)
+
+
+def test_an_optimizer_there_is_not():
+    with pytest.raises(ValueError, match="optimizer='lion': must be 'sgd', 'adamw', 'lamb', 'ranger' or 'muon'"):
+        make_optimizer("lion", lambda _: 1.0, lambda _: 0.0)

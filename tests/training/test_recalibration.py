@@ -1,0 +1,47 @@
+"""Running statistics taken anew for averaged weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnets.models.layers import convolve
+from flax_resnets.training.recalibration import recalibrate
+
+
+def prepared(make_trainer, config):
+    trainer = make_trainer(dataclasses.replace(config, ema_decay=0.5, ema_batch_norm="recalibrate", flip=False))
+    state = trainer.steps.create_state()
+    ema = state.ema.replace(params=jax.tree.map(lambda leaf: leaf * 1.5, state.ema.params))
+    return trainer, state.replace(ema=ema)
+
+
+def test_the_first_norms_statistics_by_hand(make_trainer, config):
+    trainer, state = prepared(make_trainer, config)
+    got = recalibrate(trainer.steps.statistics_step, state, [0, 4, 5], trainer._batch)
+    expected = []
+    for step in (0, 4, 5):
+        images = np.asarray(trainer._batch(step).images, np.float32) / 255
+        y = convolve(jnp.asarray((images - 0.5) / 0.25), state.ema.params["stem_conv"]["kernel"], padding=1)
+        expected.append((np.mean(y, (0, 1, 2)), np.var(np.asarray(y), (0, 1, 2), ddof=1)))
+    means, variances = zip(*expected, strict=True)
+    np.testing.assert_allclose(got["stem_norm"]["mean"], np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got["stem_norm"]["var"], np.mean(variances, 0), rtol=1e-4)
+
+
+def test_what_the_running_statistics_were_does_not_matter(make_trainer, config):
+    trainer, state = prepared(make_trainer, config)
+    first = recalibrate(trainer.steps.statistics_step, state, [1], trainer._batch)
+    state = state.replace(batch_stats=jax.tree.map(lambda leaf: leaf + 1, state.batch_stats))
+    second = recalibrate(trainer.steps.statistics_step, state, [1], trainer._batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), first, second)
+
+
+def test_nothing_to_recalibrate(make_trainer, config):
+    trainer, state = prepared(make_trainer, config)
+    with pytest.raises(ValueError, match="no steps"):
+        recalibrate(trainer.steps.statistics_step, state, [], trainer._batch)
+    with pytest.raises(ValueError, match="ema_decay is not set"):
+        recalibrate(trainer.steps.statistics_step, state.replace(ema=None), [0], trainer._batch)
