@@ -81,6 +81,15 @@ def drawn_from(out: np.ndarray, image: np.ndarray, amounts: np.ndarray, ranges: 
     return found
 
 
+def test_what_accelerators_compile_is_the_same(monkeypatch):
+    amounts = jnp.linspace(-1, 1, len(OPERATIONS))
+    batch = jnp.broadcast_to(jnp.asarray(picture(20, 24), jnp.float32), (len(OPERATIONS), 20, 24, 3))
+    arguments = batch, jnp.arange(len(OPERATIONS)), amounts, RANGES
+    one_by_one = apply_operations(*arguments)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, cpu, default: default(*operands))
+    np.testing.assert_allclose(apply_operations(*arguments), one_by_one, atol=1e-3)
+
+
 def test_randaugment_draws_each_operation_and_sign_at_its_magnitude():
     image = picture(16, 20)
     ranges = Ranges(0.3, (150 / 331 * 16, 150 / 331 * 20), 30.0, 0.9, 4)
