@@ -95,7 +95,7 @@ def read_run(directory: Path) -> Run:
         UserError: a file is not there or not as a run writes it, or the run is not finished.
     """
     path = directory / "config.json"
-    config = _read_json(path)
+    config = read_json(path)
     if missing := _CONFIG_FIELDS - config.keys():
         raise UserError(f"{path}: not a run's configuration, without {', '.join(sorted(missing))}")
     path = directory / "metrics.jsonl"
@@ -112,7 +112,7 @@ def read_run(directory: Path) -> Run:
     if "state_digest" not in done:
         raise UserError(f"{path}: its closing row has no state_digest")
     machine = directory / "machine.json"
-    return Run(config, epochs, done, _read_json(machine) if machine.exists() else {})
+    return Run(config, epochs, done, read_json(machine) if machine.exists() else {})
 
 
 def add_run(workdir: Path, recipe: str, results: Path, hardware: str | None = None, replace: bool = False) -> Path:
@@ -320,10 +320,15 @@ def _seeds(directory: Path) -> list[Path]:
 
 def _references(root: Path) -> dict[str, Any]:
     path = root / "results" / "references.json"
-    return _read_json(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object from a JSON file.
+
+    Raises:
+        UserError: there is none.
+    """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:

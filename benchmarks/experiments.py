@@ -1,0 +1,138 @@
+"""Writes docs/experiments.md, the log of runs that compare settings, from those kept in results/experiments/.
+
+    python benchmarks/experiments.py --add runs/mine --group GROUP --name NAME
+    python benchmarks/experiments.py
+    python benchmarks/experiments.py --check
+
+A group compares one setting at a time with a run named `base`, at the same seeds. Its group.json has the `recipe` that
+all its runs start from, a `title`, and a `text` that says what was learnt. `--add` takes a finished run's workdir into
+results/experiments/GROUP/NAME/seedK/; the command in the log is made from what its config.json changes of the recipe.
+
+Without options docs/experiments.md is written. `--check` writes nothing: it exits with 1 where the page is not what
+would be written. Other mistakes are one line and exit code 2.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmarks.results import Run, add_run, read_json, read_results  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.training.config import Config, load_config  # noqa: E402
+
+BASE = "base"
+
+_HEADER = """\
+# Experiments
+
+Written by `python benchmarks/experiments.py` from the runs in `results/experiments/`.
+
+Accuracy is top-1 after the last epoch on every image of the validation split: the mean over seeds, ± their sample
+standard deviation where there are several. The difference is the mean over seeds of what a run has more than the base
+at the same seed, in points. One seed's differences below a point say little.
+"""
+
+
+def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
+    """The command line that trains a configuration, from the recipe it differs least from by what is given.
+
+    Args:
+        recipe: its name.
+        config: as config.json has it; a field it lacks has its default.
+        root: of the tree with configs/.
+
+    Raises:
+        UserError: an option of the recipe's network is not in the configuration: no flag takes one away.
+    """
+    start = dataclasses.asdict(load_config(root / "configs" / f"{recipe}.py"))
+    wanted = dataclasses.asdict(Config(**config))
+    flags = []
+    for name, value in wanted.items():
+        if name == "model_options":
+            if gone := start[name].keys() - value.keys():
+                raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag takes it away")
+            changed = {key: item for key, item in value.items() if key not in start[name] or start[name][key] != item}
+            flags += [f"--config.model_options.{key}={_text(item)}" for key, item in changed.items()]
+        elif value != start[name] and name not in ("data_dir", "seed"):
+            flags.append(f"--config.{name}={_text(value)}")
+    return " ".join([f"python train.py --config configs/{recipe}.py", *flags])
+
+
+def _text(value: Any) -> str:
+    """As the command line takes it."""
+    if isinstance(value, tuple | list):
+        nested = any(isinstance(item, tuple | list) for item in value)
+        return f"'{tuple(value)}'" if nested else ",".join(map(str, value))
+    return str(value)
+
+
+def page(directory: Path, root: Path = ROOT) -> str:
+    """The text of docs/experiments.md.
+
+    Raises:
+        UserError: a group has no base, or a run cannot be read.
+    """
+    sections = [_section(group, root) for group in sorted(directory.glob("*")) if group.is_dir()]
+    return "\n".join([_HEADER, *sections])
+
+
+def _section(group: Path, root: Path) -> str:
+    about = read_json(group / "group.json")
+    runs = read_results(group)
+    if BASE not in runs:
+        raise UserError(f"{group}: has no run named {BASE}")
+    names = [BASE, *(name for name in runs if name != BASE)]
+    rows = [_row(name, runs[name], runs[BASE], command(about["recipe"], runs[name][0].config, root)) for name in names]
+    table = ["| run | accuracy | difference | seeds | command |", "|---|---:|---:|---:|---|", *rows]
+    return "\n".join([f"## {about['title']}", "", about["text"], "", *table, ""])
+
+
+def _row(name: str, runs: list[Run], base: list[Run], line: str) -> str:
+    last = {run.config["seed"]: 100 * run.epochs[-1]["accuracy"] for run in runs}
+    reference = {run.config["seed"]: 100 * run.epochs[-1]["accuracy"] for run in base}
+    shared = last.keys() & reference.keys()
+    accuracy = f"{statistics.mean(last.values()):.2f} %"
+    if len(last) > 1:
+        accuracy = f"{statistics.mean(last.values()):.2f} ± {statistics.stdev(last.values()):.2f} %"
+    difference = f"{statistics.mean(last[seed] - reference[seed] for seed in shared):+.2f}" if shared else ""
+    seeds = ", ".join(map(str, sorted(last)))
+    return f"| {name} | {accuracy} | {'' if name == BASE else difference} | {seeds} | `{line}` |"
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Runs one command line on the tree at `root`; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a finished run")
+    parser.add_argument("--group", metavar="GROUP", help="with --add: which comparison it belongs to")
+    parser.add_argument("--name", metavar="NAME", help="with --add: what it shows, or base")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/experiments.md is out of date")
+    parsed = parser.parse_args(arguments)
+    directory, path = root / "results" / "experiments", root / "docs" / "experiments.md"
+    try:
+        if parsed.add:
+            if parsed.group is None or parsed.name is None:
+                raise UserError("--add: needs --group GROUP and --name NAME")
+            about = read_json(directory / parsed.group / "group.json")
+            command(about["recipe"], json.loads((parsed.add / "config.json").read_text()), root)
+            print(add_run(parsed.add, parsed.name, directory / parsed.group))
+            return 0
+        text = page(directory, root)
+        if not parsed.check:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            print("experiments.py: docs/experiments.md is out of date; without --check it is written", file=sys.stderr)
+            return 1
+    except (UserError, OSError, KeyError) as error:
+        print(f"experiments.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
