@@ -337,32 +337,45 @@ class BatchNorm(nn.Module):
         return self.momentum * old + (1 - self.momentum) * new
 
 
-def max_pool(x: jax.Array, strides: int = 2) -> jax.Array:
-    """The stem's 3x3 max-pool, padded by one pixel of −∞: `(N, H, W, C)` to `(N, ceil(H/strides), ceil(W/strides), C)`.
+def max_pool(x: jax.Array, strides: int = 2, size: int = 3, padding: int = 1) -> jax.Array:
+    """A max-pool padded with −∞; as it stands, the stem's: 3x3, a pixel on every side.
 
     XLA's `SAME` would pad an even image only below and to the right. The gradient of a window goes to the first of its
     largest pixels, row by row.
+
+    Args:
+        x: `(N, H, W, C)`.
+        strides: step of the window, in pixels.
+        size: side of the window, in pixels.
+        padding: rows and columns of −∞ on every side.
+
+    Returns:
+        `(N, H', W', C)`, with H' as torch's MaxPool2d has it.
+
+    Example:
+        >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), strides=3).squeeze().tolist()
+        [[6.0, 9.0], [21.0, 24.0]]
     """
 
     def plain(x: jax.Array) -> jax.Array:
+        around = (padding, padding)
         return jax.lax.reduce_window(
-            x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, strides, strides, 1), padding=((0, 0), (1, 1), (1, 1), (0, 0))
+            x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, strides, strides, 1), ((0, 0), around, around, (0, 0))
         )
 
     def by_rows_and_columns(x: jax.Array) -> jax.Array:
         # XLA's gradient of `reduce_window` searches each window anew; that of a choice between two knows who won.
-        return _max_of_three(_max_of_three(x, 2, strides), 1, strides)
+        return _largest(_largest(x, 2, strides, size, padding), 1, strides, size, padding)
 
     return jax.lax.platform_dependent(x, cpu=by_rows_and_columns, default=plain)
 
 
-def _max_of_three(x: jax.Array, axis: int, strides: int) -> jax.Array:
-    """The largest of each pixel and its neighbours along one axis, at every `strides`-th pixel; NaN if one is NaN."""
-    size = x.shape[axis]
-    beyond = [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)]
+def _largest(x: jax.Array, axis: int, strides: int, size: int, padding: int) -> jax.Array:
+    """The largest of so many pixels along one axis, at every `strides`-th place; NaN if one is NaN."""
+    beyond = [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)]
     padded = jnp.pad(x, beyond, constant_values=-jnp.inf)
-    last = (size - 1) // strides * strides
-    largest, *others = (jax.lax.slice_in_dim(padded, i, i + last + 1, strides, axis) for i in range(3))
+    places = padded.shape[axis] - size + 1
+    largest, *others = (jax.lax.slice_in_dim(padded, i, i + places, strides, axis) for i in range(size))
     for other in others:
         largest = jnp.where((largest >= other) | jnp.isnan(largest), largest, other)
     return largest

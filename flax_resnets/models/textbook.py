@@ -11,13 +11,14 @@ needs its inputs put into that order.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from flax_resnets.models.layers import BatchNorm, Conv, Linear, ghost_size, global_avg_pool, max_pool
+from flax_resnets.models.layers import BatchNorm, Conv, Linear, convolve, ghost_size, global_avg_pool, max_pool
 from flax_resnets.models.resnet import BasicBlock
 
 
@@ -90,8 +91,14 @@ def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype
         padding=((padding, padding), (padding, padding)),
         kernel_init=nn.initializers.xavier_uniform(),
         dtype=dtype,
+        conv_general_dilated=_convolve,
         name=name,
     )
+
+
+def _convolve(lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any, **_: Any) -> jax.Array:
+    """What linen would ask of `jax.lax.conv_general_dilated`, asked of `convolve`, which knows processors better."""
+    return convolve(lhs, rhs, window_strides[0], padding[0][0])
 
 
 def _dense(features: int, *, dtype: Dtype = jnp.float32, name: str) -> nn.Dense:
@@ -103,8 +110,9 @@ def _pool(x: jax.Array, size: int, strides: int, *, average: bool = False) -> ja
     """A pool without padding: rows and columns that do not fill a window are left out."""
     if min(x.shape[1:3]) < size:
         raise ValueError(f"the image is too small: {x.shape[1]} x {x.shape[2]} is left for a window of {size} x {size}")
-    pool = nn.avg_pool if average else nn.max_pool
-    return pool(x, (size, size), (strides, strides))
+    if average:
+        return nn.avg_pool(x, (size, size), (strides, strides))
+    return max_pool(x, strides, size, padding=0)
 
 
 def _flatten(x: jax.Array) -> jax.Array:

@@ -93,18 +93,28 @@ def test_a_convolution_is_the_same_in_other_words(size, strides, padding, height
     assert_same_to_rounding(lambda x, kernel: convolve(x, kernel, strides, padding, dilation), plain, x, kernel)
 
 
-@pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (1, 7, 9, 2), (1, 1, 2, 1)])
+@pytest.mark.parametrize(
+    ("shape", "strides", "size", "padding"),
+    [
+        ((2, 8, 8, 3), 2, 3, 1),  # a stem's
+        ((1, 7, 9, 2), 2, 3, 1),
+        ((1, 1, 2, 1), 2, 3, 1),
+        ((2, 8, 7, 3), 1, 3, 1),
+        ((1, 1, 2, 1), 1, 3, 1),
+        ((2, 9, 8, 3), 2, 3, 0),  # AlexNet's
+        ((2, 9, 8, 3), 2, 2, 0),  # VGG's
+        ((1, 3, 3, 1), 2, 3, 0),
+    ],
+)
 @pytest.mark.parametrize("ties", [False, True])
-def test_max_pool_is_the_same_in_other_words(shape, strides: int, ties: bool):
+def test_max_pool_is_the_same_in_other_words(shape, strides: int, size: int, padding: int, ties: bool):
     def plain(x):
-        return jax.lax.reduce_window(
-            x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, strides, strides, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
-        )
+        pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, strides, strides, 1), pads)
 
     x = images(*shape)
     x = jnp.round(x / 3) if ties else x  # as after ReLU, where most of a window can be 0
-    value, pull_back = jax.vjp(lambda x: max_pool(x, strides), x)
+    value, pull_back = jax.vjp(lambda x: max_pool(x, strides, size, padding), x)
     expected, plain_pull_back = jax.vjp(plain, x)
     np.testing.assert_array_equal(value, expected)
     by_window = images(*value.shape, seed=1)
