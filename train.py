@@ -4,6 +4,10 @@
     --workdir DIR            where the run lives; runs/<recipe's name> by default
     --config.FIELD=VALUE     changes one field of the recipe
 
+    --coordinator HOST:PORT --num_processes N --process_id I
+                             this is process I of N, from 0, which train as one; process 0 listens at HOST:PORT.
+                             On Cloud TPU, Slurm and Kubernetes the processes find each other without these flags
+
     --compile_only --topology v5e:4x4
                              trains nothing: compiles the training step for TPUs that are not here, and prints one
                              line of JSON: FLOPs, bytes moved, memory needed, all-reduces, per device; an estimate
@@ -26,14 +30,25 @@ from flax_resnets.training.memory import keep_freed_memory
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def main(arguments: list[str]) -> int:
-    """Runs one command line; returns the exit code."""
+_WITH_VALUE = ("--config", "--workdir", "--topology", "--coordinator", "--num_processes", "--process_id")
+
+
+def main(arguments: list[str], own_process: bool = False) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: of the command line.
+        own_process: whether the process is this program's alone: one that has used JAX can join no others.
+
+    Returns:
+        The exit code.
+    """
     try:
         if not arguments or {"-h", "--help"} & set(arguments):
             print(usage())
             return 0
         config_path, workdir, overrides = parse(arguments)
-        topology = compile_target(arguments)
+        topology, place = compile_target(arguments), place_among_processes(arguments)
         if topology:
             return compile_for(topology, config_path, overrides)
 
@@ -42,15 +57,19 @@ def main(arguments: list[str]) -> int:
         from flax_resnets.training.config import load_config
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
         from flax_resnets.training.loop import Diverged, Stopped, run
+        from flax_resnets.training.processes import is_first, join
 
         if not has_tpu():
             expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
         config = load_config(config_path, overrides)
         keep_compiled_programs()
+        if own_process or place[0]:
+            join(*place)
         try:
             run(config, workdir)
         except Stopped as stop:
-            print(f"stopped by {stop}; to go on: {shlex.join(['python', 'train.py', *arguments])}")
+            if is_first():
+                print(f"stopped by {stop}; to go on: {shlex.join(['python', 'train.py', *arguments])}")
         except Diverged as error:
             print(f"train.py: {error}", file=sys.stderr)
             return 3
@@ -111,6 +130,30 @@ def compile_target(arguments: list[str]) -> str | None:
     return topology
 
 
+def place_among_processes(arguments: list[str]) -> tuple[str | None, int | None, int | None]:
+    """Coordinator, number of processes and this one's number, as a command line says; all None where it does not."""
+    names = ("--coordinator", "--num_processes", "--process_id")
+    values, _ = flags(arguments)
+    given = [name for name in names if name in values]
+    if not given:
+        return None, None, None
+    if len(given) < len(names):
+        missing = next(name for name in names if name not in values)
+        raise UserError(f"{given[0]}={values[given[0]]}: goes with {missing}")
+    host, colon, port = values["--coordinator"].rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator={values['--coordinator']}: must be HOST:PORT, such as 10.0.0.1:1234")
+    counts = []
+    for name, least in (("--num_processes", 1), ("--process_id", 0)):
+        if not values[name].isdecimal() or int(values[name]) < least:
+            raise UserError(f"{name}={values[name]}: must be a whole number from {least} up")
+        counts.append(int(values[name]))
+    processes, number = counts
+    if number >= processes:
+        raise UserError(f"--process_id={number}: must be below --num_processes={processes}")
+    return values["--coordinator"], processes, number
+
+
 def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The value of each flag, and of each `--config.FIELD`."""
     values: dict[str, str] = {}
@@ -126,17 +169,16 @@ def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
             if equals:
                 raise UserError(f"{flag}={value}: takes no value")
             values[flag] = ""
-        elif flag in ("--config", "--workdir", "--topology"):
+        elif flag in _WITH_VALUE:
             if not equals and not rest:
                 raise UserError(f"{flag}: needs a value")
             values[flag] = value if equals else rest.pop(0)
         else:
-            known = ["--config", "--workdir", "--compile_only", "--topology", "--help"]
-            close = difflib.get_close_matches(flag, known, n=1)
+            close = difflib.get_close_matches(flag, [*_WITH_VALUE, "--compile_only", "--help"], n=1)
             raise UserError(f"{flag}: no such flag; " + (f"did you mean {close[0]}?" if close else "see --help"))
     return values, overrides
 
 
 if __name__ == "__main__":
     keep_freed_memory()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], own_process=True))

@@ -153,6 +153,8 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--compile_only=yes", "--compile_only=yes: takes no value"),
         ("--compile-only", "--compile-only: no such flag; did you mean --compile_only?"),
         ("--topology=v5e:4x4", "--topology=v5e:4x4: goes with --compile_only"),
+        ("--coordinator=localhost:1234", "--coordinator=localhost:1234: goes with --num_processes"),
+        ("--process_id=0", "--process_id=0: goes with --coordinator"),
         ("--workdir", "--workdir: needs a value"),
     ],
 )
@@ -164,6 +166,26 @@ def test_a_mistake_is_one_line_and_leaves_nothing(capsys, monkeypatch, tmp_path,
         assert message in capsys.readouterr().err
         return
     assert message in mistake(capsys, monkeypatch, workdir, *arguments)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "processes", "number", "message"),
+    [
+        ("localhost", "2", "0", "--coordinator=localhost: must be HOST:PORT, such as 10.0.0.1:1234"),
+        ("localhost:0", "2", "0", "--coordinator=localhost:0: must be HOST:PORT"),
+        (":1234", "2", "0", "--coordinator=:1234: must be HOST:PORT"),
+        ("localhost:1234", "two", "0", "--num_processes=two: must be a whole number from 1 up"),
+        ("localhost:1234", "2", "-1", "--process_id=-1: must be a whole number from 0 up"),
+        ("localhost:1234", "2", "2", "--process_id=2: must be below --num_processes=2"),
+    ],
+)
+def test_a_place_among_processes_that_there_is_not(
+    capsys, monkeypatch, tmp_path, coordinator, processes, number, message
+):
+    place = [f"--coordinator={coordinator}", f"--num_processes={processes}", f"--process_id={number}"]
+    workdir = tmp_path / "run"
+    assert message in mistake(capsys, monkeypatch, workdir, "--config=configs/quickstart.py", *place)
     assert not workdir.exists()
 
 

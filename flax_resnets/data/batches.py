@@ -58,28 +58,40 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
     return _shuffled(images, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
 
-def train_batch(images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int) -> Batch[np.ndarray]:
-    """Training step `step`'s batch out of a split held whole; arguments as `train_indices`'s."""
+def train_batch(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int, rows: np.ndarray | None = None
+) -> Batch[np.ndarray]:
+    """Training step `step`'s batch out of a split held whole; arguments as `train_indices`'s.
+
+    Of the images, only those of `rows` are read: the share of one process; None for all.
+    """
     indices = train_indices(len(images), batch_size, seed, step)
+    if rows is not None:
+        indices = indices[rows]
     return Batch(images[indices], labels[indices])
 
 
-def eval_batches(images: np.ndarray, labels: np.ndarray, batch_size: int) -> Iterator[Batch[np.ndarray]]:
+def eval_batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, rows: np.ndarray | None = None
+) -> Iterator[Batch[np.ndarray]]:
     """Every image once, in order, in batches of one shape; the last is filled up with label −1.
 
     Args:
         images: uint8 `(N, H, W, C)`.
         labels: int32 `(N,)`.
         batch_size: images in each batch.
+        rows: of each batch, those to read: the share of one process; None for all.
 
     Example:
         >>> images, labels = np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32)
         >>> [batch.labels.tolist() for batch in eval_batches(images, labels, 3)]
         [[0, 1, 2], [3, 4, -1]]
     """
+    rows = np.arange(batch_size) if rows is None else rows
     for start in range(0, len(images), batch_size):
-        batch = Batch(images[start : start + batch_size], labels[start : start + batch_size])
-        missing = batch_size - len(batch.labels)
+        there = start + rows[start + rows < len(images)]
+        batch = Batch(images[there], labels[there])
+        missing = len(rows) - len(there)
         if missing:
             fill = np.zeros((missing, *images.shape[1:]), images.dtype)
             batch = Batch(np.concatenate([batch.images, fill]), np.pad(batch.labels, (0, missing), constant_values=-1))

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from flax_resnets.errors import UserError
+from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.state import TrainState, tree_digest
 
 
@@ -103,8 +104,11 @@ class Checkpoints:
         self._manager.close()
 
     def _set_aside(self, step: int) -> Path:
-        self._damaged.mkdir(exist_ok=True)
         target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
-        (self.directory / str(step)).rename(target)
+        wait_for_all(f"{step} found damaged")
+        if is_first():
+            self._damaged.mkdir(exist_ok=True)
+            (self.directory / str(step)).rename(target)
+        wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target

@@ -12,10 +12,14 @@ _HEADER = f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {
 
 
 class Display:
-    """The terminal of one run. Where output is not a terminal, rows are plain lines and there is no bar."""
+    """The terminal of one run. Where output is not a terminal, rows are plain lines and there is no bar.
 
-    def __init__(self):
-        self.console = Console(highlight=False, soft_wrap=True)
+    Args:
+        silent: show nothing, as another process does it.
+    """
+
+    def __init__(self, silent: bool = False):
+        self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
         """Prints a line of prose."""
@@ -54,7 +58,7 @@ class Display:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=self.console.quiet or not self.console.is_terminal,
         )
         with progress:
             yield Bar(progress, label, total, unit, unit_per_step)

@@ -25,9 +25,10 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
-from flax_resnets.training.interruption import Interruption
+from flax_resnets.training.interruption import Interruption, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.processes import is_first, own_rows, wait_for_all
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step, recalibrate
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import Average, TrainState, create_state, state_digest
@@ -74,13 +75,23 @@ def run(config: Config, workdir: Path) -> None:
         Diverged: too many steps in a row were not finite; the last checkpoint is from before them.
         Stopped: a signal asked for it; everything is saved.
     """
-    display = Display()
+    display = Display(silent=not is_first())
     _check_workdir(config, workdir)
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     train, num_classes = load_split(config, "train", display)
     valid, _ = load_split(config, "validation", display)
     trainer = Trainer(config, train, valid, num_classes, display)
+    with contextlib.ExitStack() as stack:
+        if is_first():
+            stack.enter_context(_opened(config, workdir))
+        wait_for_all("workdir opened")
+        trainer.fit(workdir)
+
+
+@contextlib.contextmanager
+def _opened(config: Config, workdir: Path) -> Iterator[None]:
+    """Makes the workdir, or finds this run in it, and keeps others out of it."""
     with contextlib.ExitStack() as stack:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -91,7 +102,7 @@ def run(config: Config, workdir: Path) -> None:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
         except OSError as error:
             raise UserError(f"workdir={workdir}: {error.strerror}; pick a directory that can be written") from None
-        trainer.fit(workdir)
+        yield
 
 
 class Trainer:
@@ -119,6 +130,7 @@ class Trainer:
         self.valid = valid
         self.display = display
         self.mesh = make_mesh()
+        self._rows = own_rows(self.mesh, config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
         if self.steps_per_epoch == 0:
             raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
@@ -129,9 +141,9 @@ class Trainer:
 
     def fit(self, workdir: Path) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s."""
-        log = MetricsLog(workdir)
+        log = MetricsLog(workdir, writes=is_first())
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
-        with contextlib.closing(log), contextlib.closing(checkpoints), Interruption() as interruption:
+        with contextlib.closing(log), contextlib.closing(checkpoints), interruption() as stop:
             state = checkpoints.restore(self.steps.abstract_state, self.display.say)
             if state is None:
                 # Killed between the first row and the first checkpoint a run has one row. It has the second only
@@ -146,23 +158,24 @@ class Trainer:
                 return
             else:
                 self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
+            wait_for_all("metrics read")  # by all, before the first writes
             log.start(int(state.step))
-            self._fit(state, log, checkpoints, interruption)
+            self._fit(state, log, checkpoints, stop)
 
-    def _fit(self, state: TrainState, log: MetricsLog, checkpoints: Checkpoints, interruption: Interruption) -> None:
+    def _fit(self, state: TrainState, log: MetricsLog, checkpoints: Checkpoints, stop: Interruption) -> None:
         if self.config.eval_flip:
             self.display.say("accuracies are with a test-time flip (eval_flip)")
         self.display.header(ema=self.config.ema_decay is not None)
         for row in log.epochs:
             self.display.row(row)
         seconds, images = 0.0, 0
-        while not interruption:
+        while not stop:
             step = int(state.step)
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 and epoch > len(log.epochs):
-                result = self._evaluate(state, interruption)
-                ema = self._evaluate(state.ema, interruption) if state.ema else None
-                if interruption:
+                result = self._evaluate(state, stop)
+                ema = self._evaluate(state.ema, stop) if state.ema else None
+                if stop:
                     break  # it did not see every image
                 row = EpochMetrics(
                     epoch=epoch,
@@ -189,16 +202,16 @@ class Trainer:
             if position == 0:
                 state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
             started = time.perf_counter()
-            state = self._train_epoch(state, epoch + 1, log, checkpoints, interruption)
+            state = self._train_epoch(state, epoch + 1, log, checkpoints, stop)
             seconds = time.perf_counter() - started
             images = (int(state.step) - step) * self.config.batch_size
         self.display.say("saving before the stop")
         checkpoints.save(state)
         checkpoints.wait()
-        raise Stopped(interruption.signal)
+        raise Stopped(stop.signal)
 
     def _train_epoch(
-        self, state: TrainState, epoch: int, log: MetricsLog, checkpoints: Checkpoints, interruption: Interruption
+        self, state: TrainState, epoch: int, log: MetricsLog, checkpoints: Checkpoints, stop: Interruption
     ) -> TrainState:
         """Steps to the epoch's end, or to where a signal finds it."""
         first = int(state.step)
@@ -215,7 +228,7 @@ class Trainer:
                     self._settle(*under_way.popleft(), log, bar)
                 if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
                     checkpoints.save(state)
-                if interruption:
+                if stop:
                     break
             for item in under_way:
                 self._settle(*item, log, bar)
@@ -228,7 +241,8 @@ class Trainer:
 
     def _batch(self, step: int) -> Batch[jax.Array]:
         """What a training step sees, on the devices."""
-        batch = train_batch(self.train.images, self.train.labels, self.config.batch_size, self.config.seed, step)
+        config = self.config
+        batch = train_batch(self.train.images, self.train.labels, config.batch_size, config.seed, step, self._rows)
         return to_devices(batch, self.mesh)
 
     def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
@@ -248,11 +262,11 @@ class Trainer:
                 momentum=float(output.momentum),
             )
 
-    def _evaluate(self, state: TrainState | Average, interruption: Interruption) -> Evaluation:
+    def _evaluate(self, state: TrainState | Average, stop: Interruption) -> Evaluation:
         size = self.config.eval_batch_size or self.config.batch_size
-        batches = eval_batches(self.valid.images, self.valid.labels, size)
+        batches = eval_batches(self.valid.images, self.valid.labels, size, own_rows(self.mesh, size))
         with self.display.bar("evaluating", -(-len(self.valid) // size)) as bar:
-            return evaluate(self.steps.eval_step, state, _counted(_until(interruption, batches), bar), self.mesh)
+            return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
 
 
 class Steps(NamedTuple):
@@ -354,10 +368,10 @@ def _alike(a: Any, b: Any) -> bool:
     return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
 
 
-def _until(interruption: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
+def _until(stop: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
     for batch in batches:
         yield batch
-        if interruption:
+        if stop:
             return
 
 

@@ -53,6 +53,7 @@ class MetricsLog:
 
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
+        writes: whether this process is the one that writes; the others keep the record in mind alone.
 
     Attributes:
         epochs: the rows so far.
@@ -62,8 +63,9 @@ class MetricsLog:
         UserError: a line of `metrics.jsonl` is no such row.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, writes: bool = True):
         self._workdir = workdir
+        self._writes = writes
         self._path = workdir / "metrics.jsonl"
         self._tensorboard: SummaryWriter | None = None
         self.epochs: list[EpochMetrics] = []
@@ -89,11 +91,15 @@ class MetricsLog:
         """Begins to record at a step, forgetting what came after it: the run will come by there again."""
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
+        if not self._writes:
+            return
         _replace(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
         self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
 
     def add_point(self, step: int, **values: float) -> None:
         """Records a step's figures, for TensorBoard alone."""
+        if not self._writes:
+            return
         assert self._tensorboard is not None, "start() comes first"
         for name, value in values.items():
             self._tensorboard.add_scalar(f"step/{name}", value, step)
@@ -101,6 +107,8 @@ class MetricsLog:
     def add_epoch(self, row: EpochMetrics) -> None:
         """Records an epoch, in all three places."""
         self.epochs.append(row)
+        if not self._writes:
+            return
         self._append(_line("epoch", row.as_row()))
         assert self._tensorboard is not None, "start() comes first"
         for name, value in row.as_row().items():
@@ -113,7 +121,8 @@ class MetricsLog:
         """Appends the closing row."""
         assert self.best is not None, "a run is done after its last epoch"
         self.done = {"best_accuracy": self.best.accuracy, "state_digest": state_digest}
-        self._append(_line("done", self.done))
+        if self._writes:
+            self._append(_line("done", self.done))
 
     def close(self) -> None:
         """Lets go of files and threads."""

@@ -51,3 +51,15 @@ def test_evaluation_shows_every_image_once_in_batches_of_one_shape(images, batch
     labels = np.concatenate([batch.labels for batch in batches])
     assert labels[labels >= 0].tolist() == list(range(images))
     assert len(labels) - images < batch_size
+
+
+@given(images=st.integers(8, 50), share=st.integers(1, 4), processes=st.integers(1, 3), step=st.integers(0, 9))
+def test_the_shares_of_processes_are_the_batch(images, share, processes, step):
+    pictures, labels = np.arange(images, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(images, dtype=np.int32)
+    size = min(share * processes, images)
+    all_rows = np.array_split(np.arange(size), processes)
+    shares = [train_batch(pictures, labels, size, 0, step, rows).labels for rows in all_rows]
+    np.testing.assert_array_equal(np.concatenate(shares), train_batch(pictures, labels, size, 0, step).labels)
+    shares = [[batch.labels for batch in eval_batches(pictures, labels, size, rows)] for rows in all_rows]
+    for whole, *parts in zip(eval_batches(pictures, labels, size), *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole.labels)

@@ -1,0 +1,77 @@
+"""Several processes that train as one: how a process joins the others, and what each does of what is done once.
+
+JAX's own multi-controller runtime does the work: every process runs the same program on a mesh of all devices.
+"""
+
+import os
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flax_resnets.errors import UserError
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Makes this process one of several, before anything is computed.
+
+    On Cloud TPU, Slurm and Kubernetes JAX finds the others by itself; where it finds nothing, there is one process, and
+    nothing happens.
+
+    Args:
+        coordinator: `host:port` of process 0, at which it will listen; None to let JAX find it.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        UserError: the others cannot be reached.
+    """
+    if coordinator is None:
+        try:
+            jax.distributed.initialize()
+        except ValueError:  # no cluster that JAX knows
+            return
+    else:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                # JAX would listen at every address of the host.
+                coordinator_bind_address=os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator),
+                cluster_detection_method="deactivate",
+            )
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"--coordinator={coordinator}: the processes did not find each other: {reason}") from None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(where: str) -> None:
+    """Returns once every process has come to this place, which has a name of its own."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that lie on this process's devices.
+
+    Args:
+        mesh: of all processes' devices, along `data`.
+        batch_size: rows of the global batch; a multiple of the devices.
+
+    Returns:
+        int64, rising, from 0 to `batch_size`.
+
+    Example:
+        >>> own_rows(jax.make_mesh((1,), ("data",)), 4).tolist()
+        [0, 1, 2, 3]
+    """
+    slices = NamedSharding(mesh, P("data")).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices if index is not None]))
