@@ -1,0 +1,27 @@
+"""Imagenette v2 at 128 px in 5 epochs, by the rules of fastai's leaderboard: ResNet-50 with Muon.
+
+    python train.py --config configs/imagenette_5ep.py
+
+The rules: random initial weights, the validation images no larger than the training images, the last epoch's accuracy.
+
+No run of this recipe is recorded yet.
+"""
+
+from flax_resnets.training.config import Config
+
+
+def get_config() -> Config:
+    return Config(
+        model="resnet50d",
+        dataset="imagenette/160px-v2",
+        image_size=128,
+        store_size=160,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        batch_size=64,
+        epochs=5,
+        optimizer="muon",
+        learning_rate=4e-3,
+        label_smoothing=0.1,
+        save_every=50,
+    )
