@@ -1,0 +1,62 @@
+"""What docs/ tells a user to run is at least well formed, and names files that exist."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+import train
+from flax_resnets.training.config import load_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+JOBS = ROOT / "docs" / "jobs"
+
+
+def shell_blocks() -> list[tuple[str, str]]:
+    return [(p.name, block) for p in PAGES for block in re.findall(r"```sh\n(.*?)```", p.read_text(), flags=re.DOTALL)]
+
+
+@pytest.mark.parametrize("script", [block for _, block in shell_blocks()] + [(JOBS / "slurm.sh").read_text()])
+def test_its_shell_parses(script):
+    result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def training_commands() -> list[str]:
+    texts = [p.read_text() for p in [*PAGES, JOBS / "slurm.sh"]]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(texts))
+    return re.findall(r"python train\.py ([^\n`\"&]+)", joined)
+
+
+@pytest.mark.parametrize("command", sorted(set(training_commands())))
+def test_its_training_commands_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config_path, _, overrides = train.parse(shlex.split(command))
+    load_config(config_path, overrides)
+
+
+def test_the_kubernetes_job_holds_together():
+    """Every document has a kind and a name; the job's pods have the service's name as theirs and its label."""
+    parts = {part["kind"]: part for part in yaml.safe_load_all((JOBS / "kubernetes.yaml").read_text())}
+    assert sorted(parts) == ["Job", "Role", "RoleBinding", "Service", "ServiceAccount"]
+    job, service = parts["Job"]["spec"], parts["Service"]
+    pod = job["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": parts["Job"]["metadata"]["name"]}
+    assert pod["serviceAccountName"] == parts["ServiceAccount"]["metadata"]["name"]
+    assert job["completions"] == job["parallelism"]
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    program, script, *arguments = pod["containers"][0]["command"]
+    assert (program, script) == ("python", "train.py")
+    config_path, _, _ = train.parse(arguments)
+    assert (ROOT / config_path).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
