@@ -12,6 +12,8 @@ from benchmarks import results
 from flax_resnets.training.config import Config, load_config
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 
+ROOT = Path(__file__).parents[2]
+
 
 def finished(
     workdir: Path, seed: int = 0, accuracies=(0.5, 0.7, 0.6), *, done: bool = True, ema: bool = False, **fields
@@ -241,10 +243,10 @@ def test_a_damaged_file_is_named(tmp_path, run, name, content):
     assert "\n" not in said
 
 
-@pytest.mark.parametrize("path", sorted(Path("results").glob("*/seed*/config.json")), ids=lambda path: path.parts[1])
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/seed*/config.json")), ids=lambda path: path.parts[-3])
 def test_a_published_run_is_its_recipes(path):
     """The recipe as it stands reruns the row, but for the seed and what changes no number."""
     theirs = {**results._DEFAULTS, **json.loads(path.read_text())}
-    ours = json.loads(load_config(Path("configs") / f"{path.parts[1]}.py").to_json())
+    ours = json.loads(load_config(ROOT / "configs" / f"{path.parts[-3]}.py").to_json())
     differing = {name for name in ours if theirs[name] != ours[name]}
     assert differing <= set(results._MAY_DIFFER)
