@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -31,10 +32,12 @@ class CachedImages:
     Attributes:
         images: uint8, `(N, size, size, channels)`, read-only; a memory map unless the cache could not be written.
         labels: int32, `(N,)`, read-only.
+        broken: what was wrong with each image that was left out; it names the dataset and the image.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    broken: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,6 +48,7 @@ def cached_images(
     size: int,
     resize: Literal["squash", "crop"] = "squash",
     progress: Callable[[int, int], None] | None = None,
+    broken: Literal["stop", "skip"] = "stop",
 ) -> CachedImages:
     """The whole split as one array; decoded at the first call, mapped from disk at every later one.
 
@@ -58,12 +62,14 @@ def cached_images(
         size: height and width of the images. An image of that size already is left as it is.
         resize: `squash` ignores the aspect ratio, `crop` scales the shorter side to `size` and takes the centre.
         progress: called with (images done, images in all) while decoding.
+        broken: what an image that cannot be decoded does: `stop` here, or `skip` it. What is kept without some images
+            lies apart, where `stop` does not find it.
 
     Returns:
         The images and labels, in the source's order.
 
     Raises:
-        UserError: an image cannot be decoded; no cache is left.
+        UserError: an image cannot be decoded, and is not to be skipped; no cache is left.
 
     Warns:
         RuntimeWarning: the cache cannot be written, and the images are kept in memory instead.
@@ -78,17 +84,19 @@ def cached_images(
         raise UserError(f"image_size={size}: must be at least 1")
     if resize not in ("squash", "crop"):
         raise UserError(f"resize={resize!r}: must be 'squash' or 'crop'")
+    skip = broken == "skip"
     try:
         directory = _directory(source, size, resize)
-        if (cached := _read(directory, source, size)) is not None:
+        places = [directory, _without_broken(directory)] if skip else [directory]
+        if (cached := _read(places, source, size)) is not None:
             return cached
         directory.parent.mkdir(parents=True, exist_ok=True)
         with locked(directory.parent) as alone:
-            if (cached := _read(directory, source, size)) is not None:
+            if (cached := _read(places, source, size)) is not None:
                 return cached  # written by the process that held the lock
-            _sweep(directory, source, alone)
-            _write(directory, source, size, resize, progress)
-        if (cached := _read(directory, source, size)) is not None:
+            _sweep(places, source, alone)
+            _write(directory, source, size, resize, progress, skip)
+        if (cached := _read(places, source, size)) is not None:
             return cached
         raise OSError(f"{directory} cannot be read back")
     except OSError as error:
@@ -97,7 +105,7 @@ def cached_images(
             RuntimeWarning,
             stacklevel=2,
         )
-        return _in_memory(source, size, resize, progress)
+        return _in_memory(source, size, resize, progress, skip)
 
 
 def cache_root() -> Path:
@@ -115,47 +123,72 @@ def _directory(source: Source, size: int, resize: str) -> Path:
     return cache_root() / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
 
 
-def _read(directory: Path, source: Source, size: int) -> CachedImages | None:
-    try:
-        # A file shorter than its header promises does not map: numpy raises ValueError.
-        images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(directory / "labels.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    shape = (len(source), size, size, source.channels)
-    if (images.shape, images.dtype, labels.shape, labels.dtype) != (shape, np.uint8, shape[:1], np.int32):
-        return None
-    labels.flags.writeable = False
-    return CachedImages(images, labels)
+def _without_broken(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}-without-broken")
+
+
+def _read(directories: list[Path], source: Source, size: int) -> CachedImages | None:
+    """What the first of the directories that reads holds; None where none does."""
+    for directory in directories:
+        list_of_broken = directory / "broken.json"
+        try:
+            # A file shorter than its header promises does not map: numpy raises ValueError.
+            images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(directory / "labels.npy", allow_pickle=False)
+            broken = json.loads(list_of_broken.read_text()) if list_of_broken.exists() else []
+        except (OSError, ValueError, EOFError):
+            continue
+        shape = (len(source) - len(broken), size, size, source.channels)
+        if (images.shape, images.dtype, labels.shape, labels.dtype) == (shape, np.uint8, shape[:1], np.int32):
+            labels.flags.writeable = False
+            return CachedImages(images, labels, tuple(broken))
+    return None
 
 
 def _write(
-    directory: Path, source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
+    directory: Path,
+    source: Source,
+    size: int,
+    resize: str,
+    progress: Callable[[int, int], None] | None,
+    skip: bool,
 ) -> None:
     half_made = Path(tempfile.mkdtemp(prefix="tmp-", dir=directory.parent))
     try:
         with open(half_made / "images.npy", "wb") as file:
-            shape = (len(source), size, size, source.channels)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            labels = []
-            for block, block_labels in _blocks(source, size, resize, progress):
+            _write_header(file, (len(source), size, size, source.channels))
+            labels, broken = [], []
+            for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
                 # write(), not a writable map: on a full disk a map ends in SIGBUS, write() in an exception.
                 file.write(block.data)
                 labels.append(block_labels)
+                broken += block_broken
+            labels = np.concatenate(labels) if labels else np.zeros(0, np.int32)
+            file.seek(0)
+            _write_header(file, (len(labels), size, size, source.channels))
             _to_disk(file)
         with open(half_made / "labels.npy", "wb") as file:
-            np.save(file, np.concatenate(labels) if labels else np.zeros(0, np.int32), allow_pickle=False)
+            np.save(file, labels, allow_pickle=False)
             _to_disk(file)
+        if broken:
+            with open(half_made / "broken.json", "wb") as file:
+                file.write(json.dumps(broken).encode())
+                _to_disk(file)
+        target = _without_broken(directory) if broken else directory
         try:
-            os.rename(half_made, directory)
+            os.rename(half_made, target)
         except OSError:
             # Where there are no locks another process may have been first, and a directory cannot replace one that
             # holds files. Theirs holds the same.
-            if not directory.is_dir():
+            if not target.is_dir():
                 raise
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    # numpy leaves room for the first number to grow, so that the header can be written once more over itself.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _to_disk(file: BinaryIO) -> None:
@@ -164,49 +197,61 @@ def _to_disk(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _sweep(directory: Path, source: Source, alone: bool) -> None:
+def _sweep(directories: list[Path], source: Source, alone: bool) -> None:
     """Removes what does not read, the caches of files that have changed since, and what killed processes left."""
-    for path in directory.parent.iterdir():
+    for path in directories[0].parent.iterdir():
         half_made = path.name.startswith("tmp-")
         stale = not half_made and not path.name.startswith(source.fingerprint[:16])
-        if path == directory or stale or (half_made and alone):
+        if path in directories or stale or (half_made and alone):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _in_memory(source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None) -> CachedImages:
+def _in_memory(
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None, skip: bool
+) -> CachedImages:
     images = np.empty((len(source), size, size, source.channels), np.uint8)
     labels = np.empty(len(source), np.int32)
-    done = 0
-    for block, block_labels in _blocks(source, size, resize, progress):
+    done, broken = 0, []
+    for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
         images[done : done + len(block)] = block
         labels[done : done + len(block)] = block_labels
         done += len(block)
+        broken += block_broken
+    images, labels = images[:done], labels[:done]
     images.flags.writeable = labels.flags.writeable = False
-    return CachedImages(images, labels)
+    return CachedImages(images, labels, tuple(broken))
 
 
 def _blocks(
-    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields images and labels, `_BLOCK` at a time, in order."""
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None, skip: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Yields images and labels, `_BLOCK` at a time, in order, and what was wrong with those that are left out."""
     # The decoders release the interpreter's lock, so threads do: one a core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(source), _BLOCK):
             indices = range(start, min(start + _BLOCK, len(source)))
             images = np.empty((len(indices), size, size, source.channels), np.uint8)
             labels = np.empty(len(indices), np.int32)
+            broken: dict[int, str] = {}
 
-            def fill(first: int, indices=indices, images=images, labels=labels) -> None:
+            def fill(first: int, indices=indices, images=images, labels=labels, broken=broken) -> None:
                 for index in indices[first : first + _TASK]:
                     row = index - indices.start
-                    image, labels[row] = source[index]
-                    images[row] = resized(image, size, resize)
+                    try:
+                        image, labels[row] = source[index]
+                    except UserError as error:
+                        if not skip:
+                            raise
+                        broken[row] = str(error)
+                    else:
+                        images[row] = resized(image, size, resize)
 
-            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what the first damaged image raised
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what the first broken image raised
                 pass
             if progress is not None:
                 progress(indices.stop, len(source))
-            yield images, labels
+            rows = sorted(broken)
+            yield np.delete(images, rows, 0), np.delete(labels, rows), [broken[row] for row in rows]
 
 
 def resized(image: np.ndarray, size: int, resize: str) -> np.ndarray:

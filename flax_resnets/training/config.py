@@ -35,6 +35,8 @@ class Config:
         store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
             None for `image_size`.
         resize: how an image comes to be square: `squash` to it, or `crop` its centre.
+        broken_images: what an image that cannot be decoded does: `stop` the run before it begins, named, or `skip`: it
+            is left out of training and evaluation, counted, and named.
         mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
             other.
         crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
@@ -102,6 +104,7 @@ class Config:
     progressive: tuple[tuple[int, int], ...] = ()
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
+    broken_images: Literal["stop", "skip"] = "stop"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_scale: tuple[float, float] = (1.0, 1.0)

@@ -407,8 +407,17 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
     check_channels(config, source.channels)
     with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
         images = cached_images(
-            source, config.store_size or config.image_size, config.resize, progress=lambda done, _: bar.to(done)
+            source,
+            config.store_size or config.image_size,
+            config.resize,
+            progress=lambda done, _: bar.to(done),
+            broken=config.broken_images,
         )
+    if images.broken:
+        count = f"{len(images.broken)} of {len(source)} images are broken and left out"
+        if not len(images):
+            raise UserError(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
+        display.say(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
     return images, source.num_classes
 
 

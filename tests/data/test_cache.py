@@ -1,6 +1,8 @@
 """cached_images: decoded once, read back exactly, never half."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,14 +103,54 @@ def test_a_damaged_cache_is_built_again(damage, source, cache_dir):
     np.testing.assert_array_equal(np.load(caches(cache_dir)[0] / "images.npy"), expected)
 
 
-def test_a_damaged_image_is_named_and_leaves_no_cache(prepared, cache_dir):
+@pytest.fixture
+def with_a_broken_image(prepared):
     path = prepared / "my_images" / "1.0.0" / "my_images-test.array_record-00000-of-00001"
     with open(path, "r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(bytes(16))
+    return open_source("my_images", "validation", prepared)
+
+
+def test_a_broken_image_is_named_and_leaves_no_cache(with_a_broken_image, cache_dir):
     with pytest.raises(UserError, match=r"'my_images', split 'test', image \d+"):
-        cached_images(open_source("my_images", "validation", prepared), size=28)
+        cached_images(with_a_broken_image, size=28)
     assert caches(cache_dir) == []
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_broken_image_can_be_left_out_and_is_named(with_a_broken_image, source, writable, tmp_path, monkeypatch):
+    if not writable:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "file"))
+    with contextlib.nullcontext() if writable else pytest.warns(RuntimeWarning):
+        data = cached_images(with_a_broken_image, size=28, broken="skip")
+    (message,) = data.broken
+    index = int(re.search(r"'my_images', split 'test', image (\d+)", message)[1])
+    assert len(data) == 999
+    rest = [other for other in range(1000) if other != index]
+    np.testing.assert_array_equal(data.labels, [source.label(other) for other in rest])
+    for row in (index - 1, index, 998):
+        np.testing.assert_array_equal(data.images[row], source.image(rest[row]))
+
+
+def test_what_was_left_out_once_is_left_out_from_the_cache_but_never_where_it_is_to_stop(
+    with_a_broken_image, monkeypatch
+):
+    first = cached_images(with_a_broken_image, size=28, broken="skip")
+    with pytest.raises(UserError, match="image"):
+        cached_images(with_a_broken_image, size=28)
+    monkeypatch.setattr(type(with_a_broken_image), "__getitem__", None)  # nothing is decoded
+    second = cached_images(with_a_broken_image, size=28, broken="skip")
+    assert second.broken == first.broken
+    np.testing.assert_array_equal(second.images, first.images)
+
+
+def test_where_no_image_is_broken_both_ways_share_a_cache(source, cache_dir):
+    cached_images(source, size=28, broken="skip")
+    (only,) = caches(cache_dir)
+    assert cached_images(source, size=28).broken == ()
+    assert caches(cache_dir) == [only]
 
 
 def test_where_nothing_can_be_written_the_images_stay_in_memory_and_it_says_so(source, tmp_path, monkeypatch):
