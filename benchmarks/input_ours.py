@@ -36,7 +36,7 @@ def prepare(
     from flax_resnets.data.batches import train_batch
     from flax_resnets.data.cache import cached_images
     from flax_resnets.data.source import open_source
-    from flax_resnets.training.step import make_mesh, to_devices
+    from flax_resnets.training.placement import make_mesh, to_devices
 
     data = cached_images(open_source(dataset, "train", data_dir), store_size)
     pixels, labels = data.images[:images], data.labels[:images]

@@ -32,7 +32,7 @@ from flax_resnets.errors import UserError  # noqa: E402
 from flax_resnets.training.config import Config  # noqa: E402
 
 # What runs of one recipe may differ in: their seed, and what changes no number.
-_MAY_DIFFER = ("seed", "data_dir", "eval_batch_size", "save_every", "log_every")
+_MAY_DIFFER = ("seed", "data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
 
 # What a row of the table is made from, and the closing row.
 _CONFIG_FIELDS = {"seed", "epochs", "batch_size"}

@@ -15,9 +15,10 @@ from flax_resnets.training.compilation import for_once, for_speed, keep_compiled
 from flax_resnets.training.config import Config
 from flax_resnets.training.memory import keep_freed_memory
 from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.placement import replicated, to_devices
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import create_state
-from flax_resnets.training.step import DTYPES, make_train_step, replicated, to_devices
+from flax_resnets.training.step import DTYPES, make_train_step
 
 CLASSES = 1000
 

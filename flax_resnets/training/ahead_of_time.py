@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.data.metadata import dataset_metadata
@@ -19,6 +18,7 @@ from flax_resnets.training.chips import Topology, parse_topology, roofline
 from flax_resnets.training.config import Config
 from flax_resnets.training.libtpu import expect_no_tpu
 from flax_resnets.training.loop import build_steps, check_channels, check_devices
+from flax_resnets.training.placement import batch_sharding, make_mesh
 
 
 def compile_only(config: Config, topology: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def compile_only(config: Config, topology: str) -> dict[str, Any]:
     check_devices(config, where.devices)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # `compile_seconds` is the compiler's time, not a disk's
-    mesh = topology_mesh(where)
+    mesh = topology_mesh(where, config.weight_shards)
     metadata = dataset_metadata(config.dataset, config.data_dir)
     check_channels(config, metadata.channels)
 
@@ -53,8 +53,8 @@ def compile_only(config: Config, topology: str) -> dict[str, Any]:
     side = config.store_size or config.image_size
     abstract: Any = jax.ShapeDtypeStruct  # a step's annotations know arrays alone
     batch = Batch(
-        abstract((config.batch_size, side, side, metadata.channels), jnp.uint8),
-        abstract((config.batch_size,), jnp.int32),
+        abstract((config.batch_size, side, side, metadata.channels), jnp.uint8, sharding=batch_sharding(mesh)),
+        abstract((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh)),
     )
     train_step: Any = steps.train_step_at(config.image_size)
     lowered = train_step.lower(steps.abstract_state, batch)
@@ -90,8 +90,8 @@ def _first_size(message: str) -> int | None:
     return int(float(size[1]) * 2 ** (10 * (1 + "KMGT".index(size[2])))) if size else None
 
 
-def topology_mesh(topology: Topology) -> Mesh:
-    """What `make_mesh` gives on the chips themselves: all of them in one row, named `data`.
+def topology_mesh(topology: Topology, weight_shards: int = 1) -> Mesh:
+    """What `make_mesh` gives on the chips themselves.
 
     Raises:
         UserError: libtpu is not installed, or not one that knows such TPUs.
@@ -103,7 +103,7 @@ def topology_mesh(topology: Topology) -> Mesh:
         described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **topology.chip.options)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={topology.name}: this libtpu refuses it: {error}") from error
-    return Mesh(np.array(described.devices), ("data",), axis_types=(AxisType.Auto,))
+    return make_mesh(weight_shards, described.devices)
 
 
 FIGURES = ("flops", "bytes_accessed", "temp_bytes", "argument_bytes", "memory_bytes", "all_reduces")

@@ -87,6 +87,8 @@ class Config:
         seed: of the initial weights, the order of the images, and the augmentation.
         precision: of the network's computation; parameters stay float32. `float16` scales the loss.
         batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
+        weight_shards: devices over which weights, their average and the optimizer's state lie in parts; 1 for a whole
+            copy on each. The numbers stay the same. See `flax_resnets.training.placement.weight_sharding`.
         max_skipped_steps: this many steps in a row with a loss or gradient that is not finite end the run; each alone
             is skipped.
         save_every: steps between checkpoints within an epoch; None for the end of each epoch only.
@@ -149,6 +151,7 @@ class Config:
     seed: int = 0
     precision: Precision = "float32"
     batch_norm: str = "global"
+    weight_shards: int = 1
     max_skipped_steps: int = 20
     save_every: int | None = None
     log_every: int = 50
@@ -198,7 +201,7 @@ FIELD_TYPES: Mapping[str, Any] = typing.get_type_hints(Config)
 # Fields, the condition each must meet (None always does), and that condition in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("image_size batch_size accumulate eval_batch_size epochs store_size", lambda v: v >= 1, "at least 1"),
-    ("save_every log_every max_skipped_steps recalibrate_steps", lambda v: v >= 1, "at least 1"),
+    ("save_every log_every max_skipped_steps recalibrate_steps weight_shards", lambda v: v >= 1, "at least 1"),
     ("progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"),
     ("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     ("learning_rate div_factor final_div_factor clip_norm epsilon", lambda v: v > 0, "above 0"),

@@ -28,7 +28,8 @@ from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.optimizer import make_optimizer
-from flax_resnets.training.processes import is_first, own_rows, wait_for_all
+from flax_resnets.training.placement import make_mesh, own_rows, to_devices, weight_shardings
+from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step, recalibrate
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import Average, TrainState, create_state, state_digest
@@ -39,18 +40,16 @@ from flax_resnets.training.step import (
     StepOutput,
     evaluate,
     make_eval_step,
-    make_mesh,
     make_train_step,
-    replicated,
-    to_devices,
 )
 
 # Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
 # batches do not pile up in their memory.
 _AHEAD = 2
 
-# What another start of the same run may change: where data lies, how often something is written, never a number.
-_FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every")
+# What another start of the same run may change: where data and weights lie, how often something is written, never a
+# number.
+_FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
 
 
 class Diverged(Exception):
@@ -129,7 +128,7 @@ class Trainer:
         self.train = train
         self.valid = valid
         self.display = display
-        self.mesh = make_mesh()
+        self.mesh = make_mesh(config.weight_shards)
         self._rows = own_rows(self.mesh, config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
         if self.steps_per_epoch == 0:
@@ -274,7 +273,7 @@ class Steps(NamedTuple):
 
     Attributes:
         create_state: makes the state before the first step.
-        abstract_state: its shapes and dtypes.
+        abstract_state: its shapes, dtypes and placement.
         train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
             `make_train_step`.
         eval_step: see `make_eval_step`.
@@ -337,10 +336,14 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
             ema=config.ema_decay is not None,
         )
 
-    create = jax.jit(
-        lambda: new_state(config.image_size), out_shardings=replicated(mesh), compiler_options=for_once(mesh)
+    abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
+    shardings = weight_shardings(abstract_state, mesh)
+    create = jax.jit(lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=for_once(mesh))
+    abstract_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract_state,
+        shardings,
     )
-    abstract_state = _abstract(create, config, config.image_size, channels)
     for _, size in config.progressive:
         if not _alike(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
             raise UserError(
@@ -431,7 +434,9 @@ def check_channels(config: Config, channels: int) -> None:
 
 
 def check_devices(config: Config, devices: int) -> None:
-    """Raises UserError unless so many devices divide the batches among them."""
+    """Raises UserError unless so many devices divide the batches, and the weights' parts, among them."""
+    if devices % config.weight_shards:
+        raise UserError(f"weight_shards={config.weight_shards}: must divide the {devices} devices")
     for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):
         size = getattr(config, name)
         if size is not None and size % (parts * devices):

@@ -21,8 +21,9 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
 from flax_resnets.training.optimizer import make_optimizer
-from flax_resnets.training.state import create_state
-from flax_resnets.training.step import StepOutput, make_mesh, make_train_step, replicated, to_devices
+from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
+from flax_resnets.training.state import TrainState, create_state
+from flax_resnets.training.step import StepOutput, make_train_step
 
 # fastai's numbers: the average's decay, how far above its lowest value it ends the search, and what the suggestions
 # leave aside: a share of the steps at the beginning, where the average has seen little, and points at the end.
@@ -101,20 +102,21 @@ def lr_find(
         decay_all=config.decay_all,
     )
     image_shape = (config.image_size, config.image_size, train.images.shape[-1])
-    new_state = jax.jit(
-        lambda: create_state(model, optimizer, image_shape, config.seed, scale_loss=config.precision == "float16"),
-        out_shardings=replicated(mesh),
-        compiler_options=for_once(mesh),
-    )
+
+    def first_state() -> TrainState:
+        try:
+            return create_state(model, optimizer, image_shape, config.seed, scale_loss=config.precision == "float16")
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
+
+    shardings = weight_shardings(jax.eval_shape(first_state), mesh)
+    new_state = jax.jit(first_state, out_shardings=shardings, compiler_options=for_once(mesh))
     train_step = make_train_step(
         model, optimizer, config, mesh, image_size=size, mix_until=0 if config.mix_off_epoch == 0 else None
     )
 
     def outputs() -> Iterator[StepOutput]:
-        try:
-            state = new_state()
-        except (ValueError, TypeError, ZeroDivisionError) as error:
-            raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
+        state = new_state()
         for step in range(steps):
             batch = train_batch(train.images, train.labels, config.batch_size, config.seed, step)
             state, output = train_step(state, to_devices(batch, mesh))

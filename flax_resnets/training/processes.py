@@ -6,10 +6,7 @@ JAX's own multi-controller runtime does the work: every process runs the same pr
 import os
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from flax_resnets.errors import UserError
 
@@ -57,21 +54,3 @@ def wait_for_all(where: str) -> None:
     """Returns once every process has come to this place, which has a name of its own."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
-
-
-def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """The rows of a global batch that lie on this process's devices.
-
-    Args:
-        mesh: of all processes' devices, along `data`.
-        batch_size: rows of the global batch; a multiple of the devices.
-
-    Returns:
-        int64, rising, from 0 to `batch_size`.
-
-    Example:
-        >>> own_rows(jax.make_mesh((1,), ("data",)), 4).tolist()
-        [0, 1, 2, 3]
-    """
-    slices = NamedSharding(mesh, P("data")).addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices if index is not None]))

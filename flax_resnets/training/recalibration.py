@@ -12,8 +12,9 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.models.layers import BatchNorm
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.placement import batch_sharding, replicated, splits_weights, whole_weights
 from flax_resnets.training.state import TrainState
-from flax_resnets.training.step import augmented, batch_sharding, dropout_key, replicated, step_key
+from flax_resnets.training.step import augmented, dropout_key, step_key
 
 StatisticsStep = Callable[[Any, Any, jax.Array, Batch[jax.Array]], Any]
 
@@ -37,7 +38,7 @@ def make_statistics_step(model: nn.Module, config: Config, mesh: Mesh) -> Statis
         _, updates = cast(
             tuple[jax.Array, Any],
             model.apply(
-                {"params": params, "batch_stats": batch_stats},
+                {"params": whole_weights(params, mesh), "batch_stats": batch_stats},
                 images,
                 train=True,
                 mutable=["batch_stats"],
@@ -51,7 +52,8 @@ def make_statistics_step(model: nn.Module, config: Config, mesh: Mesh) -> Statis
         )
 
     one, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(step, in_shardings=(one, one, one, split), out_shardings=one, compiler_options=for_speed(mesh))
+    weights = None if splits_weights(mesh) else one
+    return jax.jit(step, in_shardings=(weights, one, one, split), out_shardings=one, compiler_options=for_speed(mesh))
 
 
 def recalibrate(

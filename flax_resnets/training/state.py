@@ -11,6 +11,8 @@ from flax import linen as nn
 from flax import struct
 from flax.training.dynamic_scale import DynamicScale
 
+from flax_resnets.training.placement import on_host
+
 
 class Average(struct.PyTreeNode):
     """An exponential average over steps: Polyak and Juditsky 1992's idea, as evaluated beside the weights themselves.
@@ -106,7 +108,7 @@ def tree_digest(tree: Any) -> str:
         False
     """
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(on_host(tree)):
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape};".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -11,13 +11,21 @@ import optax
 from einops import rearrange
 from flax import linen as nn
 from flax.training.dynamic_scale import DynamicScale
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from flax_resnets.data import augment
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.placement import (
+    batch_sharding,
+    replicated,
+    split_weights,
+    splits_weights,
+    to_devices,
+    whole_weights,
+)
 from flax_resnets.training.state import Average, TrainState
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
@@ -63,31 +71,6 @@ class Evaluation(NamedTuple):
     top5_accuracy: float
 
 
-def make_mesh() -> Mesh:
-    """All devices in one row, named `data`.
-
-    Axes are Auto: with the Explicit ones that jax makes by default, the gradient of a cross-entropy with integer labels
-    fails to compile on jax 0.12.
-    """
-    return jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the mesh."""
-    return NamedSharding(mesh, P("data"))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
-    return NamedSharding(mesh, P())
-
-
-def to_devices(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
-    """This process's share of a global batch, made into global arrays split over the mesh."""
-    sharding = batch_sharding(mesh)
-    return Batch(*(jax.make_array_from_process_local_data(sharding, array) for array in batch))
-
-
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -116,10 +99,11 @@ def make_train_step(
     """
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
+        split_in_batches = batch_sharding(mesh).spec
         gradients = jax.shard_map(
-            partial(gradients, axis_name="data"),
+            partial(gradients, axis_names=mesh.axis_names),
             mesh=mesh,
-            in_specs=(P(), P("data"), P("data"), P()),
+            in_specs=(P(), P(), P(), split_in_batches, split_in_batches, P()),
             out_specs=P(),
         )
 
@@ -132,7 +116,10 @@ def make_train_step(
             jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing
         )
         targets = optax.smooth_labels(targets, config.label_smoothing)
-        loss, batch_stats, grads, loss_scale = gradients(state, images, targets, dropout_key(key))
+        loss, batch_stats, grads, loss_scale = gradients(
+            whole_weights(state.params, mesh), state.batch_stats, state.loss_scale, images, targets, dropout_key(key)
+        )
+        grads = split_weights(grads, mesh)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         learned = optax.apply_updates(state.params, updates), batch_stats, opt_state
@@ -151,9 +138,12 @@ def make_train_step(
             skipped_in_a_row=skipped_in_a_row,
             ema=averaged(state.ema, Average(params, batch_stats), state.step, config),
         )
+        state = split_weights(state, mesh)
         scheduled = optax.tree.get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
         return state, StepOutput(loss, scheduled["learning_rate"], scheduled["momentum"], skipped_in_a_row)
 
+    if splits_weights(mesh):  # the state comes as `create_state` placed it, and goes so
+        return jax.jit(step, donate_argnums=0, compiler_options=for_speed(mesh))
     # Every leaf's placement is stated, so that a restored state and a fresh one run the same program.
     one, split = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
@@ -220,13 +210,15 @@ def _gradients(
     model: nn.Module,
     loss_name: str,
     parts: int,
-    state: TrainState,
+    params: Any,
+    batch_stats: Any,
+    loss_scale: DynamicScale | None,
     images: jax.Array,
     targets: jax.Array,
     dropout_key: jax.Array,
-    axis_name: str | None = None,
+    axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
-    """Loss, new statistics, gradients, loss scale; averaged over `axis_name` where each device sees its own share."""
+    """Loss, new statistics, gradients, loss scale; averaged over `axis_names` where each device sees its own share."""
     loss_of = {"cross_entropy": optax.softmax_cross_entropy, "bce": _binary_cross_entropy}[loss_name]
 
     def loss_and_stats(
@@ -239,27 +231,26 @@ def _gradients(
         )
         return loss_of(logits, targets).mean(), updates.get("batch_stats", {})
 
-    params, batch_stats = state.params, state.batch_stats
-    if axis_name is not None:
+    if axis_names is not None:
         # As values of its own on each device: else autodiff would sum the gradients over devices by itself, apart from
         # the one all-reduce below.
-        params, batch_stats = jax.lax.pcast((params, batch_stats), axis_name, to="varying")
-        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-    loss_scale = state.loss_scale
+        params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
+        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
     inputs = batch_stats, images, targets, dropout_key
     if loss_scale is not None:
-        differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=axis_name)
+        names: Any = axis_names  # Flax's annotation knows one name, jax.lax.pmean beneath it several
+        differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=names)
         loss_scale, _, (loss, stats), grads = differentiate(params, *inputs)
-        if axis_name is not None:
-            loss, stats = jax.lax.pmean((loss, stats), axis_name)
+        if axis_names is not None:
+            loss, stats = jax.lax.pmean((loss, stats), axis_names)
         return loss, stats, grads, loss_scale
     differentiate = jax.value_and_grad(loss_and_stats, has_aux=True)
     if parts == 1:
         (loss, stats), grads = differentiate(params, *inputs)
     else:
         loss, stats, grads = _in_parts(differentiate, parts, params, *inputs)
-    if axis_name is not None:
-        loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis_name)
+    if axis_names is not None:
+        loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis_names)
     return loss, stats, grads, loss_scale
 
 
@@ -308,7 +299,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
         images = augment.for_evaluation(
             batch.images, size=config.image_size, crop_pct=config.crop_pct, mean=config.mean, std=config.std
         )
-        variables = {"params": params, "batch_stats": batch_stats}
+        variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
         logits = cast(jax.Array, model.apply(variables, images, train=False))
         if config.eval_flip:
             mirrored = cast(jax.Array, model.apply(variables, images[:, :, ::-1], train=False))
@@ -325,9 +316,9 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
             images=real.sum(),
         )
 
-    one = replicated(mesh)
-    split = batch_sharding(mesh)
-    return jax.jit(step, in_shardings=(one, one, split), out_shardings=one, compiler_options=for_speed(mesh))
+    one, split = replicated(mesh), batch_sharding(mesh)
+    weights = None if splits_weights(mesh) else one  # None: wherever they lie
+    return jax.jit(step, in_shardings=(weights, one, split), out_shardings=one, compiler_options=for_speed(mesh))
 
 
 def evaluate(

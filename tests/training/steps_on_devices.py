@@ -1,6 +1,6 @@
 """Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
 
-python steps_on_devices.py DEVICES BATCH_NORM STEPS
+python steps_on_devices.py DEVICES BATCH_NORM STEPS [WEIGHT_SHARDS]
 """
 
 import json
@@ -13,12 +13,13 @@ from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.batches import eval_batches, train_batch
 from flax_resnets.training.config import Config
 from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import create_state
-from flax_resnets.training.step import evaluate, make_eval_step, make_mesh, make_train_step, replicated, to_devices
+from flax_resnets.training.step import evaluate, make_eval_step, make_train_step
 
 
-def main(batch_norm: str, steps: int) -> dict:
+def main(batch_norm: str, steps: int, weight_shards: int = 1) -> dict:
     """Losses of the first steps, the statistics and the evaluation after them, and the all-reduces in a step."""
     config = Config(
         model="a small one: made below",
@@ -32,21 +33,25 @@ def main(batch_norm: str, steps: int) -> dict:
         learning_rate=5e-3,
         clip_norm=1.0,
         batch_norm=batch_norm,
+        weight_shards=weight_shards,
     )
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, 203).astype(np.int32)
     images = (random.integers(0, 150, (203, 14, 14, 1)) + 10 * labels[:, None, None, None]).astype(np.uint8)
 
-    model = ResNet((1, 1), BasicBlock, num_classes=10, width=8, stem="small", batch_norm=batch_norm)
+    model = ResNet((1, 1), BasicBlock, num_classes=10, width=16, stem="small", batch_norm=batch_norm)
     schedules = make_schedules("one_cycle", 600, config.learning_rate, config.momentum)
     optimizer = make_optimizer("adamw", *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-    mesh = make_mesh()
+    mesh = make_mesh(weight_shards)
 
     def batch_of(step: int):
         return to_devices(train_batch(images, labels, config.batch_size, config.seed, step), mesh)
 
-    create = jax.jit(lambda: create_state(model, optimizer, (12, 12, 1), config.seed), out_shardings=replicated(mesh))
-    state = create()
+    def new_state():
+        return create_state(model, optimizer, (12, 12, 1), config.seed)
+
+    shardings = weight_shardings(jax.eval_shape(new_state), mesh)
+    state = jax.jit(new_state, out_shardings=shardings)()
     train_step = make_train_step(model, optimizer, config, mesh).lower(state, batch_of(0)).compile()
     losses = []
     for step in range(steps):
@@ -58,10 +63,14 @@ def main(batch_norm: str, steps: int) -> dict:
         "losses": losses,
         "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
         "evaluation": evaluate(eval_step, state, eval_batches(images, labels, 64), mesh),
+        "bytes_of_weights": sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params)),
+        "placed_as_before": jax.tree.all(
+            jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), state, shardings)
+        ),
         "all_reduces": program.count(" all-reduce(") + program.count(" all-reduce-start("),
     }
 
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-    print(json.dumps(main(sys.argv[2], int(sys.argv[3]))))
+    print(json.dumps(main(sys.argv[2], *map(int, sys.argv[3:]))))

@@ -22,7 +22,7 @@ import json
 import jax
 import jax.numpy as jnp
 from flax_resnets.training.ahead_of_time import figures
-from flax_resnets.training.step import batch_sharding, make_mesh, replicated
+from flax_resnets.training.placement import batch_sharding, make_mesh, replicated
 
 jax.config.update("jax_num_cpu_devices", 8)
 mesh = make_mesh()

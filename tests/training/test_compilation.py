@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from flax_resnets.training import compilation
-from flax_resnets.training.step import make_mesh
+from flax_resnets.training.placement import make_mesh
 
 
 def test_this_xla_knows_the_options_for_speed():

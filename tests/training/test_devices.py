@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 @cache
-def steps(devices: int, batch_norm: str, count: int = 20) -> dict:
+def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1) -> dict:
     script = Path(__file__).with_name("steps_on_devices.py")
-    command = [sys.executable, "-W", "error", str(script), str(devices), batch_norm, str(count)]
+    command = [sys.executable, "-W", "error", str(script), str(devices), batch_norm, str(count), str(weight_shards)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -38,3 +39,15 @@ def test_device_batch_norm_is_a_ghost_on_every_device():
 def test_device_batch_norm_meets_once_a_step():
     assert steps(1, "device", 1)["all_reduces"] <= 1
     assert steps(8, "device")["all_reduces"] == 1
+
+
+@pytest.mark.parametrize("batch_norm", ["global", "ghost:4"])
+def test_split_weights_train_as_whole_ones_do(batch_norm):
+    whole, split = steps(8, batch_norm), steps(8, batch_norm, weight_shards=4)
+    assert_same_training(whole, split)
+    assert split["placed_as_before"]
+    assert split["bytes_of_weights"] < 0.5 * whole["bytes_of_weights"]
+
+
+def test_split_weights_and_norms_of_each_device():
+    assert_same_training(steps(8, "device"), steps(8, "device", weight_shards=2))

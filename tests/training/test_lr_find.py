@@ -18,7 +18,8 @@ from flax_resnets.errors import UserError
 from flax_resnets.training import lr_find as finder
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.lr_find import RangeTest, Suggestions, draw, lr_find, range_test, steepest, suggest, valley
-from flax_resnets.training.step import StepOutput, make_mesh
+from flax_resnets.training.placement import make_mesh
+from flax_resnets.training.step import StepOutput
 
 QUICKLY = for_once(make_mesh())
 

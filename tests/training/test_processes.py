@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from flax_resnets.training.processes import own_rows
+from flax_resnets.training.placement import own_rows
 
 ROOT = Path(__file__).parents[2]
 SMALL = (

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from flax_resnets.data.batches import Batch, eval_batches, train_batch
+from flax_resnets.training.placement import to_devices
 from flax_resnets.training.state import state_digest
-from flax_resnets.training.step import evaluate, to_devices
+from flax_resnets.training.step import evaluate
 
 
 def train_step(trainer):

@@ -1,0 +1,121 @@
+"""Where things lie: the mesh of all devices, the batch split over it, and the weights, whole or split, on it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from flax_resnets.data.batches import Batch
+
+Tree = TypeVar("Tree")
+
+_WEIGHTS = "weights"
+# Smaller ones stay whole on every device: fetching them would cost more than they take.
+_SMALLEST_SPLIT = 2**12
+
+
+def make_mesh(weight_shards: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """All devices in one row, named `data`; or, with the weights split, in rows of so many, named `weights`.
+
+    Axes are Auto: with the Explicit ones that jax makes by default, the gradient of a cross-entropy with integer labels
+    fails to compile on jax 0.12.
+
+    Args:
+        weight_shards: devices over which each large weight is split; divides their number.
+        devices: to take; None for all there are.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    axes = {"data": count // weight_shards, _WEIGHTS: weight_shards} if weight_shards > 1 else {"data": count}
+    shape, names, types = tuple(axes.values()), tuple(axes), (AxisType.Auto,) * len(axes)
+    if devices is None:
+        return jax.make_mesh(shape, names, types)
+    return Mesh(np.array(devices).reshape(shape), names, axis_types=types)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over all of the mesh."""
+    return NamedSharding(mesh, P(mesh.axis_names) if splits_weights(mesh) else P("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def splits_weights(mesh: Mesh) -> bool:
+    """Whether large weights lie in parts on the mesh."""
+    return _WEIGHTS in mesh.axis_names
+
+
+def weight_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    """How an array of the training state lies: in parts along its longest axis that can be split, or whole.
+
+    Fully sharded data parallelism, in the words of Zhao et al. 2023, arXiv:2304.11277: parameters, what the optimizer
+    keeps of them, and their average each lie on the devices in parts, and are put together where they are used.
+
+    Args:
+        shape: of the array.
+        mesh: as `make_mesh` gives it.
+    """
+    if splits_weights(mesh) and math.prod(shape) >= _SMALLEST_SPLIT:
+        shards = mesh.shape[_WEIGHTS]
+        can_be_split = [axis for axis, size in enumerate(shape) if size % shards == 0]
+        if can_be_split:
+            longest = max(can_be_split, key=lambda axis: shape[axis])
+            return NamedSharding(mesh, P(*(_WEIGHTS if axis == longest else None for axis in range(len(shape)))))
+    return replicated(mesh)
+
+
+def weight_shardings(tree: Any, mesh: Mesh) -> Any:
+    """`weight_sharding` of every leaf."""
+    return jax.tree.map(lambda leaf: weight_sharding(leaf.shape, mesh), tree)
+
+
+def split_weights(tree: Tree, mesh: Mesh) -> Tree:
+    """Inside a compiled function: the tree's arrays where `weight_sharding` has them."""
+    return jax.lax.with_sharding_constraint(tree, weight_shardings(tree, mesh)) if splits_weights(mesh) else tree
+
+
+def whole_weights(tree: Tree, mesh: Mesh) -> Tree:
+    """Inside a compiled function: the tree's arrays put together, a copy on every device."""
+    return jax.lax.with_sharding_constraint(tree, replicated(mesh)) if splits_weights(mesh) else tree
+
+
+def to_devices(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
+    """This process's share of a global batch, made into global arrays split over the mesh."""
+    sharding = batch_sharding(mesh)
+    return Batch(*(jax.make_array_from_process_local_data(sharding, array) for array in batch))
+
+
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that lie on this process's devices.
+
+    Args:
+        mesh: as `make_mesh` gives it.
+        batch_size: rows of the global batch; a multiple of the devices.
+
+    Returns:
+        int64, rising, from 0 to `batch_size`.
+
+    Example:
+        >>> own_rows(make_mesh(devices=jax.devices()[:1]), 4).tolist()
+        [0, 1, 2, 3]
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices if index is not None]))
+
+
+def on_host(tree: Any) -> Any:
+    """The tree's arrays as numpy's, whole in every process."""
+
+    def fetch(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(jax.device_get(leaf))
+
+    return jax.tree.map(fetch, tree)
