@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from tensorboardX.proto.event_pb2 import Event
 
 from flax_resnets.training.placement import own_rows
 
@@ -58,6 +60,13 @@ def finish(started: list[subprocess.Popen]) -> list[str]:
     return [re.sub(r"^\[Gloo\].*\n", "", out, flags=re.MULTILINE) for out, _ in said]
 
 
+def wait_for_a_checkpoint(workdir: Path) -> None:
+    deadline = time.monotonic() + 200
+    while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
+        assert time.monotonic() < deadline, "no checkpoint in 200 seconds"
+        time.sleep(0.1)
+
+
 def rows(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -72,9 +81,7 @@ def alone(tmp_path_factory) -> Path:
 def test_two_processes_stop_together_and_one_goes_on_to_the_same_end(alone, tmp_path):
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, "--config.save_every=10")
-    deadline = time.monotonic() + 200
-    while not list(workdir.glob("checkpoints/*0")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for_a_checkpoint(workdir)
     processes[1].send_signal(signal.SIGTERM)
     first, second = finish(processes)
     assert "stopped by SIGTERM; to go on: python train.py" in first
@@ -88,6 +95,59 @@ def test_two_processes_stop_together_and_one_goes_on_to_the_same_end(alone, tmp_
     assert row["valid_loss"] == pytest.approx(expected["valid_loss"], rel=1e-2)
     assert row["step"] == expected["step"]
     assert len(done["state_digest"]) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_when_a_process_dies_the_others_end_and_the_same_command_goes_on(alone, tmp_path, number):
+    workdir = tmp_path / "run"
+    processes = start(workdir, 2, 1, "--config.save_every=10")
+    wait_for_a_checkpoint(workdir)
+    processes[number].kill()
+    died = time.monotonic()
+    processes[number].communicate()
+    other = processes[1 - number]
+    _, said = other.communicate(timeout=120)
+    assert time.monotonic() - died < 120
+    assert other.returncode != 0
+    # JAX's own words: of a dead process, its number; of the coordinator, that it does not answer.
+    assert re.search(r"unhealthy.*:\n1\n" if number == 1 else "Failed to send RPC to coordination service", said), said
+
+    first, _ = finish(start(workdir, 2, 1, "--config.save_every=10"))
+    assert "going on from step" in first
+    assert rows(workdir)[0]["valid_loss"] == pytest.approx(rows(alone)[0]["valid_loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_losses_of_one_two_and_four_processes_agree(tmp_path):
+    """Each step's loss over the quickstart's first fifty, to 1e-5."""
+    curves = {}
+    for processes, devices in ((1, 1), (1, 4), (2, 2), (4, 1)):
+        workdir = tmp_path / f"{processes}x{devices}"
+        quickstart = ["--config.batch_size=64", "--config.model_options.width=8", "--config.image_size=28"]
+        whole = ["--config.epochs=10", "--config.log_every=1", "--config.save_every=52"]
+        running = start(workdir, processes, devices, *quickstart, *whole)
+        wait_for_a_checkpoint(workdir)
+        running[0].send_signal(signal.SIGTERM)
+        finish(running)
+        curves[processes, devices] = [losses_by_step(workdir)[step] for step in range(1, 51)]
+    for curve in curves.values():
+        np.testing.assert_allclose(curve, curves[1, 1], rtol=1e-5)
+
+
+def losses_by_step(workdir: Path) -> dict[int, float]:
+    """From TensorBoard's files: records of a length, its checksum, an event, and its checksum."""
+    losses = {}
+    for path in (workdir / "tensorboard").glob("events*"):
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            event = Event.FromString(content[place + 12 : place + 12 + length])
+            for value in event.summary.value:
+                if value.tag == "step/loss":
+                    losses[event.step] = value.simple_value
+            place += 16 + length
+    return losses
 
 
 def test_one_process_has_all_rows():
