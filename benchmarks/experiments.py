@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmarks.results import Run, add_run, read_json, read_results  # noqa: E402
+from benchmarks.results import Run, add_run, read_json, read_results, with_spread  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 from flax_resnets.training.config import Config, load_config  # noqa: E402
 
@@ -97,9 +97,7 @@ def _row(name: str, runs: list[Run], base: list[Run], line: str) -> str:
     last = {run.config["seed"]: 100 * run.epochs[-1]["accuracy"] for run in runs}
     reference = {run.config["seed"]: 100 * run.epochs[-1]["accuracy"] for run in base}
     shared = last.keys() & reference.keys()
-    accuracy = f"{statistics.mean(last.values()):.2f} %"
-    if len(last) > 1:
-        accuracy = f"{statistics.mean(last.values()):.2f} ± {statistics.stdev(last.values()):.2f} %"
+    accuracy = with_spread([run.epochs[-1]["accuracy"] for run in runs])
     difference = f"{statistics.mean(last[seed] - reference[seed] for seed in shared):+.2f}" if shared else ""
     seeds = ", ".join(map(str, sorted(last)))
     return f"| {name} | {accuracy} | {'' if name == BASE else difference} | {seeds} | `{line}` |"

@@ -260,7 +260,7 @@ def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list
     return [
         f"[{recipe}](results/{recipe}/curves.png)",
         f"{_percent(reference['accuracy'])} ({reference['source']})" if reference else "",
-        f"**{_with_spread(last)}**",
+        f"**{with_spread(last)}**",
         _percent(best),
         str(len(runs)),
         str(runs[0].config["epochs"]),
@@ -277,11 +277,11 @@ def _notes(runs: list[Run]) -> list[str]:
         notes.append("evaluated with each image and its mirror image (`eval_flip`)")
     averaged = [run.epochs[-1]["ema_accuracy"] for run in runs if "ema_accuracy" in run.epochs[-1]]
     if averaged:
-        notes.append(f"the weights' average (EMA), last epoch: {_with_spread(averaged)}")
+        notes.append(f"the weights' average (EMA), last epoch: {with_spread(averaged)}")
     return notes
 
 
-def _with_spread(shares: list[float]) -> str:
+def with_spread(shares: list[float]) -> str:
     """Mean and sample standard deviation in per cent; of one value, the value."""
     if len(shares) == 1:
         return _percent(shares[0])
