@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -315,16 +316,7 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
         decay_epochs=config.decay_epochs,
         decay_rate=config.decay_rate,
     )
-    optimizer = make_optimizer(
-        config.optimizer,
-        learning_rate,
-        momentum,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        decay_all=config.decay_all,
-    )
+    optimizer = optimizer_for(config, learning_rate, momentum)
 
     def new_state(size: int) -> TrainState:
         return create_state(
@@ -358,6 +350,22 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
 
     eval_step = make_eval_step(model, config, mesh)
     return Steps(create, abstract_state, train_step_at, eval_step, make_statistics_step(model, config, mesh))
+
+
+def optimizer_for(
+    config: Config, learning_rate: optax.Schedule, momentum: optax.Schedule
+) -> optax.GradientTransformation:
+    """The optimizer that a configuration names, with its settings, following two schedules."""
+    return make_optimizer(
+        config.optimizer,
+        learning_rate,
+        momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+        decay_all=config.decay_all,
+    )
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:

@@ -20,7 +20,7 @@ from flax_resnets.data.cache import CachedImages
 from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.loop import optimizer_for
 from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
 from flax_resnets.training.state import TrainState, create_state
 from flax_resnets.training.step import StepOutput, make_train_step
@@ -91,15 +91,10 @@ def lr_find(
         raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
     size = config.size_in_epoch(0)
     mesh = make_mesh()
-    optimizer = make_optimizer(
-        config.optimizer,
+    optimizer = optimizer_for(
+        config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        decay_all=config.decay_all,
     )
     image_shape = (config.image_size, config.image_size, train.images.shape[-1])
 

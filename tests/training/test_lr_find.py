@@ -74,10 +74,10 @@ def test_momentum_is_what_the_schedule_has_at_the_peak(model, config, data, monk
     class Made(Exception):
         pass
 
-    def make_optimizer(name, learning_rate, momentum, **options):
+    def optimizer_for(config, learning_rate, momentum):
         raise Made(float(momentum(0)))
 
-    monkeypatch.setattr(finder, "make_optimizer", make_optimizer)
+    monkeypatch.setattr(finder, "optimizer_for", optimizer_for)
     with pytest.raises(Made, match=str(momentum)):
         lr_find(model, dataclasses.replace(config, schedule=schedule, momentum=(0.9, 0.8)), data)
 
