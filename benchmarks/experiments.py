@@ -14,7 +14,6 @@ would be written. Other mistakes are one line and exit code 2.
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -117,7 +116,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             if parsed.group is None or parsed.name is None:
                 raise UserError("--add: needs --group GROUP and --name NAME")
             about = read_json(directory / parsed.group / "group.json")
-            command(about["recipe"], json.loads((parsed.add / "config.json").read_text()), root)
+            command(about["recipe"], read_json(parsed.add / "config.json"), root)
             print(add_run(parsed.add, parsed.name, directory / parsed.group))
             return 0
         text = page(directory, root)

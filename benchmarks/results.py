@@ -20,7 +20,7 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.config import Config  # noqa: E402
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS  # noqa: E402
 
 # What runs of one recipe may differ in: their seed, and what changes no number.
-_MAY_DIFFER = ("seed", "data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
+_MAY_DIFFER = ("seed", *FREE_FIELDS)
 
 # What a row of the table is made from, and the closing row.
 _CONFIG_FIELDS = {"seed", "epochs", "batch_size"}
 _EPOCH_FIELDS = {"epoch", "step", "valid_loss", "accuracy", "seconds", "images_per_second"}
-
-# Of fields that a run of an earlier version does not have.
-_DEFAULTS = json.loads(
-    json.dumps({field.name: field.default for field in fields(Config) if field.default is not MISSING})
-)
 
 _HEADER = """\
 # Results
@@ -307,7 +302,7 @@ def _hardware(machine: dict[str, Any]) -> str:
 
 def _check_same(recipe: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """Raises UserError unless both configurations agree; one without a field is from before there was another value."""
-    theirs, ours = ({**_DEFAULTS, **config} for config in (theirs, ours))
+    theirs, ours = ({**DEFAULTS, **config} for config in (theirs, ours))
     for name in sorted(theirs.keys() & ours.keys() - set(_MAY_DIFFER)):
         if theirs[name] != ours[name]:
             raise UserError(f"{recipe}: has runs with {name}={theirs[name]} and {ours[name]}; give one its own name")

@@ -161,8 +161,14 @@ def _leaving_no_rubbish(root: Path, dataset: str) -> Iterator[None]:
 
 def _entries(root: Path, dataset: str) -> set[Path]:
     """All that lies where TFDS writes when it prepares this dataset."""
+    # os.walk, which passes over directories that go meanwhile: Path.rglob raises there before Python 3.13.
     tops = [path for path in (root / dataset, root / "downloads") if path.exists()]
-    return {path for top in tops for path in (top, *top.rglob("*"))}
+    return {*tops} | {
+        Path(parent) / name
+        for top in tops
+        for parent, directories, files in os.walk(top)
+        for name in (*directories, *files)
+    }
 
 
 def _half_made(path: Path) -> bool:

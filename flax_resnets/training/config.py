@@ -172,6 +172,9 @@ class Config:
             raise UserError(
                 f"progressive={_shown(self.progressive)}: epochs must rise, from 1 up to below epochs={self.epochs}"
             )
+        smallest = min([self.image_size, *(size for _, size in self.progressive)])
+        if self.translate >= smallest:
+            raise UserError(f"translate={self.translate}: must be below the images' {smallest} pixels")
         if self.schedule == "warmup_cosine" and self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
         if self.batch_size % self.accumulate:
@@ -197,6 +200,17 @@ class Config:
 
 
 FIELD_TYPES: Mapping[str, Any] = typing.get_type_hints(Config)
+
+# What another start of the same run may change: where data and weights lie, how often something is written, never a
+# number.
+FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
+
+# What stands for a field in a config.json from before there was such a field.
+DEFAULTS: Mapping[str, Any] = json.loads(
+    json.dumps(
+        {item.name: item.default for item in dataclasses.fields(Config) if item.default is not dataclasses.MISSING}
+    )
+)
 
 # Fields, the condition each must meet (None always does), and that condition in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (

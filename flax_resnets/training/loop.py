@@ -1,7 +1,6 @@
 """The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.compilation import for_once
-from flax_resnets.training.config import Config
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
@@ -47,10 +46,6 @@ from flax_resnets.training.step import (
 # Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
 # batches do not pile up in their memory.
 _AHEAD = 2
-
-# What another start of the same run may change: where data and weights lie, how often something is written, never a
-# number.
-_FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
 
 
 class Diverged(Exception):
@@ -468,16 +463,10 @@ def _check_workdir(config: Config, workdir: Path) -> None:
         theirs = json.loads(path.read_text())
         ours = json.loads(config.to_json())
         # Written before a field was there, it means what the field's default now says.
-        theirs = {**_defaults(), **theirs}
-        differing = [name for name in ours if name not in _FREE_FIELDS and theirs.get(name) != ours[name]]
+        theirs = {**DEFAULTS, **theirs}
+        differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
     if differing:
         changed = ", ".join(f"{name}={theirs.get(name)} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
-
-
-def _defaults() -> dict[str, Any]:
-    """Config's defaults as `config.json` would have them."""
-    fields = {item.name: item.default for item in dataclasses.fields(Config) if item.default is not dataclasses.MISSING}
-    return json.loads(json.dumps(fields))

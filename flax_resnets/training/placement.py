@@ -55,6 +55,8 @@ def splits_weights(mesh: Mesh) -> bool:
 def weight_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
     """How an array of the training state lies: in parts along its longest axis that can be split, or whole.
 
+    Kernels alone are split; vectors, BatchNorm's statistics among them, are whole everywhere.
+
     Fully sharded data parallelism, in the words of Zhao et al. 2023, arXiv:2304.11277: parameters, what the optimizer
     keeps of them, and their average each lie on the devices in parts, and are put together where they are used.
 
@@ -62,7 +64,7 @@ def weight_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
         shape: of the array.
         mesh: as `make_mesh` gives it.
     """
-    if splits_weights(mesh) and math.prod(shape) >= _SMALLEST_SPLIT:
+    if splits_weights(mesh) and len(shape) > 1 and math.prod(shape) >= _SMALLEST_SPLIT:
         shards = mesh.shape[_WEIGHTS]
         can_be_split = [axis for axis, size in enumerate(shape) if size % shards == 0]
         if can_be_split:

@@ -3,7 +3,9 @@
 JAX's own multi-controller runtime does the work: every process runs the same program on a mesh of all devices.
 """
 
+import contextlib
 import os
+import socket
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,26 +25,40 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         process_id: which of them this is, from 0.
 
     Raises:
-        UserError: the others cannot be reached.
+        UserError: the others cannot be reached, or process 0 cannot listen there.
     """
-    if coordinator is None:
-        try:
-            jax.distributed.initialize()
-        except ValueError:  # no cluster that JAX knows
-            return
-    else:
-        try:
+    try:
+        if coordinator is None:
+            with contextlib.suppress(ValueError):  # no cluster that JAX knows
+                jax.distributed.initialize()
+        else:
+            # JAX would listen at every address of the host.
+            bind_address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
+            if process_id == 0:
+                _check_can_listen(bind_address)
             jax.distributed.initialize(
                 coordinator,
                 num_processes,
                 process_id,
-                # JAX would listen at every address of the host.
-                coordinator_bind_address=os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator),
+                coordinator_bind_address=bind_address,
                 cluster_detection_method="deactivate",
             )
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"--coordinator={coordinator}: the processes did not find each other: {reason}") from None
+    except RuntimeError as error:
+        where = f"--coordinator={coordinator}" if coordinator else "this cluster"
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{where}: the processes did not find each other: {reason}") from None
+
+
+def _check_can_listen(address: str) -> None:
+    """Raises UserError where JAX would crash: it starts its service there without looking whether it could."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, *_, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(where)
+    except OSError as error:
+        raise UserError(f"--coordinator={address}: process 0 cannot listen there: {error.strerror}") from None
 
 
 def is_first() -> bool:

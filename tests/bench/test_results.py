@@ -246,7 +246,7 @@ def test_a_damaged_file_is_named(tmp_path, run, name, content):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/seed*/config.json")), ids=lambda path: path.parts[-3])
 def test_a_published_run_is_its_recipes(path):
     """The recipe as it stands reruns the row, but for the seed and what changes no number."""
-    theirs = {**results._DEFAULTS, **json.loads(path.read_text())}
+    theirs = {**results.DEFAULTS, **json.loads(path.read_text())}
     ours = json.loads(load_config(ROOT / "configs" / f"{path.parts[-3]}.py").to_json())
     differing = {name for name in ours if theirs[name] != ours[name]}
     assert differing <= set(results._MAY_DIFFER)

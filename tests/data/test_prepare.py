@@ -1,5 +1,6 @@
 """prepare: TFDS's own builders and downloader, without TensorFlow, from a web server on this machine."""
 
+import concurrent.futures
 import contextlib
 import functools
 import gzip
@@ -8,6 +9,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import struct
 import sys
 import tarfile
@@ -20,7 +22,7 @@ import pytest
 import simplejpeg
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.prepare import NeedsTensorFlow, _leaving_no_rubbish, prepare, tensorflow_stand_in
+from flax_resnets.data.prepare import NeedsTensorFlow, _entries, _leaving_no_rubbish, prepare, tensorflow_stand_in
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 
@@ -179,6 +181,26 @@ def test_threads_that_write_on_after_a_failure_leave_nothing_either(tmp_path):
         fail()
     writer.join()
     assert not list(tmp_path.iterdir())
+
+
+def test_entries_that_come_and_go_while_they_are_listed(tmp_path):
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            for number in range(20):
+                (tmp_path / "downloads" / f"{number}.tmp.1" / "deep").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(tmp_path / "downloads" / f"{number}.tmp.1")
+
+    (tmp_path / "downloads" / "whole").mkdir(parents=True)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        threads.submit(come_and_go)
+        try:
+            for _ in range(300):
+                assert tmp_path / "downloads" / "whole" in _entries(tmp_path, "imagenette")
+        finally:
+            stop.set()
 
 
 def test_ctrl_c_leaves_nothing_half_made(fashion_mnist, data_dir, monkeypatch):

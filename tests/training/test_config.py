@@ -93,6 +93,7 @@ def test_one_model_option_is_set_at_a_time():
         ("color_jitter", "1,1,1,0.6", "hue's up to 0.5"),
         ("randaugment", "0,9", "a magnitude from 0 to 10"),
         ("decay_epochs", "2,1", "decay_epochs=2.0,1.0: must be rising"),
+        ("translate", "28", "translate=28: must be below the images' 28 pixels"),
         ("accumulate", "3", "accumulate=3: batch_size 64 is not a multiple of it"),
         ("ema_decay", "1", "ema_decay=1.0: must be between 0 and 1"),
         ("shear", "90", "below 90 degrees"),
