@@ -51,6 +51,8 @@ def _cases() -> dict[str, Case]:
         cases[f"resnet{depth}d"] = Case(f"resnet{depth}d", "timm", f"resnet{depth}d", d_once, batch)
         cases[f"resnetv2_{depth}"] = Case(f"resnetv2_{depth}", "timm", f"resnetv2_{depth}", once, batch)
         cases[f"seresnet{depth}"] = Case(f"seresnet{depth}", "timm", f"seresnet{depth}", once, batch)
+    for name in ("resnet26", "resnet26d"):
+        cases[name] = Case(name, "timm", name, (129,))
     for name in ("resnext50_32x4d", "wide_resnet50_2"):
         cases[name] = Case(name, "torchvision", name, (97,))
     for name in ("resnext101_32x8d", "wide_resnet101_2"):

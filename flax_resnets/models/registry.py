@@ -64,6 +64,7 @@ _XRESNET = "He et al. 2018, arXiv:1812.01187, section 4.2; fastai's xresnet, tim
 _PREACT = "He et al. 2016, arXiv:1603.05027, section 4; timm's resnetv2_*"
 _RESNEXT = "Xie et al. 2016, arXiv:1611.05431, table 1; torchvision's graph"
 _WIDE = "Zagoruyko and Komodakis 2016, arXiv:1605.07146, section 3.5; torchvision's graph"
+_BOTTLENECK_18 = "timm's name for ResNet-18's stages made of bottlenecks; otherwise as its neighbours"
 _SE = "Hu et al. 2017, arXiv:1709.01507, section 3.3; timm's seresnet*"
 _CIFAR = "He et al. 2015, arXiv:1512.03385, section 4.2, with shortcuts without parameters (option A)"
 _FASTBOOK = "Howard and Gugger, Deep Learning for Coders with fastai and PyTorch, chapter 14"
@@ -77,6 +78,7 @@ _32x4d = partial(partial, groups=32, width_per_group=4)
 _32x8d = partial(partial, groups=32, width_per_group=8)
 _wide = partial(partial, width_per_group=128)
 _se = partial(partial, squeeze_excite=True)
+_ResNet26 = partial(ResNet, stage_sizes=(2, 2, 2, 2))
 _cifar = partial(ResNet, block=BasicBlock, width=16, stem="small", shortcut="pad")
 _vgg11_quarter = partial(VGG, stages=((1, 16), (1, 32), (2, 64), (2, 128), (2, 128)))
 
@@ -91,6 +93,8 @@ MODELS: dict[str, ModelEntry] = {
     "resnet50d": ModelEntry(_d(ResNet50), 25_576_264, 4_328_824_832, 224, _XRESNET),
     "resnet101d": ModelEntry(_d(ResNet101), 44_568_392, 8_041_046_016, 224, _XRESNET),
     "resnet152d": ModelEntry(_d(ResNet152), 60_212_040, 11_753_267_200, 224, _XRESNET),
+    "resnet26": ModelEntry(_ResNet26, 15_995_176, 2_342_256_640, 224, _BOTTLENECK_18),
+    "resnet26d": ModelEntry(_d(_ResNet26), 16_014_408, 2_581_897_216, 224, _BOTTLENECK_18),
     "resnetv2_18": ModelEntry(_v2_basic(ResNet18), 11_687_720, 1_814_073_344, 224, _PREACT),
     "resnetv2_34": ModelEntry(_v2_basic(ResNet34), 21_795_880, 3_663_761_408, 224, _PREACT),
     "resnetv2_50": ModelEntry(_v2(ResNet50), 25_549_352, 4_089_184_256, 224, _PREACT),
@@ -150,7 +154,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Example:
         >>> list_models("resnet*d")
-        ['resnet18d', 'resnet34d', 'resnet50d', 'resnet101d', 'resnet152d']
+        ['resnet18d', 'resnet34d', 'resnet50d', 'resnet101d', 'resnet152d', 'resnet26d']
     """
     return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
 
