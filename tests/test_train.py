@@ -138,6 +138,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--config.model=lenet", "stem='small': lenet has no such option; there are "),
         ("--config.dataset=fashion_mnits", "dataset='fashion_mnits': "),
         ("--config.epoch=1", "--config.epoch: no such field; did you mean epochs?"),
+        ("--config.images=stream", "images=stream: must be one of cached, streamed; did you mean streamed?"),
         ("--config.epochs=many", "epochs=many: must be a whole number"),
         ("--config.epochs=-1", "epochs=-1: must be at least 1"),
         ("--config.batch_size=0", "batch_size=0: must be at least 1"),
@@ -259,6 +260,12 @@ def test_a_damaged_image_is_named(capsys, monkeypatch, tmp_path, damaged_data_di
     message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
     assert "dataset 'my_images', split 'train', image " in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_image_is_named_when_a_stream_comes_to_it(capsys, monkeypatch, tmp_path, damaged_data_dir):
+    arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
+    message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments, "--config.images=streamed")
+    assert "dataset 'my_images', split 'train', image " in message
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Which images step n sees: arithmetic on the seed and n, whatever ran before and wherever it runs."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import lru_cache
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +20,29 @@ class Batch(NamedTuple, Generic[Array]):
 
     images: Array
     labels: Array
+
+
+class Split(Protocol):
+    """Images and their classes, a batch at a time: `CachedImages` or `StreamedImages`."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        ...
+
+    def train_batches(
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
+    ) -> Generator[Batch[np.ndarray]]:
+        """The batches of training steps; arguments as `train_batch`'s. To be closed if not read to the end."""
+        ...
+
+    def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
+        """Every image once; arguments as `eval_batches`'s. To be closed if not read to the end."""
+        ...
 
 
 @lru_cache(maxsize=2)
@@ -71,9 +94,26 @@ def train_batch(
     return Batch(images[indices], labels[indices])
 
 
+def eval_indices(images: int, batch_size: int, number: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """The images of an evaluation's batch, in order; −1 where there are no more.
+
+    Args:
+        images: how many the split has.
+        batch_size: images in each batch.
+        number: of the batch, from 0.
+        rows: of the batch, those to take: the share of one process; None for all.
+
+    Example:
+        >>> eval_indices(5, 3, number=1).tolist()
+        [3, 4, -1]
+    """
+    indices = number * batch_size + (np.arange(batch_size) if rows is None else rows)
+    return np.where(indices < images, indices, -1)
+
+
 def eval_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, rows: np.ndarray | None = None
-) -> Iterator[Batch[np.ndarray]]:
+) -> Generator[Batch[np.ndarray]]:
     """Every image once, in order, in batches of one shape; the last is filled up with label −1.
 
     Args:
@@ -87,12 +127,9 @@ def eval_batches(
         >>> [batch.labels.tolist() for batch in eval_batches(images, labels, 3)]
         [[0, 1, 2], [3, 4, -1]]
     """
-    rows = np.arange(batch_size) if rows is None else rows
-    for start in range(0, len(images), batch_size):
-        there = start + rows[start + rows < len(images)]
-        batch = Batch(images[there], labels[there])
-        missing = len(rows) - len(there)
-        if missing:
-            fill = np.zeros((missing, *images.shape[1:]), images.dtype)
-            batch = Batch(np.concatenate([batch.images, fill]), np.pad(batch.labels, (0, missing), constant_values=-1))
+    for number in range(-(-len(images) // batch_size)):
+        indices = eval_indices(len(images), batch_size, number, rows)
+        batch = Batch(images[indices], labels[indices])
+        batch.images[indices < 0] = 0
+        batch.labels[indices < 0] = -1
         yield batch

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image
 
+from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
@@ -41,6 +42,22 @@ class CachedImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.images.shape[-1]
+
+    def train_batches(
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
+    ) -> Generator[Batch[np.ndarray]]:
+        """See `Split`."""
+        for step in steps:
+            yield train_batch(self.images, self.labels, batch_size, seed, step, rows)
+
+    def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
+        """See `Split`."""
+        return eval_batches(self.images, self.labels, batch_size, rows)
 
 
 def cached_images(

@@ -21,7 +21,7 @@ from flax_resnets.training.loop import build_steps, check_channels, check_device
 from flax_resnets.training.placement import batch_sharding, make_mesh
 
 
-def compile_only(config: Config, topology: str) -> dict[str, Any]:
+def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str, Any]:
     """Compiles the training step for a TPU topology; no TPU, no data and no workdir are needed.
 
     The step is the one that `run` takes: augmentation, forward, backward, update, over a mesh of the topology's chips.
@@ -30,21 +30,23 @@ def compile_only(config: Config, topology: str) -> dict[str, Any]:
     Args:
         config: the run; the dataset need not be prepared.
         topology: such as `v5e:4x4`, see `flax_resnets.training.chips`.
+        num_slices: so many of them, which meet over the data centre's network.
 
     Returns:
-        What `figures` gives, and `topology`, `devices`, `compile_seconds`, `chip_memory_bytes`, whether it `fits` into
-        them, and the `estimate` of `roofline`. A step that the compiler refuses as too large has None for what is not
-        known of it then; `memory_bytes` is what its temporary values alone would need.
+        What `figures` gives, and `topology`, `devices` (of all slices), `compile_seconds`, `chip_memory_bytes`, whether
+        it `fits` into them, and the `estimate` of `roofline`. A step that the compiler refuses as too large has None
+        for what is not known of it then; `memory_bytes` is what its temporary values alone would need.
 
     Raises:
         UserError: no such topology or dataset, a batch that the devices do not divide, a network that does not take
             such images, or libtpu is not installed.
     """
     where = parse_topology(topology)
-    check_devices(config, where.devices)
+    devices = num_slices * where.devices
+    check_devices(config, devices)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # `compile_seconds` is the compiler's time, not a disk's
-    mesh = topology_mesh(where, config.weight_shards)
+    mesh = topology_mesh(where, config.weight_shards, num_slices)
     metadata = dataset_metadata(config.dataset, config.data_dir)
     check_channels(config, metadata.channels)
 
@@ -60,7 +62,7 @@ def compile_only(config: Config, topology: str) -> dict[str, Any]:
     lowered = train_step.lower(steps.abstract_state, batch)
     known = {
         "topology": where.name,
-        "devices": where.devices,
+        "devices": devices,
         "batch_size": config.batch_size,
         "chip_memory_bytes": int(where.chip.memory_bytes),
     }
@@ -90,7 +92,7 @@ def _first_size(message: str) -> int | None:
     return int(float(size[1]) * 2 ** (10 * (1 + "KMGT".index(size[2])))) if size else None
 
 
-def topology_mesh(topology: Topology, weight_shards: int = 1) -> Mesh:
+def topology_mesh(topology: Topology, weight_shards: int = 1, num_slices: int = 1) -> Mesh:
     """What `make_mesh` gives on the chips themselves.
 
     Raises:
@@ -100,7 +102,8 @@ def topology_mesh(topology: Topology, weight_shards: int = 1) -> Mesh:
         raise UserError('--compile_only: needs libtpu, the TPU compiler; install it with pip install -e ".[train,tpu]"')
     expect_no_tpu()
     try:
-        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **topology.chip.options)
+        options = {**topology.chip.options, **({"num_slices": num_slices} if num_slices > 1 else {})}
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"--topology={topology.name}: this libtpu refuses it: {error}") from error
     return make_mesh(weight_shards, described.devices)

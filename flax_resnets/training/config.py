@@ -35,8 +35,11 @@ class Config:
         store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
             None for `image_size`.
         resize: how an image comes to be square: `squash` to it, or `crop` its centre.
-        broken_images: what an image that cannot be decoded does: `stop` the run before it begins, named, or `skip`: it
-            is left out of training and evaluation, counted, and named.
+        images: `cached`: decoded once, before the run begins, and kept; or `streamed`: decoded each time they are seen,
+            ahead of the steps, on all cores, for sets too large to keep. The numbers are the same.
+        broken_images: what an image that cannot be decoded does: `stop` the run, named, before it begins (or, if
+            streamed, when its turn comes), or `skip`, not if streamed: it is left out of training and evaluation,
+            counted, and named.
         mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
             other.
         crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
@@ -106,6 +109,7 @@ class Config:
     progressive: tuple[tuple[int, int], ...] = ()
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
+    images: Literal["cached", "streamed"] = "cached"
     broken_images: Literal["stop", "skip"] = "stop"
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -175,6 +179,8 @@ class Config:
         smallest = min([self.image_size, *(size for _, size in self.progressive)])
         if self.translate >= smallest:
             raise UserError(f"translate={self.translate}: must be below the images' {smallest} pixels")
+        if self.images == "streamed" and self.broken_images == "skip":
+            raise UserError("broken_images=skip: not with images=streamed, which does not know them beforehand")
         if self.schedule == "warmup_cosine" and self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
         if self.batch_size % self.accumulate:
@@ -203,7 +209,7 @@ FIELD_TYPES: Mapping[str, Any] = typing.get_type_hints(Config)
 
 # What another start of the same run may change: where data and weights lie, how often something is written, never a
 # number.
-FREE_FIELDS = ("data_dir", "eval_batch_size", "save_every", "log_every", "weight_shards")
+FREE_FIELDS = ("data_dir", "images", "eval_batch_size", "save_every", "log_every", "weight_shards")
 
 # What stands for a field in a config.json from before there was such a field.
 DEFAULTS: Mapping[str, Any] = json.loads(

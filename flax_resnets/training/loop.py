@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,10 +15,11 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flax_resnets.data.batches import Batch, eval_batches, steps_per_epoch, train_batch
-from flax_resnets.data.cache import CachedImages, cached_images
+from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.data.cache import cached_images
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import open_source
+from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
 from flax_resnets.training.checkpoints import Checkpoints
@@ -105,8 +106,8 @@ class Trainer:
 
     Args:
         config: the run.
-        train: training split, decoded.
-        valid: validation split, decoded.
+        train: training split.
+        valid: validation split.
         num_classes: outputs of the network.
         display: where progress is shown.
 
@@ -119,7 +120,7 @@ class Trainer:
         UserError: the network does not take such images, or there are fewer of them than a batch.
     """
 
-    def __init__(self, config: Config, train: CachedImages, valid: CachedImages, num_classes: int, display: Display):
+    def __init__(self, config: Config, train: Split, valid: Split, num_classes: int, display: Display):
         self.config = config
         self.train = train
         self.valid = valid
@@ -131,8 +132,7 @@ class Trainer:
             raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
         self.total_steps = config.epochs * self.steps_per_epoch
 
-        channels = train.images.shape[-1]
-        self.steps = build_steps(config, self.mesh, num_classes, channels, self.total_steps)
+        self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
 
     def fit(self, workdir: Path) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s."""
@@ -155,9 +155,18 @@ class Trainer:
                 self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
             wait_for_all("metrics read")  # by all, before the first writes
             log.start(int(state.step))
-            self._fit(state, log, checkpoints, stop)
+            # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
+            with contextlib.closing(self._batches(range(int(state.step), self.total_steps))) as batches:
+                self._fit(state, batches, log, checkpoints, stop)
 
-    def _fit(self, state: TrainState, log: MetricsLog, checkpoints: Checkpoints, stop: Interruption) -> None:
+    def _fit(
+        self,
+        state: TrainState,
+        batches: Iterator[Batch[jax.Array]],
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+        stop: Interruption,
+    ) -> None:
         if self.config.eval_flip:
             self.display.say("accuracies are with a test-time flip (eval_flip)")
         self.display.header(ema=self.config.ema_decay is not None)
@@ -168,8 +177,12 @@ class Trainer:
             step = int(state.step)
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 and epoch > len(log.epochs):
-                result = self._evaluate(state, stop)
-                ema = self._evaluate(state.ema, stop) if state.ema else None
+                try:
+                    result = self._evaluate(state, stop)
+                    ema = self._evaluate(state.ema, stop) if state.ema else None
+                except UserError:
+                    _save_in_need(state, checkpoints)
+                    raise
                 if stop:
                     break  # it did not see every image
                 row = EpochMetrics(
@@ -197,7 +210,7 @@ class Trainer:
             if position == 0:
                 state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
             started = time.perf_counter()
-            state = self._train_epoch(state, epoch + 1, log, checkpoints, stop)
+            state = self._train_epoch(state, batches, epoch + 1, log, checkpoints, stop)
             seconds = time.perf_counter() - started
             images = (int(state.step) - step) * self.config.batch_size
         self.display.say("saving before the stop")
@@ -206,7 +219,13 @@ class Trainer:
         raise Stopped(stop.signal)
 
     def _train_epoch(
-        self, state: TrainState, epoch: int, log: MetricsLog, checkpoints: Checkpoints, stop: Interruption
+        self,
+        state: TrainState,
+        batches: Iterator[Batch[jax.Array]],
+        epoch: int,
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+        stop: Interruption,
     ) -> TrainState:
         """Steps to the epoch's end, or to where a signal finds it."""
         first = int(state.step)
@@ -217,7 +236,12 @@ class Trainer:
             f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size
         ) as bar:
             for step in range(first, end):
-                state, output = train_step(state, self._batch(step))
+                try:
+                    batch = next(batches)
+                except UserError:
+                    _save_in_need(state, checkpoints)
+                    raise
+                state, output = train_step(state, batch)
                 under_way.append((step, output))
                 if len(under_way) > _AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
@@ -230,15 +254,17 @@ class Trainer:
         if state.ema and self.config.ema_batch_norm == "recalibrate" and int(state.step) == end:
             # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
             steps = range(max(end - self.config.recalibrate_steps, end - self.steps_per_epoch), end)
-            statistics = recalibrate(self.steps.statistics_step, state, steps, self._batch)
+            with contextlib.closing(self._batches(steps)) as again:
+                statistics = recalibrate(self.steps.statistics_step, state, zip(steps, again, strict=True))
             state = state.replace(ema=state.ema.replace(batch_stats=statistics))
         return state
 
-    def _batch(self, step: int) -> Batch[jax.Array]:
-        """What a training step sees, on the devices."""
+    def _batches(self, steps: range) -> Generator[Batch[jax.Array]]:
+        """What training steps see, on the devices."""
         config = self.config
-        batch = train_batch(self.train.images, self.train.labels, config.batch_size, config.seed, step, self._rows)
-        return to_devices(batch, self.mesh)
+        with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
+            for batch in batches:
+                yield to_devices(batch, self.mesh)
 
     def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
         """Waits for a step's figures and acts on them."""
@@ -259,8 +285,10 @@ class Trainer:
 
     def _evaluate(self, state: TrainState | Average, stop: Interruption) -> Evaluation:
         size = self.config.eval_batch_size or self.config.batch_size
-        batches = eval_batches(self.valid.images, self.valid.labels, size, own_rows(self.mesh, size))
-        with self.display.bar("evaluating", -(-len(self.valid) // size)) as bar:
+        with (
+            contextlib.closing(self.valid.eval_batches(size, own_rows(self.mesh, size))) as batches,
+            self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
+        ):
             return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
 
 
@@ -374,6 +402,16 @@ def _alike(a: Any, b: Any) -> bool:
     return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
 
 
+def _save_in_need(state: TrainState, checkpoints: Checkpoints) -> None:
+    """Where an image that a stream came to is broken: keeps what is trained so far, for when it is whole again.
+
+    Only of a run in one process. Of several, the others know nothing of it, and would not come to save.
+    """
+    if jax.process_count() == 1 and int(state.step):
+        checkpoints.save(state)
+        checkpoints.wait()
+
+
 def _until(stop: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
     for batch in batches:
         yield batch
@@ -403,18 +441,21 @@ def make_model(config: Config, num_classes: int) -> nn.Module:
     return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
 
 
-def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[CachedImages, int]:
-    """A split decoded, and how many classes it tells apart.
+def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
+    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
 
     Raises:
         UserError: there is no such data, or `mean` and `std` do not fit its channels.
     """
     source = open_source(config.dataset, split, config.data_dir)
     check_channels(config, source.channels)
+    size = config.store_size or config.image_size
+    if config.images == "streamed":
+        return StreamedImages(source, size, config.resize), source.num_classes
     with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
         images = cached_images(
             source,
-            config.store_size or config.image_size,
+            size,
             config.resize,
             progress=lambda done, _: bar.to(done),
             broken=config.broken_images,

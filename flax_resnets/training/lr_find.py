@@ -4,6 +4,7 @@ Smith 2015, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.0
 and the suggestions are those of fastai's `lr_find` (fastai/callback/schedule.py, `AvgSmoothLoss`).
 """
 
+import contextlib
 import io
 import math
 from collections import deque
@@ -15,8 +16,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from flax_resnets.data.batches import steps_per_epoch, train_batch
-from flax_resnets.data.cache import CachedImages
+from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
@@ -63,7 +63,7 @@ class Suggestions(NamedTuple):
 def lr_find(
     model: nn.Module,
     config: Config,
-    train: CachedImages,
+    train: Split,
     *,
     start: float = 1e-7,
     end: float = 10.0,
@@ -78,7 +78,7 @@ def lr_find(
     Args:
         model: the network, as `make_model` gives it.
         config: the run.
-        train: training split, decoded.
+        train: training split.
         start: learning rate of the first step, above 0.
         end: of the last, above `start`.
         steps: at least 2.
@@ -96,7 +96,7 @@ def lr_find(
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
     )
-    image_shape = (config.image_size, config.image_size, train.images.shape[-1])
+    image_shape = (config.image_size, config.image_size, train.channels)
 
     def first_state() -> TrainState:
         try:
@@ -112,10 +112,10 @@ def lr_find(
 
     def outputs() -> Iterator[StepOutput]:
         state = new_state()
-        for step in range(steps):
-            batch = train_batch(train.images, train.labels, config.batch_size, config.seed, step)
-            state, output = train_step(state, to_devices(batch, mesh))
-            yield output
+        with contextlib.closing(train.train_batches(config.batch_size, config.seed, range(steps))) as batches:
+            for batch in batches:
+                state, output = train_step(state, to_devices(batch, mesh))
+                yield output
 
     def told() -> Iterator[StepOutput]:
         for done, output in enumerate(_read_late(outputs()), start=1):

@@ -59,8 +59,7 @@ def make_statistics_step(model: nn.Module, config: Config, mesh: Mesh) -> Statis
 def recalibrate(
     statistics_step: StatisticsStep,
     state: TrainState,
-    steps: Iterable[int],
-    batch: Callable[[int], Batch[jax.Array]],
+    batches: Iterable[tuple[int, Batch[jax.Array]]],
 ) -> Any:
     """Statistics for the weights' average: the mean of those of some training batches.
 
@@ -70,20 +69,19 @@ def recalibrate(
     Args:
         statistics_step: as `make_statistics_step` gives it.
         state: with an average.
-        steps: numbers of training steps.
-        batch: gives a step's batch.
+        batches: numbers of training steps, and what those see.
 
     Returns:
         As `state.batch_stats`.
 
     Raises:
-        ValueError: the state keeps no average, or there are no steps.
+        ValueError: the state keeps no average, or there are no batches.
     """
     if state.ema is None:
         raise ValueError("the state keeps no average: ema_decay is not set")
-    each = [statistics_step(state.ema.params, state.batch_stats, jnp.int32(number), batch(number)) for number in steps]
+    each = [statistics_step(state.ema.params, state.batch_stats, jnp.int32(number), batch) for number, batch in batches]
     if not each:
-        raise ValueError("no steps to take statistics from")
+        raise ValueError("no batches to take statistics from")
     return jax.tree.map(_mean, *each)
 
 

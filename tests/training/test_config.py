@@ -152,6 +152,8 @@ def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
 
 
 def test_what_does_not_go_together():
+    with pytest.raises(UserError, match="broken_images=skip: not with images=streamed"):
+        load_config(QUICKSTART, {"images": "streamed", "broken_images": "skip"})
     with pytest.raises(UserError, match="accumulate=2: not with float16"):
         load_config(QUICKSTART, {"accumulate": "2", "batch_size": "64", "precision": "float16"})
     with pytest.raises(UserError, match="batch_size / accumulate 16 is not a multiple of 32"):

@@ -18,12 +18,17 @@ def prepared(make_trainer, config):
     return trainer, state.replace(ema=ema)
 
 
+def batches(trainer, *steps: int):
+    """Training steps' numbers and what they see."""
+    return [(step, next(trainer._batches(range(step, step + 1)))) for step in steps]
+
+
 def test_the_first_norms_statistics_by_hand(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
-    got = recalibrate(trainer.steps.statistics_step, state, [0, 4, 5], trainer._batch)
+    got = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 0, 4, 5))
     expected = []
-    for step in (0, 4, 5):
-        images = np.asarray(trainer._batch(step).images, np.float32) / 255
+    for _, batch in batches(trainer, 0, 4, 5):
+        images = np.asarray(batch.images, np.float32) / 255
         y = convolve(jnp.asarray((images - 0.5) / 0.25), state.ema.params["stem_conv"]["kernel"], padding=1)
         expected.append((np.mean(y, (0, 1, 2)), np.var(np.asarray(y), (0, 1, 2), ddof=1)))
     means, variances = zip(*expected, strict=True)
@@ -33,15 +38,15 @@ def test_the_first_norms_statistics_by_hand(make_trainer, config):
 
 def test_what_the_running_statistics_were_does_not_matter(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
-    first = recalibrate(trainer.steps.statistics_step, state, [1], trainer._batch)
+    first = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 1))
     state = state.replace(batch_stats=jax.tree.map(lambda leaf: leaf + 1, state.batch_stats))
-    second = recalibrate(trainer.steps.statistics_step, state, [1], trainer._batch)
+    second = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), first, second)
 
 
 def test_nothing_to_recalibrate(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
-    with pytest.raises(ValueError, match="no steps"):
-        recalibrate(trainer.steps.statistics_step, state, [], trainer._batch)
+    with pytest.raises(ValueError, match="no batches"):
+        recalibrate(trainer.steps.statistics_step, state, [])
     with pytest.raises(ValueError, match="ema_decay is not set"):
-        recalibrate(trainer.steps.statistics_step, state.replace(ema=None), [0], trainer._batch)
+        recalibrate(trainer.steps.statistics_step, state.replace(ema=None), batches(trainer, 0))

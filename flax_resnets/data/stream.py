@@ -1,0 +1,116 @@
+"""A split read as it is needed: images decoded ahead of the steps that see them, on all cores; nothing is kept."""
+
+import itertools
+import os
+from collections.abc import Callable, Generator
+
+import numpy as np
+
+from flax_resnets.data.batches import Batch, eval_indices, train_indices
+from flax_resnets.data.cache import resized
+from flax_resnets.data.source import Source
+
+_AHEAD = 2  # batches decoded before they are asked for
+_TASK = 8  # images a thread takes at a time: few enough that a batch is shared by many threads
+
+
+class StreamedImages:
+    """A split whose images are decoded anew each time they are seen: for sets too large for `cached_images`.
+
+    The batches are to the bit those of the same split cached. Threads decode (Grain's, as many as there are cores);
+    they live as long as the generator that gives the batches, and closing it ends them within a few images.
+
+    Args:
+        source: the split.
+        size: height and width of the images; as `cached_images`'s.
+        resize: likewise.
+
+    Example:
+        >>> from flax_resnets.data.source import open_source
+        >>> split = StreamedImages(open_source("fashion_mnist_sample", "validation"), size=28)
+        >>> [batch.images.shape for batch in split.eval_batches(500)]
+        [(500, 28, 28, 1), (500, 28, 28, 1)]
+    """
+
+    def __init__(self, source: Source, size: int, resize: str = "squash"):
+        self._source = source
+        self._size = size
+        self._resize = resize
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self._source.channels
+
+    def train_batches(
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
+    ) -> Generator[Batch[np.ndarray]]:
+        """See `Split`.
+
+        Raises:
+            UserError: an image cannot be decoded; it comes in the place of the batch that would have held it.
+        """
+
+        def indices(step: int) -> np.ndarray:
+            all_rows = train_indices(len(self), batch_size, seed, step)
+            return all_rows if rows is None else all_rows[rows]
+
+        return self._batches(indices, steps)
+
+    def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
+        """See `Split`; raises as `train_batches` does."""
+        numbers = range(-(-len(self) // batch_size))
+        return self._batches(lambda number: eval_indices(len(self), batch_size, number, rows), numbers)
+
+    def _batches(self, indices: Callable[[int], np.ndarray], numbers: range) -> Generator[Batch[np.ndarray]]:
+        """A batch for each of the numbers, of the images with the number's indices."""
+        import grain  # takes half a second, which runs out of the cache need not wait for
+
+        if not numbers:
+            return
+        tasks = -(-len(indices(numbers[0])) // _TASK)
+        threads = os.cpu_count() or 1
+        ahead = max(_AHEAD * tasks, 2 * threads)
+        parts = grain.MapDataset.source(_Tasks(self._decoded, indices, numbers, tasks))
+        iterator = iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
+        try:
+            for _ in numbers:
+                yield Batch(*map(np.concatenate, zip(*itertools.islice(iterator, tasks), strict=True)))
+        finally:
+            iterator.close()
+
+    def _decoded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels by index; for an index of −1, no image and label −1."""
+        images = np.zeros((len(indices), self._size, self._size, self.channels), np.uint8)
+        labels = np.full(len(indices), -1, np.int32)
+        for row, index in enumerate(indices):
+            if index >= 0:
+                image, labels[row] = self._source[int(index)]
+                images[row] = resized(image, self._size, self._resize)
+        return images, labels
+
+
+class _Tasks:
+    """The batches in parts, by the parts' number: what Grain's threads read from."""
+
+    def __init__(
+        self,
+        decoded: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+        indices: Callable[[int], np.ndarray],
+        numbers: range,
+        tasks: int,
+    ):
+        self._decoded = decoded
+        self._indices = indices
+        self._numbers = numbers
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self._numbers) * self._tasks
+
+    def __getitem__(self, task: int) -> tuple[np.ndarray, np.ndarray]:
+        batch, part = divmod(task, self._tasks)
+        return self._decoded(self._indices(self._numbers[batch])[part * _TASK : (part + 1) * _TASK])
