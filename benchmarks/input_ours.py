@@ -1,4 +1,4 @@
-"""Our side of `input_pipeline.py`: out of the decoded cache, through the loop's own functions."""
+"""Our side of `input_pipeline.py`: out of the decoded cache or a stream, through the loop's own functions."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ def prepare(
     images: int | None,
     batch: int,
     size: int,
-    cropped: bool,
+    way: str,
     use_cores: int,
 ) -> tuple[Any, dict[str, Any]]:
     """Sets up a contender; see `flax_resnets/bench/child.py`.
@@ -25,7 +25,8 @@ def prepare(
         images: the first so many alone; None for all.
         batch: images.
         size: of the crop's side, in pixels.
-        cropped: whether the crop, the flip and the normalisation are done here, as the step would.
+        way: `cached`; `cropped`, with crop, flip and normalisation done here besides, as the step would; `streamed`; or
+            `decoded`, one after the other, for nobody.
         use_cores: how many of the machine's.
     """
     if hasattr(os, "sched_setaffinity"):
@@ -33,16 +34,39 @@ def prepare(
     import jax  # counts the cores when it starts
 
     from flax_resnets.data import augment
-    from flax_resnets.data.batches import train_batch
-    from flax_resnets.data.cache import cached_images
+    from flax_resnets.data.batches import train_batch, train_indices
+    from flax_resnets.data.cache import cached_images, resized
     from flax_resnets.data.source import open_source
+    from flax_resnets.data.stream import StreamedImages
     from flax_resnets.training.placement import make_mesh, to_devices
 
-    data = cached_images(open_source(dataset, "train", data_dir), store_size)
-    pixels, labels = data.images[:images], data.labels[:images]
-    pixels.sum()  # every page was read once: this is no first epoch
     mesh = make_mesh()
     steps = itertools.count()
+    source = open_source(dataset, "train", data_dir)
+    facts = {"cores": use_cores, "versions": {name: version(name) for name in ("jax", "numpy", "grain", "simplejpeg")}}
+
+    class First(StreamedImages):
+        def __len__(self) -> int:
+            return min(len(source), images or len(source))
+
+    def stream(n: int) -> None:
+        start = next(steps)
+        # As a run of n steps: were there more to come, threads would make them ready in the others' turns.
+        for batch_ in First(source, store_size).train_batches(batch, 0, range(start, start + n)):
+            jax.block_until_ready(to_devices(batch_, mesh))
+
+    def decode(n: int) -> None:
+        start = next(steps)
+        for step in range(start, start + n):
+            for index in train_indices(len(First(source, store_size)), batch, 0, step):
+                resized(source.image(int(index)), store_size, "squash")
+
+    if way in ("streamed", "decoded"):
+        return (stream if way == "streamed" else decode), facts
+
+    data = cached_images(source, store_size)
+    pixels, labels = data.images[:images], data.labels[:images]
+    pixels.sum()  # every page was read once: this is no first epoch
 
     @jax.jit
     def for_step(step: jax.Array, pixels: jax.Array) -> jax.Array:
@@ -61,7 +85,7 @@ def prepare(
         for step in itertools.islice(steps, n):
             delivered = to_devices(train_batch(pixels, labels, batch, 0, step), mesh)
             jax.block_until_ready(delivered)
-            if cropped:
+            if way == "cropped":
                 jax.block_until_ready(for_step(step, delivered.images))
 
-    return repeat, {"cores": use_cores, "versions": {name: version(name) for name in ("jax", "numpy")}}
+    return repeat, facts

@@ -8,12 +8,15 @@ Contenders take turns, as in `python -m flax_resnets bench`; each is confined to
   them on the device. Cropping, flipping and normalising are part of our step, so this is all that is left to wait for.
 - `ours, cropped`: that, and random-resized crop, flip and normalisation, compiled, on the same core. This is the same
   work as torch's, and the figure to compare where the step runs on the host's cores too.
+- `ours, streamed`: `images=streamed`, which decodes each time, onto the devices; a turn is a run to it, whose threads
+  start and end with it. `decoded alone`: the same decoding and resizing, one image after the other, for nobody.
 - `torch`: a DataLoader with 0 to as many workers as there are cores, which decodes with torchvision or with PIL, then
   torchvision.transforms.v2 on uint8: random-resized crop, flip; last to float and normalised. A turn is an epoch to
   it: workers live on from one to the next, and none has batches ready from before.
 
-Decoded once: ours by its cache, before the first epoch. The JPEGs are taken out of the dataset into a temporary folder,
-and read once before anything is timed, so both sides read from memory that the system keeps of files.
+Decoded once: ours by its cache, before the first epoch, where it is not streamed. The JPEGs are taken out of the
+dataset into a temporary folder, and read once before anything is timed, so both sides read from memory that the system
+keeps of files.
 """
 
 import argparse
@@ -64,13 +67,16 @@ def main() -> None:
         common = {"batch": arguments.batch, "size": arguments.size}
         data = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "store_size", "images")}
         ours = [
-            Contender(name, _HERE / "input_ours.py", {**common, **data, "cropped": cropped, "use_cores": use})
-            for name, cropped, use in (
-                ("ours, to the step", False, 1),
-                ("ours, cropped", True, 1),
-                (f"ours, cropped, {cores()} cores", True, cores()),
+            Contender(name, _HERE / "input_ours.py", {**common, **data, "way": way, "use_cores": use})
+            for name, way, use in (
+                ("ours, to the step", "cached", 1),
+                ("ours, cropped", "cropped", 1),
+                (f"ours, cropped, {cores()} cores", "cropped", cores()),
+                ("ours, streamed", "streamed", 1),
+                (f"ours, streamed, {cores()} cores", "streamed", cores()),
+                ("decoded alone", "decoded", 1),
             )
-            if use == 1 or (cropped and cores() > 1)
+            if use == 1 or not name.endswith(" 1 cores")
         ]
         processes = [Process([contender], paths=[str(ROOT)]) for contender in ours]
         if arguments.torch:

@@ -12,9 +12,12 @@ learning rate: `--config.batch_size=1024 --config.learning_rate=0.4`.
 It has not been trained here, so there is no accuracy of its own to show. What has been done is to compile its step,
 for v5e:4x4, v5e:2x2, v6e:2x2, v4:2x2x1 and v5p:2x2x1, 256 images a chip, which fits all of them.
 
-Three things differ from the papers. The warm-up rises as a cosine, from 0.1. An image is kept as the 256-pixel square
-in its middle, and the random-resized crop is cut out of that. Evaluation sees that square whole, made 224 pixels wide,
-not the 224 in its middle. Kept so, the 1,281,167 training images are a file of 252 GB, in `$FLAX_RESNETS_CACHE`.
+Two things differ from the papers. The warm-up rises as a cosine, from 0.1. An image is taken as the 256-pixel square in
+its middle, and the random-resized crop is cut out of that. Evaluation sees the 224 pixels in its middle, as there.
+
+The 1,281,167 training images would be 252 GB as such squares, so they are decoded as they are seen: `images=cached`
+keeps them in `$FLAX_RESNETS_CACHE` instead, to the same numbers. A step of 4096 images wants 4096 decoded in its time:
+BENCHMARKS.md says how many a core decodes.
 
 Data: TFDS's imagenet2012 does not download itself; its documentation says which files of image-net.org to put where.
 """
@@ -30,9 +33,11 @@ def get_config() -> Config:
         image_size=224,
         store_size=256,
         resize="crop",
+        images="streamed",
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         crop_scale=(0.08, 1.0),
+        crop_pct=224 / 256,
         batch_size=4096,
         epochs=90,
         optimizer="sgd",

@@ -24,7 +24,8 @@ from flax_resnets.training.placement import batch_sharding, make_mesh
 def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str, Any]:
     """Compiles the training step for a TPU topology; no TPU, no data and no workdir are needed.
 
-    The step is the one that `run` takes: augmentation, forward, backward, update, over a mesh of the topology's chips.
+    The step is the one that `run` takes, on the largest images that it trains on: augmentation, forward, backward,
+    update, over a mesh of the topology's chips.
     To be called in a process that computes nothing else: JAX is told to leave an accelerator that is here alone.
 
     Args:
@@ -58,7 +59,7 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
         abstract((config.batch_size, side, side, metadata.channels), jnp.uint8, sharding=batch_sharding(mesh)),
         abstract((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh)),
     )
-    train_step: Any = steps.train_step_at(config.image_size)
+    train_step: Any = steps.train_step_at(max(config.train_sizes()))
     lowered = train_step.lower(steps.abstract_state, batch)
     known = {
         "topology": where.name,

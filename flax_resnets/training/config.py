@@ -31,7 +31,8 @@ class Config:
         data_dir: TFDS's data_dir; None for TFDS's own default.
         image_size: side of the square image the network sees, in pixels; evaluation's in every epoch.
         progressive: (until_epoch, size) pairs in order: training sees images of that size up to the end of that epoch,
-            and of `image_size` after the last: progressive resizing.
+            and of `image_size` after the last: progressive resizing. A last pair whose epoch is `epochs` leaves
+            `image_size` to evaluation alone.
         store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
             None for `image_size`.
         resize: how an image comes to be square: `squash` to it, or `crop` its centre.
@@ -172,9 +173,9 @@ class Config:
         if len(self.mean) != len(self.std):
             raise UserError(f"std={_shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
         until = [epoch for epoch, _ in self.progressive]
-        if until != sorted(set(until)) or (until and not 1 <= until[0] <= until[-1] < self.epochs):
+        if until != sorted(set(until)) or (until and not 1 <= until[0] <= until[-1] <= self.epochs):
             raise UserError(
-                f"progressive={_shown(self.progressive)}: epochs must rise, from 1 up to below epochs={self.epochs}"
+                f"progressive={_shown(self.progressive)}: epochs must rise, from 1 up to epochs={self.epochs}"
             )
         smallest = min([self.image_size, *(size for _, size in self.progressive)])
         if self.translate >= smallest:
@@ -199,6 +200,11 @@ class Config:
     def size_in_epoch(self, epoch: int) -> int:
         """Side of the images that training sees in an epoch counted from 0, in pixels."""
         return next((size for until, size in self.progressive if epoch < until), self.image_size)
+
+    def train_sizes(self) -> tuple[int, ...]:
+        """All sides of the images that training sees, in pixels, in order."""
+        starts = [0, *(until for until, _ in self.progressive if until < self.epochs)]
+        return tuple(dict.fromkeys(map(self.size_in_epoch, starts)))
 
     def to_json(self) -> str:
         """The configuration as indented JSON, for `config.json`."""

@@ -84,12 +84,12 @@ def test_what_people_are_told():
 # What follows needs libtpu, and a process of its own: libtpu stays loaded, and JAX is told to leave accelerators alone.
 
 
-def compile_small(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:
+def compile_small(tmp_path: Path, *arguments: str, recipe: str = "rn50_imagenet") -> subprocess.CompletedProcess:
     """A network that compiles in seconds, in a home that holds no data."""
     pytest.importorskip("libtpu")
     command = [
         *(sys.executable, "-W", "error", str(ROOT / "train.py")),
-        *("--config", str(ROOT / "configs" / "rn50_imagenet.py"), "--compile_only"),
+        *("--config", str(ROOT / "configs" / f"{recipe}.py"), "--compile_only"),
         *("--config.model=resnet20_cifar", "--config.model_options.width=4", "--config.image_size=16"),
         *("--config.store_size=20", "--config.batch_size=64", *arguments),
     ]
@@ -112,6 +112,13 @@ def test_one_line_of_json_and_nothing_left_behind(tmp_path, topology):
     assert row["fits"] is True
     assert result.stderr.count("\n") == 1, result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_long_recipe_compiles_at_the_size_it_trains_at(tmp_path):
+    sizes = "--config.progressive=(600,8),", "--config.image_size=64", "--config.store_size=10"
+    result = compile_small(tmp_path, "--topology=v5e:2x2", *sizes, recipe="rn50_imagenet_long")
+    assert result.returncode == 0, result.stderr
+    assert 0 < json.loads(result.stdout)["flops"] < 1e8  # 2e7, where 64 px would take 1.2e9
 
 
 def test_per_device_batch_norm_meets_once(tmp_path):
@@ -140,6 +147,7 @@ for generation, chip in CHIPS.items():
     for shape in chip.slices:
         topology = parse_topology(f"{generation}:{shape}")
         assert topology_mesh(topology).devices.shape == (topology.devices,), topology
+assert topology_mesh(parse_topology("v6e:16x16"), num_slices=4).devices.shape == (1024,)
 """
     result = subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -85,8 +85,8 @@ def test_one_model_option_is_set_at_a_time():
         ("mean", "0.1,0.2", "std=0.353: must have a value for each of mean's 2"),
         ("seed", "-1", "seed=-1: must be from 0 to 4294967295"),
         ("progressive", "1,16", "must be pairs of numbers, such as (2,64),(4,96), with commas between"),
-        ("progressive", "(2,16),(1,20)", "epochs must rise, from 1 up to below epochs="),
-        ("progressive", "(99,16),", "below epochs="),
+        ("progressive", "(2,16),(1,20)", "epochs must rise, from 1 up to epochs="),
+        ("progressive", "(99,16),", "up to epochs="),
         ("progressive", "(1,0),", "a size of at least 1 pixel"),
         ("mean", "()", "a number for each channel"),
         ("auto_augment", "randaug", "must be one of randaugment, trivialaugment or none; did you mean randaugment?"),
@@ -165,3 +165,6 @@ def test_what_does_not_go_together():
 def test_the_size_in_an_epoch():
     config = load_config(QUICKSTART, {"epochs": "6", "progressive": "(2,16),(4,20)"})
     assert [config.size_in_epoch(epoch) for epoch in range(6)] == [16, 16, 20, 20, config.image_size, config.image_size]
+    assert config.train_sizes() == (16, 20, config.image_size)
+    config = load_config(QUICKSTART, {"epochs": "6", "progressive": "(6,16),"})
+    assert config.train_sizes() == (16,)
