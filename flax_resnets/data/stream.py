@@ -17,8 +17,8 @@ _TASK = 8  # images a thread takes at a time: few enough that a batch is shared 
 class StreamedImages:
     """A split whose images are decoded anew each time they are seen: for sets too large for `cached_images`.
 
-    The batches are to the bit those of the same split cached. Threads decode (Grain's, as many as there are cores);
-    they live as long as the generator that gives the batches, and closing it ends them within a few images.
+    The batches are to the bit those of the same split cached. Threads decode (Grain's, one for each core that the process
+    may use); they live as long as the generator that gives the batches, and closing it ends them within a few images.
 
     Args:
         source: the split.
@@ -72,7 +72,7 @@ class StreamedImages:
         if not numbers:
             return
         tasks = -(-len(indices(numbers[0])) // _TASK)
-        threads = os.cpu_count() or 1
+        threads = _cores()
         ahead = max(_AHEAD * tasks, 2 * threads)
         parts = grain.MapDataset.source(_Tasks(self._decoded, indices, numbers, tasks))
         iterator = iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
@@ -91,6 +91,11 @@ class StreamedImages:
                 image, labels[row] = self._source[int(index)]
                 images[row] = resized(image, self._size, self._resize)
         return images, labels
+
+
+def _cores() -> int:
+    """Those that this process may use: a scheduler may have given it a part of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Tasks:
