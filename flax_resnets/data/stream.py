@@ -17,8 +17,8 @@ _TASK = 8  # images a thread takes at a time: few enough that a batch is shared 
 class StreamedImages:
     """A split whose images are decoded anew each time they are seen: for sets too large for `cached_images`.
 
-    The batches are to the bit those of the same split cached. Threads decode (Grain's, as many as there are cores);
-    they live as long as the generator that gives the batches, and closing it ends them within a few images.
+    The batches are to the bit those of the same split cached. Threads decode (Grain's, one for each core that the
+    process may use); they live as long as the generator of batches, and closing it ends them within a few images.
 
     Args:
         source: the split.
@@ -72,7 +72,7 @@ class StreamedImages:
         if not numbers:
             return
         tasks = -(-len(indices(numbers[0])) // _TASK)
-        threads = os.cpu_count() or 1
+        threads = _cores()
         ahead = max(_AHEAD * tasks, 2 * threads)
         parts = grain.MapDataset.source(_Tasks(self._decoded, indices, numbers, tasks))
         iterator = iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
@@ -93,6 +93,11 @@ class StreamedImages:
         return images, labels
 
 
+def _cores() -> int:
+    """Those that this process may use: a scheduler may have given it a part of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Tasks:
     """The batches in parts, by the parts' number: what Grain's threads read from."""
 
@@ -111,6 +116,6 @@ class _Tasks:
     def __len__(self) -> int:
         return len(self._numbers) * self._tasks
 
-    def __getitem__(self, task: int) -> tuple[np.ndarray, np.ndarray]:
-        batch, part = divmod(task, self._tasks)
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch, part = divmod(index, self._tasks)
         return self._decoded(self._indices(self._numbers[batch])[part * _TASK : (part + 1) * _TASK])

@@ -80,9 +80,9 @@ def alone(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_two_processes_stop_together_and_one_goes_on_to_the_same_end(alone, tmp_path):
+def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end(alone, tmp_path):
     workdir = tmp_path / "run"
-    processes = start(workdir, 2, 2, "--config.save_every=10")
+    processes = start(workdir, 2, 2, "--config.save_every=10", "--config.images=streamed")
     wait_for_a_checkpoint(workdir)
     processes[1].send_signal(signal.SIGTERM)
     first, second = finish(processes)
