@@ -21,6 +21,7 @@ from flax_resnets.data.lock import locked
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
@@ -92,7 +93,7 @@ def _opened(config: Config, workdir: Path) -> Iterator[None]:
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, wait=False))
             _check_workdir(config, workdir)  # another process may have begun in it since
-            (workdir / "config.json").write_text(config.to_json())
+            write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
         except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class MetricsLog:
         self.done = None
         if not self._writes:
             return
-        _replace(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
+        write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
         self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
 
     def add_point(self, step: int, **values: float) -> None:
@@ -137,13 +138,6 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a kill, finds the old content or the new, nothing between."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def _line(event: str, row: dict[str, Any]) -> str:
     return json.dumps({"event": event, **row}) + "\n"
 
@@ -177,4 +171,4 @@ def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
         axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
-    _replace(path, picture.getvalue())
+    write_whole(path, picture.getvalue())
