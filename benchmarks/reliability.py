@@ -245,7 +245,8 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
     """Signals a run at random moments, start after start, until it comes to its end; then another run.
 
     SIGKILL ends it where it stands, and the next start goes on from its last checkpoint. SIGINT and SIGTERM it answers
-    by saving and ending with exit code 0, within 30 s, and nothing is lost.
+    by saving and ending with exit code 0, within 30 s, and nothing is lost. Moments are drawn uniformly over the life of
+    a start, which is what the latest took that came to its end.
 
     Args:
         on: where.
@@ -261,16 +262,18 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
     first = 0.0 if kills else 0.3  # a stop that is asked for before a program's first line is Python's own matter
     phases: dict[str, int] = {}
     stopping: list[float] = []
-    entry.more = {"life_seconds": round(on.life, 1), "phases": phases}
+    entry.more = {"phases": phases}
     workdir, known = on.scratch / f"{number.name} 0", None
+    life = on.life
     while entry.tried < times or workdir.exists():
-        after = chance.uniform(first, on.life) if entry.tried < times else None
+        after = chance.uniform(first, life) if entry.tried < times else None
         done = start(workdir, after=after, number=number)
         if known is not None and done.began_at is not None:
             entry.lost.append(max(0, known - done.began_at))  # what is saved may be ahead of what was shown
             known = None
         if done.stopping is not None:
             entry.tried += 1
+            life *= 1.03  # it follows a machine that others use as well, see below
             phases[done.phase] = phases.get(done.phase, 0) + 1
             stopping.append(done.stopping)
             if done.phase != "before the first step":
@@ -280,6 +283,7 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
             entry.failed.append(f"{done.phase}: exit code {done.code}: {done.err.strip()[-500:]}")
         elif done.code == 0 and f"stopped by {number.name}; to go on: " not in done.out:
             entry.compare(workdir, on.unbroken)
+            life = max(done.seconds, 2 * first)
         else:
             continue
         if workdir.exists():
