@@ -22,8 +22,6 @@ import pty
 import random
 import re
 import select
-import shlex
-import shutil
 import signal
 import statistics
 import subprocess
@@ -246,7 +244,8 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
 
     SIGKILL ends it where it stands, and the next start goes on from its last checkpoint. SIGINT and SIGTERM it answers
     by saving and ending with exit code 0, within 30 s, and nothing is lost. Moments are drawn uniformly over the life of
-    a start, which is what the latest took that came to its end.
+    a start; it grows with each signal and shrinks with each start that came to its end before one, so that it follows a
+    machine which others use as well.
 
     Args:
         on: where.
@@ -273,7 +272,7 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
             known = None
         if done.stopping is not None:
             entry.tried += 1
-            life *= 1.03  # it follows a machine that others use as well, see below
+            life *= 1.03
             phases[done.phase] = phases.get(done.phase, 0) + 1
             stopping.append(done.stopping)
             if done.phase != "before the first step":
@@ -283,7 +282,7 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
             entry.failed.append(f"{done.phase}: exit code {done.code}: {done.err.strip()[-500:]}")
         elif done.code == 0 and f"stopped by {number.name}; to go on: " not in done.out:
             entry.compare(workdir, on.unbroken)
-            life = max(done.seconds, 2 * first)
+            life = max(0.9 * life, done.seconds)
         else:
             continue
         if workdir.exists():
