@@ -243,9 +243,9 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
     """Signals a run at random moments, start after start, until it comes to its end; then another run.
 
     SIGKILL ends it where it stands, and the next start goes on from its last checkpoint. SIGINT and SIGTERM it answers
-    by saving and ending with exit code 0, within 30 s, and nothing is lost. Moments are drawn uniformly over the life of
-    a start; it grows with each signal and shrinks with each start that came to its end before one, so that it follows a
-    machine which others use as well.
+    by saving and ending with exit code 0, within 30 s, and nothing is lost. Moments are drawn uniformly over the life
+    of a start; it grows with each signal and shrinks with each start that came to its end before one, so that it
+    follows a machine which others use as well.
 
     Args:
         on: where.
