@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -66,7 +66,7 @@ class Start:
         out: what its terminal showed.
         err: what it wrote to stderr.
         seconds: from its start to its end.
-        stopping: seconds from the signal to its end; None where it ended before.
+        stopping: seconds from what was done to it to its end; None where it ended before.
     """
 
     code: int
@@ -105,22 +105,35 @@ def command(workdir: Path, *flags: str) -> list[str]:
     return [sys.executable, "train.py", *SMALL, *flags, f"--workdir={workdir}"]
 
 
-def start(workdir: Path, *flags: str, after: float | None = None, number: int = signal.SIGKILL) -> Start:
-    """Starts train.py, sends it a signal after so many seconds, and waits for its end.
+def start(
+    workdir: Path,
+    *flags: str,
+    at: float | str | None = None,
+    do: Callable[[int], object] | None = None,
+    within: float = 600.0,
+    watch: Callable[[int], object] | None = None,
+    cache: Path | None = None,
+) -> Start:
+    """Starts train.py, does something to it, and waits for its end.
 
     Args:
         workdir: of the run.
         *flags: more of the command line.
-        after: seconds until the signal; None for no signal.
-        number: the signal.
+        at: when to do it: seconds from the start, or what the terminal shows by then.
+        do: called with the process's id.
+        within: seconds in which it then has to end.
+        watch: called with the process's id some ten times a second.
+        cache: of decoded images and compiled programs, in place of the environment's.
 
     Raises:
-        RuntimeError: it did not end within 30 s of the signal, or 600 s without one; it is killed.
+        RuntimeError: it did not end in time, and was killed.
     """
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    if cache:
+        environment["FLAX_RESNETS_CACHE"] = str(cache)
     begun = time.monotonic()
-    signalled, deadline, shown = None, begun + 600, []
+    done, deadline, shown = None, begun + 600, b""
     with tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
             command(workdir, *flags), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=err
@@ -129,27 +142,31 @@ def start(workdir: Path, *flags: str, after: float | None = None, number: int = 
         try:
             while process.poll() is None:
                 now = time.monotonic()
-                if after is not None and signalled is None and now >= begun + after:
-                    os.kill(process.pid, number)
-                    signalled, deadline = now, now + _WITHIN
+                due = now >= begun + at if isinstance(at, float) else at is not None and at in _plain(shown)
+                if do and due and done is None:
+                    do(process.pid)
+                    done, deadline = now, time.monotonic() + within
                 if now > deadline:
-                    raise RuntimeError(
-                        f"{signal.Signals(number).name}: not at its end {now - begun:.0f} s after its start"
-                    )
-                wait = 0.05 if signalled or after is None else min(0.05, max(0.0, begun + after - now))
-                if select.select([ours], [], [], wait)[0]:
-                    shown.append(_read(ours))
+                    raise RuntimeError(f"was not at its end {now - (done or begun):.0f} s later")
+                if watch:
+                    watch(process.pid)
+                wait = begun + at - now if isinstance(at, float) and not due else 0.05
+                if select.select([ours], [], [], min(wait, 0.05))[0]:
+                    shown += _read(ours)
             ended = time.monotonic()
             while select.select([ours], [], [], 0)[0] and (rest := _read(ours)):
-                shown.append(rest)
+                shown += rest
         finally:
             process.kill()
             process.wait()
             os.close(ours)
         err.seek(0)
         said = err.read()
-    out = _ESCAPES.sub("", b"".join(shown).decode(errors="replace"))
-    return Start(process.returncode, out, said, ended - begun, ended - signalled if signalled else None)
+    return Start(process.returncode, _plain(shown), said, ended - begun, ended - done if done else None)
+
+
+def _plain(shown: bytes) -> str:
+    return _ESCAPES.sub("", shown.decode(errors="replace"))
 
 
 def _read(terminal: int) -> bytes:
@@ -265,8 +282,11 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
     workdir, known = on.scratch / f"{number.name} 0", None
     life = on.life
     while entry.tried < times or workdir.exists():
-        after = chance.uniform(first, life) if entry.tried < times else None
-        done = start(workdir, after=after, number=number)
+        at = chance.uniform(first, life) if entry.tried < times else None
+        try:
+            done = start(workdir, at=at, do=lambda pid: os.kill(pid, number), within=_WITHIN)
+        except RuntimeError as error:
+            done = Start(-signal.SIGKILL, "", f"{number.name}: {error}", 0.0, None)
         if known is not None and done.began_at is not None:
             entry.lost.append(max(0, known - done.began_at))  # what is saved may be ahead of what was shown
             known = None

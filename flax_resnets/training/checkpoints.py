@@ -1,7 +1,11 @@
 """Saving a run and finding it again: Orbax, in the background, the latest two and the best."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,9 @@ class Checkpoints:
         """Saves a state under its step and returns once it is copied; writing goes on behind.
 
         The digest goes with it, so that `restore` can tell whether what it reads is what was saved.
+
+        Raises:
+            OSError: the disk did not take it, or the one before.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -62,7 +69,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         # Orbax declines a step at or below its latest by returning False.
-        if not self._manager.save(step, args=items):
+        with self._writing():
+            saved = self._manager.save(step, args=items)
+        if not saved:
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
@@ -96,12 +105,27 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Returns once everything saved is on the disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Returns once everything saved is on the disk; raises what went wrong in the background, as `save` does."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes what is under way and lets go of threads and files."""
-        self._manager.close()
+        """Finishes what is under way and lets go of threads and files; raises what `wait` does."""
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes an OSError of what the disk did to Orbax, and removes what was half written."""
+        try:
+            yield
+        except Exception as error:
+            number = _errno(error)
+            if number is None:
+                raise
+            for path in self.directory.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(path, ignore_errors=True)
+            raise OSError(number, os.strerror(number), str(self.directory)) from error
 
     def _set_aside(self, step: int) -> Path:
         target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
@@ -112,3 +136,12 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's number of what went wrong, if it was the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # TensorStore's are ValueErrors.
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None

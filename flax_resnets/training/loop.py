@@ -80,7 +80,11 @@ def run(config: Config, workdir: Path) -> None:
             if is_first():
                 stack.enter_context(_opened(config, workdir))
             wait_for_all("workdir opened")
-            trainer.fit(workdir, stop)
+            try:
+                trainer.fit(workdir, stop)
+            except OSError as error:  # the disk is full, read-only, or gone
+                where, what = error.filename or workdir, error.strerror or error
+                raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
 
 
 @contextlib.contextmanager
@@ -228,7 +232,8 @@ class Trainer:
                 under_way.append((step, output))
                 if len(under_way) > _AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
-                if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
+                due = self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end
+                if due and not int(state.skipped_in_a_row):  # it would push out those from before a divergence
                     checkpoints.save(state)
                 if stop:
                     break

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.tensorboard import EventFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ class MetricsLog:
         self._workdir = workdir
         self._writes = writes
         self._path = workdir / "metrics.jsonl"
-        self._tensorboard: SummaryWriter | None = None
+        self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
         self.done: dict[str, Any] | None = None
         text = self._path.read_text() if self._path.exists() else ""
@@ -95,7 +94,7 @@ class MetricsLog:
         if not self._writes:
             return
         write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
-        self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
+        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step)
 
     def add_point(self, step: int, **values: float) -> None:
         """Records a step's figures, for TensorBoard alone."""
@@ -103,7 +102,7 @@ class MetricsLog:
             return
         assert self._tensorboard is not None, "start() comes first"
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"step/{name}", value, step)
+            self._tensorboard.add(f"step/{name}", value, step)
 
     def add_epoch(self, row: EpochMetrics) -> None:
         """Records an epoch, in all three places."""
@@ -114,7 +113,7 @@ class MetricsLog:
         assert self._tensorboard is not None, "start() comes first"
         for name, value in row.as_row().items():
             if name not in ("epoch", "step"):
-                self._tensorboard.add_scalar(f"epoch/{name}", value, row.step)
+                self._tensorboard.add(f"epoch/{name}", value, row.step)
         self._tensorboard.flush()
         draw_curves(self.epochs, self._workdir / "curves.png")
 
