@@ -16,12 +16,14 @@ written. Other mistakes are one line and exit code 2.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pty
 import random
 import re
 import select
+import shutil
 import signal
 import statistics
 import subprocess
@@ -30,12 +32,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from benchmarks.results import read_json  # noqa: E402
+from flax_resnets.bench.machine import describe_machine  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
 
 # Three epochs of twelve steps, saved every second: a start takes three seconds to its first step and as long again to
 # its end, and there is no moment at which nothing is being computed, evaluated or written.
@@ -113,6 +119,7 @@ def start(
     within: float = 600.0,
     watch: Callable[[int], object] | None = None,
     cache: Path | None = None,
+    longest: float = 600.0,
 ) -> Start:
     """Starts train.py, does something to it, and waits for its end.
 
@@ -124,6 +131,7 @@ def start(
         within: seconds in which it then has to end.
         watch: called with the process's id some ten times a second.
         cache: of decoded images and compiled programs, in place of the environment's.
+        longest: seconds that it may take.
 
     Raises:
         RuntimeError: it did not end in time, and was killed.
@@ -133,7 +141,7 @@ def start(
     if cache:
         environment["FLAX_RESNETS_CACHE"] = str(cache)
     begun = time.monotonic()
-    done, deadline, shown = None, begun + 600, b""
+    done, deadline, shown = None, begun + longest, b""
     with tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
             command(workdir, *flags), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=err
@@ -218,8 +226,6 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, the lost steps as their median and the most."""
-        from flax_resnets.bench.machine import describe_machine
-
         lost = {"median": statistics.median(self.lost), "most": max(self.lost)} if self.lost else None
         survived = max(0, self.tried - len(self.failed))
         about = {"jax": version("jax"), "machine": describe_machine()}
@@ -317,10 +323,307 @@ def _median_and_most(numbers: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(numbers), 1), "most": round(max(numbers), 1)}
 
 
+def damaged(on: Ground, entry: Entry) -> Iterator[None]:
+    """Damages the newest checkpoint of a finished run, file by file; the run falls back to the one before.
+
+    Then all of them: it refuses, twice, and starts nothing over.
+    """
+    newest = max((on.unbroken / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    files = sorted((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    some = [path.relative_to(newest) for path in files[:: -(len(files) // 5)]]
+    cases = [(f"{how} {file}", partial(damage, file)) for how, damage in DAMAGES.items() for file in some]
+    cases += [("emptied directory", _empty_directory), ("half of the files", _half_of_the_files)]
+    entry.more = {"noticed": 0, "harmless": []}
+    for name, damage in cases:
+        workdir = _copy(on.unbroken, on.scratch / f"damaged {entry.tried}")
+        damage(workdir / "checkpoints" / newest.name)
+        done = start(workdir)
+        entry.tried += 1
+        if f"checkpoint {newest.name} is damaged (" in done.out:
+            entry.more["noticed"] += 1
+        else:
+            entry.more["harmless"].append(name)  # nothing that is read: its proof holds
+        if done.code or done.err:
+            entry.failed.append(f"{name}: exit code {done.code}: {done.err}")
+        else:
+            entry.compare(workdir, on.unbroken)
+        yield
+    workdir = _copy(on.unbroken, on.scratch / "all damaged")
+    for step in (workdir / "checkpoints").iterdir():
+        _truncate(some[0], step) if (step / some[0]).exists() else _empty_directory(step)
+    before = (workdir / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        done = start(workdir)
+        entry.tried += 1
+        if not (_one_line(done, 2, "none of its checkpoints can be read") and not _files(workdir / "checkpoints")):
+            entry.failed.append(f"all damaged: exit code {done.code}: {done.err}")
+        if (workdir / "metrics.jsonl").read_bytes() != before:
+            entry.failed.append("all damaged: its metrics changed")
+    yield
+
+
+def _truncate(file: Path, step: Path) -> None:
+    content = (step / file).read_bytes()
+    (step / file).write_bytes(content[: len(content) // 2])
+
+
+def _flip_a_bit(file: Path, step: Path) -> None:
+    content = bytearray((step / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (step / file).write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "cut to half:": _truncate,
+    "a bit flipped in": _flip_a_bit,
+    "no bytes left of": lambda file, step: (step / file).write_bytes(b""),
+    "missing:": lambda file, step: (step / file).unlink(),
+}
+
+
+def _empty_directory(step: Path) -> None:
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+def _half_of_the_files(step: Path) -> None:
+    for path in sorted(_files(step))[::2]:
+        path.unlink()
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def _copy(workdir: Path, to: Path) -> Path:
+    shutil.copytree(workdir, to)
+    return to
+
+
+def _one_line(done: Start, code: int, words: str) -> bool:
+    """Whether a start ended with the exit code and one line on stderr that has the words."""
+    return done.code == code and done.err.count("\n") == 1 and words in done.err
+
+
+class NotHere(Exception):
+    """A drill cannot take place on this machine; the argument says why."""
+
+
+@contextlib.contextmanager
+def _small_disk(on: Ground) -> Iterator[Path]:
+    """A filesystem of 4 MiB."""
+    disk = on.scratch / "disk"
+    disk.mkdir(exist_ok=True)
+    _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk))
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--recursive", str(disk)], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    try:
+        subprocess.run(["mount", *arguments], check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise NotHere("mount: no such command") from None
+    except subprocess.CalledProcessError as error:
+        raise NotHere(error.stderr.strip()) from None
+
+
+def _fill(disk: Path) -> None:
+    """Leaves no space."""
+    with (disk / "filler").open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (2**16, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+def _make_read_only(disk: Path) -> None:
+    """For whoever opens a file from now on."""
+    _mount("--bind", str(disk), str(disk))
+    _mount("-o", "remount,bind,ro", str(disk))
+
+
+def refused(on: Ground, entry: Entry, times: int, fault: str) -> Iterator[None]:
+    """At random moments the disk is full, or can only be read; later it is put right, and the run goes on.
+
+    Args:
+        on: where.
+        entry: to be filled.
+        times: runs.
+        fault: `full` or `read-only`.
+
+    Yields:
+        Whenever a run has come to its end.
+    """
+    chance = random.Random(f"{on.seed} {fault}")
+    words, do = {
+        "full": ("No space left on device", _fill),
+        "read-only": ("Read-only file system", _make_read_only),
+    }[fault]
+    entry.more = {"phases": {}}
+    for number in range(times):
+        with _small_disk(on) as disk:
+            workdir = disk / "run"
+            at = 0.0 if number == 0 else chance.uniform(0, on.life)
+            done = start(workdir, at=at, do=lambda pid, disk=disk: do(disk))
+            if done.code:  # else it was at its end before
+                entry.tried += 1
+                entry.more["phases"][done.phase] = entry.more["phases"].get(done.phase, 0) + 1
+                if not _one_line(done, 2, words):
+                    entry.failed.append(f"{done.phase}: exit code {done.code}: {done.err[-500:]}")
+                empty = [path for path in _files(disk) if not path.stat().st_size and path.name != "metrics.jsonl"]
+                if fault == "full" and [path for path in empty if path.name != "filler"]:
+                    entry.failed.append(f"{done.phase}: left empty: {', '.join(map(str, empty))}")
+            if fault == "full":
+                (disk / "filler").unlink()
+            elif done.stopping is not None:
+                subprocess.run(["umount", str(disk)], check=True)
+            last = start(workdir)
+            if last.code or last.err:
+                entry.failed.append(f"afterwards: exit code {last.code}: {last.err[-500:]}")
+            else:
+                entry.compare(workdir, on.unbroken)
+        yield
+
+
+def vanished(on: Ground, entry: Entry) -> Iterator[None]:
+    """What a run reads or writes is deleted while it trains."""
+    data, cache, workdir = (on.scratch / f"vanishing {what}" for what in ("data", "cache", "run"))
+    _copy_of_the_sample(data / "copied_images")
+    flags = ["--config.dataset=copied_images", f"--config.data_dir={data}"]
+    shown = "epoch 2/"
+
+    # It has them in memory, mapped, and goes on.
+    for name, gone in (("cache", cache), ("data", data)):
+        done = start(workdir / name, *flags, cache=cache, at=shown, do=lambda pid, gone=gone: shutil.rmtree(gone))
+        entry.tried += 1
+        if done.code or done.err or done.stopping is None:
+            entry.failed.append(f"{name}: exit code {done.code}: {done.err[-500:]}")
+        else:
+            entry.compare(workdir / name, on.unbroken)
+        yield
+    # The next start has to have them.
+    done = start(workdir / "data", *flags, cache=cache)
+    entry.tried += 1
+    if not _one_line(done, 2, "no such directory"):
+        entry.failed.append(f"no data: exit code {done.code}: {done.err[-500:]}")
+    yield
+    for name in ("checkpoints", "."):
+        where = workdir / "emptied" / name
+        done = start(workdir / "emptied", at=shown, do=lambda pid, where=where: shutil.rmtree(where))
+        entry.tried += 1
+        if not _one_line(done, 2, "No such file or directory"):
+            entry.failed.append(f"{name}: exit code {done.code}: {done.err[-500:]}")
+        shutil.rmtree(workdir / "emptied", ignore_errors=True)
+        yield
+
+
+def _copy_of_the_sample(directory: Path) -> None:
+    """The bundled sample as another dataset, whose files may be deleted."""
+    from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
+
+    shutil.copytree(SAMPLE_DIR / SAMPLE, directory)
+    for path in _files(directory):
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace(SAMPLE, directory.name))
+        path.rename(path.with_name(path.name.replace(SAMPLE, directory.name)))
+
+
+def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
+    """Steps by the thousand, saved every tenth: memory, open files and files in the workdir stay as many as they were.
+
+    Args:
+        on: where.
+        entry: to be filled.
+        epochs: of a hundred steps each.
+
+    Yields:
+        At its end.
+    """
+    workdir = on.scratch / "soak"
+    seen: dict[str, list[float]] = {"memory_mib": [], "open_files": [], "files_in_workdir": [], "checkpoints": []}
+
+    def watch(pid: int) -> None:
+        try:
+            memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+            open_files = len(os.listdir(f"/proc/{pid}/fd"))
+            files = len(_files(workdir))
+        except OSError:  # it is at its end, or a checkpoint was removed just now
+            return
+        steps = sum(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+        for name, figure in zip(seen, (memory, open_files, files, steps), strict=True):
+            seen[name].append(figure)
+
+    flags = ["--config.batch_size=60", f"--config.epochs={epochs}", "--config.save_every=10"]
+    done = start(workdir, *flags, watch=watch, longest=3600.0)
+    entry.tried += 1
+    if done.code or done.err:
+        entry.failed.append(f"exit code {done.code}: {done.err[-500:]}")
+    # The first fifth is the start, the first evaluation and the first drawing.
+    fifth = len(seen["memory_mib"]) // 5
+    entry.more = {"steps": 100 * epochs}
+    for name, figures in seen.items():
+        figures = figures[fifth:]
+        early, late = statistics.median(figures[:fifth]), statistics.median(figures[-fifth:])
+        entry.more[name] = {"second_fifth": round(early), "last_fifth": round(late), "most": round(max(figures))}
+        if late > early * (1.05 if name == "memory_mib" else 1):
+            entry.failed.append(f"{name}: {early:.0f} in the second fifth of its time, {late:.0f} in the last")
+    yield
+
+
+def two_at_once(on: Ground, entry: Entry, times: int = 5) -> Iterator[None]:
+    """A second start in the workdir of a run under way: it refuses, and the run is none the worse."""
+    for number in range(times):
+        workdir, others = on.scratch / f"two {number}", []
+        done = start(
+            workdir, at="epoch 1/", do=lambda pid, workdir=workdir, others=others: others.append(start(workdir))
+        )
+        entry.tried += 1
+        if not (others and _one_line(others[0], 2, "another process is training in it")):
+            entry.failed.append(f"the second: {others}")
+        if done.code or done.err:
+            entry.failed.append(f"the first: exit code {done.code}: {done.err}")
+        else:
+            entry.compare(workdir, on.unbroken)
+        yield
+
+
+def diverged(on: Ground, entry: Entry) -> Iterator[None]:
+    """Weights that a far too large weight decay makes larger from step to step, until the loss is not finite."""
+    flags = ["--config.optimizer=sgd", "--config.schedule=constant", "--config.learning_rate=1"]
+    flags += ["--config.weight_decay=20", "--config.max_skipped_steps=10"]
+    workdir, before = on.scratch / "diverged", None
+    for _ in range(2):  # the same again, from the last checkpoint
+        done = start(workdir, *flags)
+        entry.tried += 1
+        found = re.search(r"was not finite for (\d+) steps in a row, up to step (\d+)", done.err)
+        if not (found and _one_line(done, 3, found[0])):
+            entry.failed.append(f"exit code {done.code}: {done.err[-500:]}")
+            break
+        last_finite = int(found[2]) - int(found[1])
+        kept = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+        entry.more = {"last_finite_step": last_finite, "checkpoints": kept}
+        good = [step for step in kept if step <= last_finite]
+        content = [path.read_bytes() for step in good for path in _files(workdir / "checkpoints" / str(step))]
+        if len(good) < 2 or before not in (None, content):
+            entry.failed.append(f"the loss was finite up to step {last_finite}; the checkpoints are {kept}")
+        before = content
+    yield
+
+
 FAULTS = {
     "kills": "kill -9 at a random moment",
     "sigterm": "SIGTERM at a random moment",
     "sigint": "Ctrl-C (SIGINT) at a random moment",
+    "damaged": "the newest checkpoint damaged, or all of them",
+    "full": "the disk full from a random moment on",
+    "read_only": "the disk read-only from a random moment on",
+    "vanished": "data, image cache, checkpoints or workdir deleted in mid-run",
+    "two": "a second start in the same workdir",
+    "diverged": "a loss that is not finite any more",
+    "soak": "2,000 steps, saved every tenth",
 }
 
 
@@ -331,24 +634,67 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9 (200)")
     parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT (30)")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
+    parser.add_argument("--page", action="store_true", help="write docs/reliability.md alone")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/reliability.md is out of date")
     parsed = parser.parse_args(arguments)
-    path = root / "results" / "reliability.json"
-    with tempfile.TemporaryDirectory() as scratch:
-        on = ground(Path(scratch), parsed.seed)
-        drills = {
-            "kills": lambda entry: interrupted(on, entry, signal.SIGKILL, parsed.kills),
-            "sigterm": lambda entry: interrupted(on, entry, signal.SIGTERM, parsed.stops),
-            "sigint": lambda entry: interrupted(on, entry, signal.SIGINT, parsed.stops),
-        }
-        for name in parsed.drill or drills:
-            entry, begun = Entry(FAULTS[name]), time.monotonic()
-            for _ in drills[name](entry):
-                entry.seconds = time.monotonic() - begun
-                results = json.loads(path.read_text()) if path.exists() else {}
-                results[name] = entry.as_json()
-                path.write_text(json.dumps(results, indent=2) + "\n")
-            print(f"{name}: tried {entry.tried}, failed {len(entry.failed)}, {entry.seconds:.0f} s", flush=True)
+    results, path = root / "results" / "reliability.json", root / "docs" / "reliability.md"
+    try:
+        if parsed.check:
+            if path.exists() and path.read_text() == page(read_json(results)):
+                return 0
+            print("reliability.py: docs/reliability.md is out of date; --page writes it", file=sys.stderr)
+            return 1
+        if not parsed.page:
+            with tempfile.TemporaryDirectory() as scratch:
+                _take_place(ground(Path(scratch), parsed.seed), parsed, results)
+        path.write_text(page(read_json(results)))
+    except (UserError, OSError, RuntimeError) as error:
+        print(f"reliability.py: {error}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
+    drills = {
+        "kills": lambda entry: interrupted(on, entry, signal.SIGKILL, parsed.kills),
+        "sigterm": lambda entry: interrupted(on, entry, signal.SIGTERM, parsed.stops),
+        "sigint": lambda entry: interrupted(on, entry, signal.SIGINT, parsed.stops),
+        "damaged": lambda entry: damaged(on, entry),
+        "full": lambda entry: refused(on, entry, 12, "full"),
+        "read_only": lambda entry: refused(on, entry, 12, "read-only"),
+        "vanished": lambda entry: vanished(on, entry),
+        "two": lambda entry: two_at_once(on, entry),
+        "diverged": lambda entry: diverged(on, entry),
+        "soak": lambda entry: soak(on, entry),
+    }
+    for name in parsed.drill or drills:
+        entry, begun = Entry(FAULTS[name]), time.monotonic()
+
+        def write(name: str = name, entry: Entry = entry, begun: float = begun) -> None:
+            entry.seconds = time.monotonic() - begun
+            known = read_json(results) if results.exists() else {}
+            known[name] = entry.as_json()
+            results.write_text(json.dumps(known, indent=2) + "\n")
+
+        try:
+            for _ in drills[name](entry):
+                write()
+        except NotHere as reason:
+            entry.skipped = str(reason)
+            write()
+        print(f"{name}: tried {entry.tried}, failed {len(entry.failed)}, {entry.seconds:.0f} s", flush=True)
+
+
+_HEADER = """\
+# What a run survives
+
+Written by `python benchmarks/reliability.py` from `results/reliability.json`, which holds every figure.
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    """The text of docs/reliability.md."""
+    return _HEADER
 
 
 if __name__ == "__main__":

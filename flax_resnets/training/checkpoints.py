@@ -19,7 +19,10 @@ from flax_resnets.training.state import TrainState, tree_digest
 
 
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the latest two and the step of the highest accuracy.
+    """Keeps the latest two, and the step of the highest accuracy.
+
+    Of a run whose steps are being skipped also the latest two from before the first of those: what is saved in between
+    would push them out, and may be what the loss is not finite for.
 
     Orbax's own best-n ranks by metrics saved with a checkpoint; those saved in the middle of an epoch have none, and
     it would delete the latest for them.
@@ -27,10 +30,12 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
 
     def __init__(self, best_step: Callable[[], int | None]):
         self._best_step = best_step
+        self.finite_until = 0
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        latest = [info.step for info in checkpoints][-2:]
-        return [info.step in latest or info.step == self._best_step() for info in checkpoints]
+        steps = [info.step for info in checkpoints]
+        kept = {*steps[-2:], *[step for step in steps if step <= self.finite_until][-2:], self._best_step()}
+        return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -46,10 +51,11 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory.resolve()
         self._damaged = self.directory.parent / "damaged"
+        self._policy = _LatestAndBest(best_step)
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_LatestAndBest(best_step),
+                preservation_policy=self._policy,
                 cleanup_tmp_directories=True,  # what a killed save left
             ),
         )
@@ -69,6 +75,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         # Orbax declines a step at or below its latest by returning False.
+        self._policy.finite_until = step - int(state.skipped_in_a_row)
         with self._writing():
             saved = self._manager.save(step, args=items)
         if not saved:

@@ -232,8 +232,7 @@ class Trainer:
                 under_way.append((step, output))
                 if len(under_way) > _AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
-                due = self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end
-                if due and not int(state.skipped_in_a_row):  # it would push out those from before a divergence
+                if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
                     checkpoints.save(state)
                 if stop:
                     break

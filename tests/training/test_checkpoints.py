@@ -53,6 +53,17 @@ def test_the_latest_two_and_the_best_are_kept(saved):
     assert sorted(int(path.name) for path in saved.iterdir()) == [2, 4, 5]
 
 
+def test_skipped_steps_do_not_push_out_those_from_before_them(tmp_path):
+    directory = tmp_path / "checkpoints"
+    for steps in (range(1, 6), range(6, 9)):  # and after a new start
+        checkpoints = Checkpoints(directory, best_step=lambda: 1)
+        for step in steps:
+            checkpoints.save(state_at(step).replace(skipped_in_a_row=jnp.int32(max(0, step - 3))))
+            checkpoints.wait()
+        checkpoints.close()
+    assert sorted(int(path.name) for path in directory.iterdir()) == [1, 2, 3, 7, 8]
+
+
 def test_what_is_restored_is_what_was_saved(saved):
     restored = restore(saved)
     assert restored is not None

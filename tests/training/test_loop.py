@@ -189,10 +189,8 @@ def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config
         trainer.fit(tmp_path)
 
 
-@pytest.mark.parametrize("save_every", [None, 1])
-def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch, save_every):
-    """And has saved none of them: they would push out the checkpoints from before."""
-    trainer = make_trainer(dataclasses.replace(config, max_skipped_steps=4, save_every=save_every))
+def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch):
+    trainer = make_trainer(dataclasses.replace(config, max_skipped_steps=4))
     create_state = trainer.steps.create_state
 
     def poisoned():
