@@ -141,48 +141,55 @@ def start(
     if cache:
         environment["FLAX_RESNETS_CACHE"] = str(cache)
     begun = time.monotonic()
-    done, deadline, shown = None, begun + longest, b""
-    with tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(
-            command(workdir, *flags), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=err
-        )
-        os.close(theirs)
+    done, deadline = None, begun + longest
+    process = subprocess.Popen(
+        command(workdir, *flags), cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert process.stderr is not None
+    shown = {ours: b"", process.stderr.fileno(): b""}
+    try:
+        while process.poll() is None:
+            now = time.monotonic()
+            due = now >= begun + at if isinstance(at, float) else at is not None and at in _plain(shown[ours])
+            if do and due and done is None:
+                do(process.pid)
+                done, deadline = now, time.monotonic() + within
+            if now > deadline:
+                raise RuntimeError(f"was not at its end {now - (done or begun):.0f} s later")
+            if watch:
+                watch(process.pid)
+            wait = begun + at - now if isinstance(at, float) and not due else 0.05
+            _read(shown, min(wait, 0.05))
+        ended = time.monotonic()
+        while _read(shown, 0):
+            pass
+        out, err = (_plain(text) for text in shown.values())
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        os.close(ours)
+    return Start(process.returncode, out, err, ended - begun, ended - done if done else None)
+
+
+def _read(shown: dict[int, bytes], seconds: float) -> bool:
+    """Adds what there is to be read of each file; whether there was anything."""
+    added = False
+    for file in select.select(list(shown), [], [], seconds)[0]:
         try:
-            while process.poll() is None:
-                now = time.monotonic()
-                due = now >= begun + at if isinstance(at, float) else at is not None and at in _plain(shown)
-                if do and due and done is None:
-                    do(process.pid)
-                    done, deadline = now, time.monotonic() + within
-                if now > deadline:
-                    raise RuntimeError(f"was not at its end {now - (done or begun):.0f} s later")
-                if watch:
-                    watch(process.pid)
-                wait = begun + at - now if isinstance(at, float) and not due else 0.05
-                if select.select([ours], [], [], min(wait, 0.05))[0]:
-                    shown += _read(ours)
-            ended = time.monotonic()
-            while select.select([ours], [], [], 0)[0] and (rest := _read(ours)):
-                shown += rest
-        finally:
-            process.kill()
-            process.wait()
-            os.close(ours)
-        err.seek(0)
-        said = err.read()
-    return Start(process.returncode, _plain(shown), said, ended - begun, ended - done if done else None)
+            text = os.read(file, 65536)
+        except OSError:  # of a terminal that nobody has the other end of any more
+            text = b""
+        shown[file] += text
+        added = added or bool(text)
+    if not added and seconds:
+        time.sleep(0.01)  # at a file's end select() does not wait
+    return added
 
 
 def _plain(shown: bytes) -> str:
     return _ESCAPES.sub("", shown.decode(errors="replace"))
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # nobody has the other end any more
-        time.sleep(0.01)
-        return b""
 
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
@@ -477,7 +484,7 @@ def refused(on: Ground, entry: Entry, times: int, fault: str) -> Iterator[None]:
                 if fault == "full" and [path for path in empty if path.name != "filler"]:
                     entry.failed.append(f"{done.phase}: left empty: {', '.join(map(str, empty))}")
             if fault == "full":
-                (disk / "filler").unlink()
+                (disk / "filler").unlink(missing_ok=True)
             elif done.stopping is not None:
                 subprocess.run(["umount", str(disk)], check=True)
             last = start(workdir)
@@ -514,7 +521,7 @@ def vanished(on: Ground, entry: Entry) -> Iterator[None]:
         where = workdir / "emptied" / name
         done = start(workdir / "emptied", at=shown, do=lambda pid, where=where: shutil.rmtree(where))
         entry.tried += 1
-        if not _one_line(done, 2, "No such file or directory"):
+        if not _one_line(done, 2, f"train.py: {workdir}"):
             entry.failed.append(f"{name}: exit code {done.code}: {done.err[-500:]}")
         shutil.rmtree(workdir / "emptied", ignore_errors=True)
         yield
@@ -616,7 +623,7 @@ def diverged(on: Ground, entry: Entry) -> Iterator[None]:
 FAULTS = {
     "kills": "kill -9 at a random moment",
     "sigterm": "SIGTERM at a random moment",
-    "sigint": "Ctrl-C (SIGINT) at a random moment",
+    "sigint": "SIGINT (Ctrl-C) at a random moment",
     "damaged": "the newest checkpoint damaged, or all of them",
     "full": "the disk full from a random moment on",
     "read_only": "the disk read-only from a random moment on",
@@ -681,7 +688,7 @@ def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
                 write()
         except NotHere as reason:
             entry.skipped = str(reason)
-            write()
+        write()
         print(f"{name}: tried {entry.tried}, failed {len(entry.failed)}, {entry.seconds:.0f} s", flush=True)
 
 
@@ -689,12 +696,88 @@ _HEADER = """\
 # What a run survives
 
 Written by `python benchmarks/reliability.py` from `results/reliability.json`, which holds every figure.
+
+## What is promised
+
+The same command with the same workdir goes on, whatever ended the run, and ends in the same bits as a run that nothing
+was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `state_digest`.
+
+- **kill -9, a crash, a power cut**: the steps since the last whole checkpoint are taken again. There is one at the end
+  of each epoch, and every `save_every` steps; a checkpoint is written while training goes on, and the next waits for
+  it. So a kill costs less than twice `save_every` steps, and never a file: all are whole at every moment, or known to
+  be half written and removed by the next start.
+- **Ctrl-C, SIGTERM**: the step under way is finished and saved, the command to go on with is printed, the exit code is
+  0. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
+  compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of several
+  processes one that is still looking for the others ends as any program does.
+- **A damaged checkpoint**: each is saved with a digest of its content. One that does not read back as it was saved is
+  moved to `damaged/`, with a line that says so, and the one before is taken. With none left the run refuses, exit code
+  2: nothing is started over silently, and nothing is thrown away.
+- **A disk that is full, read-only or gone**: one line that names the file and what the system said, exit code 2. What
+  was half written is removed, earlier checkpoints are whole, and the same command goes on once that is put right. (An
+  image cache that cannot be written is a warning: the images stay in memory.)
+- **Data or cache deleted in mid-run**: the images are in memory, mapped, and the run goes on. The next start decodes
+  them again, or says that the data is not there.
+- **A second start in the same workdir** refuses, exit code 2, and leaves the first alone.
+- **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` in a row the run ends, exit
+  code 3; the latest two checkpoints from before the first of them are kept.
+
+What is not promised: that the numbers are the same on another kind of machine, or with another version of JAX.
+
+## What was tried
+
+Each start is `train.py` in a process of its own, on the bundled sample: three epochs of twelve steps, saved every
+second step. Random moments are drawn uniformly over a start's life, from its first instruction to its last (stops from
+0.3 s on, when Python has read the program). Lost steps are those that the terminal had shown and that were taken again,
+counted for what hit after a first step. "Different" are finished runs whose `state_digest` or metrics are not the
+unbroken run's.
+
+| fault | times | survived | lost steps: median, most | runs compared | different |
+|---|---:|---:|---:|---:|---:|
 """
 
 
 def page(results: dict[str, Any]) -> str:
     """The text of docs/reliability.md."""
-    return _HEADER
+    table, notes = [], []
+    for name in FAULTS:
+        if (entry := results.get(name)) is None:
+            continue
+        if entry["skipped"]:
+            table.append(f"| {entry['fault']} | not tried: {entry['skipped']} | | | | |")
+            continue
+        lost = f"{entry['lost']['median']:g}, {entry['lost']['most']}" if entry["lost"] else ""
+        cells = [entry["fault"], entry["tried"], entry["survived"], lost, entry["runs"], entry["different_bits"]]
+        table.append("| " + " | ".join(map(str, cells)) + " |")
+        notes += [f"- {entry['fault']}: {note}" for note in (*_details(name, entry["more"]), *entry["failed"])]
+    machine = next(iter(results.values()))["machine"]
+    where = f"{machine['processor']}, {machine['cores']} cores, which other programs used as well"
+    where += f"; Python {machine['python']}, jax {next(iter(results.values()))['jax']}"
+    return _HEADER + "\n".join([*table, "", *notes, "", f"Machine: {where}.", ""])
+
+
+def _details(name: str, more: dict[str, Any]) -> list[str]:
+    """What an entry's own figures say, in words."""
+    said = []
+    if more.get("phases"):
+        said.append("it hit " + ", ".join(f"{phase} ({count})" for phase, count in more["phases"].items()))
+    if "stopping_seconds" in more:
+        said.append("seconds to the end: {median} (median), {most} (most)".format(**more["stopping_seconds"]))
+    if name == "damaged":
+        harmless = f"; not needed to read it: {', '.join(more['harmless'])}" if more["harmless"] else ""
+        said.append(f"{more['noticed']} times noticed, and the checkpoint before taken{harmless}")
+    if name == "diverged":
+        kept = ", ".join(map(str, more["checkpoints"]))
+        said.append(f"the loss was finite up to step {more['last_finite_step']}; the checkpoints kept are {kept}")
+    if name == "soak":
+        for figure, words in (("memory_mib", "memory, MiB"), ("open_files", "open files")):
+            said.append(
+                "{0}: {second_fifth} in the second fifth of its time, {last_fifth} in the last".format(
+                    words, **more[figure]
+                )
+            )
+        said.append("at most {most} files in the workdir".format(**more["files_in_workdir"]))
+    return said
 
 
 if __name__ == "__main__":

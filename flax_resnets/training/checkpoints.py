@@ -1,6 +1,7 @@
 """Saving a run and finding it again: Orbax, in the background, the latest two and the best."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -101,8 +102,7 @@ class Checkpoints:
                     raise ValueError("its content is not what was saved")
             except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
                 aside = self._set_aside(step)
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
+                say(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}, trying the one before")
             else:
                 return restored["state"]
         if self._damaged.exists():  # from this start or an earlier one
@@ -123,16 +123,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Makes an OSError of what the disk did to Orbax, and removes what was half written."""
+        """Makes an OSError of what went wrong in Orbax's threads, and removes what was half written."""
         try:
             yield
         except Exception as error:
             number = _errno(error)
-            if number is None:
-                raise
+            reason = os.strerror(number) if number else f"cannot be saved in: {_first_line(error)}"
             for path in self.directory.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(path, ignore_errors=True)
-            raise OSError(number, os.strerror(number), str(self.directory)) from error
+            raise OSError(number or errno.EIO, reason, str(self.directory)) from error
 
     def _set_aside(self, step: int) -> Path:
         target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
@@ -143,6 +142,10 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _errno(error: BaseException) -> int | None:

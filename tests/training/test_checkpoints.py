@@ -1,5 +1,6 @@
 """Saving and finding again: the latest two and the best, and damage that is noticed."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -160,3 +161,11 @@ def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
     with pytest.raises(UserError, match="none of its checkpoints can be read"):
         checkpoints.restore(other, lambda _: None)
     checkpoints.close()
+
+
+def test_a_directory_that_is_gone_is_an_error_of_the_system(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", best_step=lambda: None)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("")
+    with pytest.raises(OSError, match=str(tmp_path / "run" / "checkpoints")), contextlib.closing(checkpoints):
+        checkpoints.save(state_at(1))
