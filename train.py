@@ -14,7 +14,7 @@
                              of the step's time; v4:2x2x1, v5p:2x2x1 and v6e:8x8 are other topologies
 
 The same command with the same workdir goes on from the last checkpoint. Exit codes: 0, done, or stopped by a signal
-and saved; 2, something in the request is wrong, said in one line; 3, the loss was not finite.
+and saved; 2, something in the request, the data or the disk is wrong, said in one line; 3, the loss was not finite.
 """
 
 import ast

@@ -704,7 +704,7 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
 
 - **kill -9, a crash, a power cut**: the steps since the last whole checkpoint are taken again. There is one at the end
   of each epoch, and every `save_every` steps; a checkpoint is written while training goes on, and the next waits for
-  it. So a kill costs less than twice `save_every` steps, and never a file: all are whole at every moment, or known to
+  it. So a kill costs at most twice `save_every` steps, and never a file: all are whole at every moment, or known to
   be half written and removed by the next start.
 - **Ctrl-C, SIGTERM**: the step under way is finished and saved, the command to go on with is printed, the exit code is
   0. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
@@ -729,8 +729,8 @@ What is not promised: that the numbers are the same on another kind of machine, 
 Each start is `train.py` in a process of its own, on the bundled sample: three epochs of twelve steps, saved every
 second step. Random moments are drawn uniformly over a start's life, from its first instruction to its last (stops from
 0.3 s on, when Python has read the program). Lost steps are those that the terminal had shown and that were taken again,
-counted for what hit after a first step. "Different" are finished runs whose `state_digest` or metrics are not the
-unbroken run's.
+counted for what hit after a first step. "Different" are finished runs whose `state_digest` is not the unbroken run's;
+other metrics, another exit code than promised and anything unexpected on stderr count as not survived.
 
 | fault | times | survived | lost steps: median, most | runs compared | different |
 |---|---:|---:|---:|---:|---:|
