@@ -14,18 +14,28 @@
                              of the step's time; v4:2x2x1, v5p:2x2x1 and v6e:8x8 are other topologies
 
 The same command with the same workdir goes on from the last checkpoint. Exit codes: 0, done, or stopped by a signal
-and saved; 2, something in the request is wrong, said in one line; 3, the loss was not finite.
+and saved; 2, something in the request, the data or the disk is wrong, said in one line; 3, the loss was not finite.
 """
 
 import ast
 import difflib
 import json
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
-from flax_resnets.errors import UserError
-from flax_resnets.training.memory import keep_freed_memory
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+if __name__ == "__main__":
+    # The imports take seconds: whoever asks for a stop meanwhile is heard after them, when `run` listens. And after
+    # `run` nothing is left to stop.
+    for _number in _STOPS:
+        signal.signal(_number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.training.memory import keep_freed_memory  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -49,6 +59,10 @@ def main(arguments: list[str], own_process: bool = False) -> int:
             return 0
         config_path, workdir, overrides = parse(arguments)
         topology, place = compile_target(arguments), place_among_processes(arguments)
+        if own_process and (topology or place[0]):  # nothing to save, and minutes of compiling or of waiting for others
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         if topology:
             return compile_for(topology, config_path, overrides)
 
@@ -63,9 +77,9 @@ def main(arguments: list[str], own_process: bool = False) -> int:
             expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
         config = load_config(config_path, overrides)
         keep_compiled_programs()
-        if own_process or place[0]:
-            join(*place)
         try:
+            if own_process or place[0]:
+                join(*place)
             run(config, workdir)
         except Stopped as stop:
             if is_first():
@@ -179,6 +193,20 @@ def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     return values, overrides
 
 
+def end(code: int) -> None:
+    """Ends the process, without waiting for threads that have nothing to say any more, as those of a download.
+
+    One of several processes ends as Python does: the others are told.
+    """
+    import jax
+
+    if not jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     keep_freed_memory()
-    sys.exit(main(sys.argv[1:], own_process=True))
+    end(main(sys.argv[1:], own_process=True))

@@ -1,7 +1,12 @@
 """Saving a run and finding it again: Orbax, in the background, the latest two and the best."""
 
+import contextlib
+import errno
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,10 @@ from flax_resnets.training.state import TrainState, tree_digest
 
 
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the latest two and the step of the highest accuracy.
+    """Keeps the latest two, and the step of the highest accuracy.
+
+    Of a run whose steps are being skipped also the latest two from before the first of those: what is saved in between
+    would push them out, and may be what the loss is not finite for.
 
     Orbax's own best-n ranks by metrics saved with a checkpoint; those saved in the middle of an epoch have none, and
     it would delete the latest for them.
@@ -23,10 +31,12 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
 
     def __init__(self, best_step: Callable[[], int | None]):
         self._best_step = best_step
+        self.finite_until = 0
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        latest = [info.step for info in checkpoints][-2:]
-        return [info.step in latest or info.step == self._best_step() for info in checkpoints]
+        steps = [info.step for info in checkpoints]
+        kept = {*steps[-2:], *[step for step in steps if step <= self.finite_until][-2:], self._best_step()}
+        return [step in kept for step in steps]
 
 
 class Checkpoints:
@@ -42,10 +52,11 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory.resolve()
         self._damaged = self.directory.parent / "damaged"
+        self._policy = _LatestAndBest(best_step)
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_LatestAndBest(best_step),
+                preservation_policy=self._policy,
                 cleanup_tmp_directories=True,  # what a killed save left
             ),
         )
@@ -54,6 +65,9 @@ class Checkpoints:
         """Saves a state under its step and returns once it is copied; writing goes on behind.
 
         The digest goes with it, so that `restore` can tell whether what it reads is what was saved.
+
+        Raises:
+            OSError: the disk did not take it, or the one before.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -62,7 +76,10 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         # Orbax declines a step at or below its latest by returning False.
-        if not self._manager.save(step, args=items):
+        self._policy.finite_until = step - int(state.skipped_in_a_row)
+        with self._writing():
+            saved = self._manager.save(step, args=items)
+        if not saved:
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
@@ -85,8 +102,7 @@ class Checkpoints:
                     raise ValueError("its content is not what was saved")
             except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
                 aside = self._set_aside(step)
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-                say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
+                say(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}, trying the one before")
             else:
                 return restored["state"]
         if self._damaged.exists():  # from this start or an earlier one
@@ -96,12 +112,26 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Returns once everything saved is on the disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Returns once everything saved is on the disk; raises what went wrong in the background, as `save` does."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes what is under way and lets go of threads and files."""
-        self._manager.close()
+        """Finishes what is under way and lets go of threads and files; raises what `wait` does."""
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes an OSError of what went wrong in Orbax's threads, and removes what was half written."""
+        try:
+            yield
+        except Exception as error:
+            number = _errno(error)
+            reason = os.strerror(number) if number else f"cannot be saved in: {_first_line(error)}"
+            for path in self.directory.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(path, ignore_errors=True)
+            raise OSError(number or errno.EIO, reason, str(self.directory)) from error
 
     def _set_aside(self, step: int) -> Path:
         target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
@@ -112,3 +142,16 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's number of what went wrong, if it was the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # TensorStore's are ValueErrors.
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None

@@ -1,17 +1,26 @@
 """Being asked to stop: Ctrl-C, or the SIGTERM of a scheduler; of several processes, all at the same step."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for a stop, and what there was to save is saved. The argument is the signal's name."""
+
 
 class Interruption:
     """A context in which SIGINT and SIGTERM raise a flag instead of ending the process where it stands.
 
-    The flag is the object's truth. A second SIGINT raises KeyboardInterrupt after all, for whoever will not wait.
+    The flag is the object's truth. A second SIGINT raises KeyboardInterrupt after all, for whoever will not wait. One
+    that was blocked until then (`signal.pthread_sigmask`) is heard as the context begins.
 
     Attributes:
         signal: the name of the signal that came, such as `SIGINT`; None before.
@@ -20,10 +29,12 @@ class Interruption:
     def __init__(self):
         self.signal: str | None = None
         self._previous = {}
+        self._at_once = False
 
     def __enter__(self) -> "Interruption":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             self._previous[number] = signal.signal(number, self._note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,10 +44,28 @@ class Interruption:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A context with nothing to save, such as hours of decoding: the signal raises `Stopped` where it comes."""
+        self._at_once = True
+        try:
+            if self:
+                raise Stopped(self.signal)
+            yield
+        except Exception as error:
+            if self:  # a library under way made that of it
+                raise Stopped(self.signal) from error
+            raise
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal == "SIGINT" and number == signal.SIGINT:
+        before = self.signal
+        if before == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
+        if before is None and self._at_once:
+            raise Stopped(self.signal)
 
 
 class SharedInterruption(Interruption):
@@ -53,7 +82,13 @@ class SharedInterruption(Interruption):
     def __enter__(self) -> "SharedInterruption":
         # SIGTERM is the runtime's: a handler of ours would take it away.
         self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         return self
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """As ever: the others have to hear of it as well, and do so where all of them ask."""
+        yield
 
     def __bool__(self) -> bool:
         self._places += 1

@@ -22,11 +22,12 @@ from flax_resnets.data.source import open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 from flax_resnets.training.display import Bar, Display
-from flax_resnets.training.interruption import Interruption, interruption
+from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.optimizer import make_optimizer
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices, weight_shardings
@@ -53,10 +54,6 @@ class Diverged(Exception):
     """The loss or the gradient was not finite for `max_skipped_steps` steps in a row."""
 
 
-class Stopped(Exception):
-    """A signal asked for a stop, and the run is saved. The argument is the signal's name."""
-
-
 def run(config: Config, workdir: Path) -> None:
     """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
 
@@ -75,14 +72,20 @@ def run(config: Config, workdir: Path) -> None:
     _check_workdir(config, workdir)
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
-    train, num_classes = load_split(config, "train", display)
-    valid, _ = load_split(config, "validation", display)
-    trainer = Trainer(config, train, valid, num_classes, display)
-    with contextlib.ExitStack() as stack:
-        if is_first():
-            stack.enter_context(_opened(config, workdir))
-        wait_for_all("workdir opened")
-        trainer.fit(workdir)
+    with interruption() as stop:
+        with stop.at_once():  # to download and decode can take hours
+            train, num_classes = load_split(config, "train", display)
+            valid, _ = load_split(config, "validation", display)
+        trainer = Trainer(config, train, valid, num_classes, display)
+        with contextlib.ExitStack() as stack:
+            if is_first():
+                stack.enter_context(_opened(config, workdir))
+            wait_for_all("workdir opened")
+            try:
+                trainer.fit(workdir, stop)
+            except OSError as error:  # the disk is full, read-only, or gone
+                where, what = error.filename or workdir, error.strerror or error
+                raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
 
 
 @contextlib.contextmanager
@@ -93,7 +96,7 @@ def _opened(config: Config, workdir: Path) -> Iterator[None]:
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, wait=False))
             _check_workdir(config, workdir)  # another process may have begun in it since
-            (workdir / "config.json").write_text(config.to_json())
+            write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
         except OSError as error:
@@ -134,11 +137,19 @@ class Trainer:
 
         self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
 
-    def fit(self, workdir: Path) -> None:
-        """Runs what is left of the epochs; arguments and errors as `run`'s."""
+    def fit(self, workdir: Path, stop: Interruption | None = None) -> None:
+        """Runs what is left of the epochs; arguments and errors as `run`'s.
+
+        Args:
+            workdir: of the run.
+            stop: what stops it; None for one of its own.
+        """
+        if stop is None:
+            with interruption() as stop:
+                return self.fit(workdir, stop)
         log = MetricsLog(workdir, writes=is_first())
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
-        with contextlib.closing(log), contextlib.closing(checkpoints), interruption() as stop:
+        with contextlib.closing(log), contextlib.closing(checkpoints):
             state = checkpoints.restore(self.steps.abstract_state, self.display.say)
             if state is None:
                 # Killed between the first row and the first checkpoint a run has one row. It has the second only

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.tensorboard import EventFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class MetricsLog:
         self._workdir = workdir
         self._writes = writes
         self._path = workdir / "metrics.jsonl"
-        self._tensorboard: SummaryWriter | None = None
+        self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
         self.done: dict[str, Any] | None = None
         text = self._path.read_text() if self._path.exists() else ""
@@ -93,8 +93,8 @@ class MetricsLog:
         self.done = None
         if not self._writes:
             return
-        _replace(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
-        self._tensorboard = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=step)
+        write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
+        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step)
 
     def add_point(self, step: int, **values: float) -> None:
         """Records a step's figures, for TensorBoard alone."""
@@ -102,7 +102,7 @@ class MetricsLog:
             return
         assert self._tensorboard is not None, "start() comes first"
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"step/{name}", value, step)
+            self._tensorboard.add(f"step/{name}", value, step)
 
     def add_epoch(self, row: EpochMetrics) -> None:
         """Records an epoch, in all three places."""
@@ -113,7 +113,7 @@ class MetricsLog:
         assert self._tensorboard is not None, "start() comes first"
         for name, value in row.as_row().items():
             if name not in ("epoch", "step"):
-                self._tensorboard.add_scalar(f"epoch/{name}", value, row.step)
+                self._tensorboard.add(f"epoch/{name}", value, row.step)
         self._tensorboard.flush()
         draw_curves(self.epochs, self._workdir / "curves.png")
 
@@ -135,13 +135,6 @@ class MetricsLog:
             file.flush()
             # The checkpoint that follows must not reach the disk before the row it belongs to.
             os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a kill, finds the old content or the new, nothing between."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _line(event: str, row: dict[str, Any]) -> str:
@@ -177,4 +170,4 @@ def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
         axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
-    _replace(path, picture.getvalue())
+    write_whole(path, picture.getvalue())

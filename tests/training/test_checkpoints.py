@@ -1,5 +1,6 @@
 """Saving and finding again: the latest two and the best, and damage that is noticed."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def restore(directory: Path, said: list[str] | None = None) -> TrainState | None
 
 def test_the_latest_two_and_the_best_are_kept(saved):
     assert sorted(int(path.name) for path in saved.iterdir()) == [2, 4, 5]
+
+
+def test_skipped_steps_do_not_push_out_those_from_before_them(tmp_path):
+    directory = tmp_path / "checkpoints"
+    for steps in (range(1, 6), range(6, 9)):  # and after a new start
+        checkpoints = Checkpoints(directory, best_step=lambda: 1)
+        for step in steps:
+            checkpoints.save(state_at(step).replace(skipped_in_a_row=jnp.int32(max(0, step - 3))))
+            checkpoints.wait()
+        checkpoints.close()
+    assert sorted(int(path.name) for path in directory.iterdir()) == [1, 2, 3, 7, 8]
 
 
 def test_what_is_restored_is_what_was_saved(saved):
@@ -149,3 +161,11 @@ def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
     with pytest.raises(UserError, match="none of its checkpoints can be read"):
         checkpoints.restore(other, lambda _: None)
     checkpoints.close()
+
+
+def test_a_directory_that_is_gone_is_an_error_of_the_system(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", best_step=lambda: None)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("")
+    with pytest.raises(OSError, match=str(tmp_path / "run" / "checkpoints")), contextlib.closing(checkpoints):
+        checkpoints.save(state_at(1))

@@ -238,3 +238,19 @@ def test_a_workdir_of_this_run_is_welcome(config, tmp_path):
     loop._check_workdir(config, tmp_path)
     (tmp_path / "config.json").write_text(dataclasses.replace(config, data_dir="elsewhere").to_json())
     loop._check_workdir(config, tmp_path)
+
+
+def test_killed_while_it_opens_its_workdir_it_still_knows_it(config, tmp_path, monkeypatch):
+    """`config.json` is written at each start: a kill or a full disk must not find it cut short."""
+    with loop._opened(config, tmp_path):
+        pass
+    before = (tmp_path / "config.json").read_text()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", killed)
+        with pytest.raises(KeyboardInterrupt), loop._opened(config, tmp_path):
+            pass
+    assert (tmp_path / "config.json").read_text() == before

@@ -1,9 +1,13 @@
 """A run's record on disk."""
 
 import json
+import struct
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboardX import record_writer
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
@@ -80,3 +84,41 @@ def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl:1: not a row of metrics"):
         MetricsLog(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_tensorboards_full_disk_is_an_error(tmp_path, monkeypatch):
+    """In the thread that trains: one that writes for it would die, and leave it waiting."""
+    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
+    log = MetricsLog(tmp_path)
+    log.start(0)
+    for step in range(50):
+        log.add_point(step, loss=2.3)
+    with pytest.raises(OSError, match="No space left"):
+        log.add_epoch(row(1, 0.5))
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+
+
+def test_tensorboard_is_told_from_where_a_run_goes_on(tmp_path):
+    for step in (0, 10):
+        log = MetricsLog(tmp_path)
+        log.start(step)
+        log.add_point(step + 1, loss=2.5)
+        log.close()
+        (path,) = (tmp_path / "tensorboard").iterdir()
+        events = events_of(path)
+        assert [event.session_log.status for event in events][1] == SessionLog.START
+        assert (events[1].step, events[2].step) == (step, step + 1)
+        assert (events[2].summary.value[0].tag, events[2].summary.value[0].simple_value) == ("step/loss", 2.5)
+        path.unlink()
+
+
+def events_of(path: Path) -> list[Event]:
+    """From records of a length, its checksum, an event, and its checksum."""
+    events, content, place = [], path.read_bytes(), 0
+    while place < len(content):
+        (length,) = struct.unpack_from("<Q", content, place)
+        events.append(Event.FromString(content[place + 12 : place + 12 + length]))
+        place += 16 + length
+    return events

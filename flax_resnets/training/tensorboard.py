@@ -1,0 +1,52 @@
+"""TensorBoard's event files, written by the thread that trains."""
+
+import socket
+import time
+from pathlib import Path
+
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
+from tensorboardX.record_writer import RecordWriter
+
+_FLUSH_SECONDS = 30  # how far what TensorBoard shows, and what a kill leaves, is behind at most
+
+
+class EventFile:
+    """The event file of one start of a run.
+
+    tensorboardX's own `SummaryWriter` hands events to a thread, which dies of a full disk; whoever gives it more events
+    then waits for ever.
+
+    Args:
+        directory: made if it is not there; earlier starts' files stay.
+        purge_step: TensorBoard forgets what those have from this step on.
+
+    Raises:
+        OSError: the file cannot be written; from every method.
+    """
+
+    def __init__(self, directory: Path, purge_step: int):
+        directory.mkdir(exist_ok=True)
+        self._records = RecordWriter(str(directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"))
+        self._flushed = time.monotonic()
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Records a number."""
+        self._write(Event(step=step, summary=summary.scalar(name, value)))
+
+    def flush(self) -> None:
+        """Brings everything to the disk."""
+        self._records.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Brings everything to the disk and closes the file."""
+        self._records.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
