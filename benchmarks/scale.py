@@ -71,7 +71,8 @@ Written by `python benchmarks/scale.py` from `results/scale.json`: the training 
 are not here. It was run on none of them. Figures are the compiler's, for one chip and one step.
 
 Temporary memory is what the step needs beside arguments (weights, optimizer state, the batch) and results; the ratio is
-to the generation's 8 chips.
+to the generation's 8 chips. A slice of v5e or v6e has 256 chips at most: 1024 are four slices, which meet over the data
+centre's network. Compilations took what they took on two cores that had other work.
 """
 
 
@@ -123,7 +124,25 @@ def page(results: dict[str, dict[str, Any]]) -> str:
             ]
         lines.append(f"| {' | '.join(cells)} |")
     versions = sorted({f"jax {row['versions']['jax']}, libtpu {row['versions']['libtpu']}" for row in results.values()})
-    return "\n".join([_HEADER, *lines, "", f"Compiled by {'; '.join(versions) or 'nothing yet'}.", ""])
+    return "\n".join([_HEADER, *lines, "", *_findings(results), f"Compiled by {'; '.join(versions)}.", ""])
+
+
+def _findings(results: dict[str, dict[str, Any]]) -> list[str]:
+    """How far the figures are from staying as they are on 8 chips, a line for slices alone and one for several."""
+    first = {target.generation: target.name for target in reversed(TARGETS)}
+    lines = []
+    for where, several in (("Within a slice", False), ("Over several slices", True)):
+        ratios, meetings = [], set()
+        for target in TARGETS:
+            row, base = results.get(target.name), results.get(first[target.generation])
+            if (target.slices > 1) == several and row and base and row["fits"] and base["fits"]:
+                ratios.append(row["temp_bytes"] / base["temp_bytes"])
+                meetings.add(row["all_reduces"])
+        if ratios:
+            counts = ", ".join(map(str, sorted(meetings)))
+            lines.append(f"{where}: temporary memory {min(ratios):.4f} to {max(ratios):.4f}, {counts} all-reduces.")
+            lines.append("")
+    return lines
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

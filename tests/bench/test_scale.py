@@ -21,7 +21,12 @@ def row(**changes):
 def tree(tmp_path):
     for name in ("docs", "results"):
         (tmp_path / name).mkdir()
-    kept = {"v5e:2x4": row(), "v5e:8x8": row(temp_bytes=82 * 10**8), "v6e:2x4": row(fits=False, temp_bytes=None)}
+    kept = {
+        "v5e:2x4": row(),
+        "v5e:8x8": row(temp_bytes=82 * 10**8),
+        "4 slices of v5e:16x16": row(temp_bytes=12 * 10**9, all_reduces=100),
+        "v6e:2x4": row(fits=False, temp_bytes=None),
+    }
     (tmp_path / "results" / "scale.json").write_text(json.dumps(kept))
     return tmp_path
 
@@ -36,6 +41,9 @@ def test_the_page_compares_with_eight_chips_and_says_what_is_not_there(tree):
     assert cells(tree, "v5e:8x8") == ["v5e:8x8", "64", "8.200", "1.0250", "1.000", "90.000", "6.000", "99", "61 s"]
     assert cells(tree, "v6e:2x4")[2] == "does not fit"
     assert cells(tree, "4 slices of v6e:16x16")[1:3] == ["1024", "not compiled"]
+    page = (tree / "docs" / "scale.md").read_text()
+    assert "Within a slice: temporary memory 1.0000 to 1.0250, 99 all-reduces.\n" in page
+    assert "Over several slices: temporary memory 1.5000 to 1.5000, 100 all-reduces.\n" in page
 
 
 def test_what_is_there_is_not_compiled_again_and_each_result_is_kept_at_once(tree, monkeypatch):
@@ -52,7 +60,8 @@ def test_what_is_there_is_not_compiled_again_and_each_result_is_kept_at_once(tre
         scale.main([], root=tree)
     assert asked == ["v5p:2x2x2", "v6e:8x8", "v5p:4x4x4"]  # the smallest first
     kept = json.loads((tree / "results" / "scale.json").read_text())
-    assert set(kept) == {"v5e:2x4", "v5e:8x8", "v6e:2x4", "v5p:2x2x2", "v6e:8x8"}
+    assert len(kept) == 6
+    assert {"v5p:2x2x2", "v6e:8x8"} < set(kept)
 
 
 def test_check_tells_when_the_page_is_old(tree, capsys):
