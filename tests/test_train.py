@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -63,22 +61,6 @@ def test_a_run_leaves_what_the_readme_says(unbroken):
     names = {path.name for path in unbroken.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
     assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 1000
-
-
-@pytest.mark.parametrize("kills", [1, 2])
-def test_killed_at_any_moment_it_ends_in_the_same_bits(unbroken, tmp_path, kills):
-    chance = random.Random(kills)
-    for _ in range(kills):
-        process = start(*SMALL, f"--workdir={tmp_path / 'run'}")
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("epoch"):
-                break
-        time.sleep(chance.uniform(0, 3))  # the whole of it takes about as long
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    finish(start(*SMALL, f"--workdir={tmp_path / 'run'}"))
-    assert last_row(tmp_path / "run") == last_row(unbroken)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):

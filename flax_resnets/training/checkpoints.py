@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ class Checkpoints:
     def __init__(self, directory: Path, best_step: Callable[[], int | None]):
         # Orbax logs every phase of every save at INFO, and a full traceback where a fallback is about to be tried.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _quieten_late_writes()
         self.directory = directory.resolve()
         self._damaged = self.directory.parent / "damaged"
         self._policy = _LatestAndBest(best_step)
@@ -142,6 +145,23 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+@cache
+def _quieten_late_writes() -> None:
+    """Has a save that fails be told of once, by `save` or `wait`.
+
+    The first write that fails ends Orbax's event loop. Those that come after it find it closed, each of which Python
+    and asyncio would print with a traceback.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    others = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            others(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -47,7 +50,17 @@ class Interruption:
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """A context with nothing to save, such as hours of decoding: the signal raises `Stopped` where it comes."""
-        self._at_once = True
+        self._at_once, others = True, sys.unraisablehook
+
+        def hook(unraisable: Any) -> None:
+            if isinstance(unraisable.exc_value, Stopped):
+                # Raised in a callback of the garbage collector, which ignores it: to be raised once more, elsewhere.
+                number, self.signal = signal.Signals[str(self.signal)], None
+                threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+            else:
+                others(unraisable)
+
+        sys.unraisablehook = hook
         try:
             if self:
                 raise Stopped(self.signal)
@@ -57,7 +70,7 @@ class Interruption:
                 raise Stopped(self.signal) from error
             raise
         finally:
-            self._at_once = False
+            self._at_once, sys.unraisablehook = False, others
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         before = self.signal

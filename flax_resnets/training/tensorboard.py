@@ -1,5 +1,6 @@
 """TensorBoard's event files, written by the thread that trains."""
 
+import contextlib
 import socket
 import time
 from pathlib import Path
@@ -27,10 +28,18 @@ class EventFile:
 
     def __init__(self, directory: Path, purge_step: int):
         directory.mkdir(exist_ok=True)
-        self._records = RecordWriter(str(directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"))
+        path = directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._records = RecordWriter(str(path))
         self._flushed = time.monotonic()
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self.flush()
+        except OSError:
+            path.unlink(missing_ok=True)  # it would be empty
+            with contextlib.suppress(OSError):
+                self.close()
+            raise
 
     def add(self, name: str, value: float, step: int) -> None:
         """Records a number."""

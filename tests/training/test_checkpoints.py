@@ -2,6 +2,8 @@
 
 import contextlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +14,8 @@ import pytest
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.state import TrainState
+
+ROOT = Path(__file__).parents[2]
 
 
 def state_at(step: int) -> TrainState:
@@ -169,3 +173,31 @@ def test_a_directory_that_is_gone_is_an_error_of_the_system(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(OSError, match=str(tmp_path / "run" / "checkpoints")), contextlib.closing(checkpoints):
         checkpoints.save(state_at(1))
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import jax
+from flax_resnets.training.checkpoints import Checkpoints
+from tests.training.test_checkpoints import state_at
+
+noise = {str(n): jax.random.normal(jax.random.key(n), (60, 100 + n)) for n in range(40)}
+checkpoints = Checkpoints(Path(sys.argv[1]), best_step=lambda: None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+for step in (1, 2, 3):
+    try:
+        checkpoints.save(state_at(step).replace(params=noise))
+        checkpoints.wait()
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_a_save_that_fails_is_told_of_once_and_leaves_nothing(tmp_path):
+    directory = tmp_path / "checkpoints"
+    command = [sys.executable, "-c", FULL, directory]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.stdout == 3 * "File too large\n"
+    assert done.stderr == ""
+    assert list(directory.iterdir()) == []

@@ -1,6 +1,7 @@
 """What a signal does: noted where there is something to save, raised where there is not."""
 
 import signal
+import time
 
 import pytest
 
@@ -61,6 +62,25 @@ def swallowed(stop: Interruption) -> None:
 def test_what_a_library_makes_of_it_is_still_a_stop():
     with Interruption() as stop, pytest.raises(Stopped, match="SIGINT"):
         swallowed(stop)
+
+
+class Stopping:
+    """As a callback of the garbage collector, which can raise nothing."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def collected(stop: Interruption) -> None:
+    with stop.at_once():
+        Stopping()
+        time.sleep(10)
+        pytest.fail("went on")
+
+
+def test_where_it_cannot_be_raised_it_is_raised_a_little_later():
+    with Interruption() as stop, pytest.raises(Stopped, match="SIGTERM"):
+        collected(stop)
 
 
 def test_an_error_of_its_own_is_left_alone():
