@@ -129,6 +129,8 @@ def parse(arguments: list[str]) -> tuple[Path, Path, dict[str, str]]:
     values, overrides = flags(arguments)
     if not values.get("--config"):
         raise UserError("--config=FILE is needed; `python train.py` lists the recipes")
+    if values.get("--workdir") == "":
+        raise UserError("--workdir=: needs a value; without the flag it is runs/<recipe's name>")
     config_path = Path(values["--config"])
     return config_path, Path(values.get("--workdir") or Path("runs") / config_path.stem), overrides
 
@@ -155,17 +157,22 @@ def place_among_processes(arguments: list[str]) -> tuple[str | None, int | None,
         missing = next(name for name in names if name not in values)
         raise UserError(f"{given[0]}={values[given[0]]}: goes with {missing}")
     host, colon, port = values["--coordinator"].rpartition(":")
-    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+    if not (host and colon and _whole_number(port) and 0 < int(port) < 65536):
         raise UserError(f"--coordinator={values['--coordinator']}: must be HOST:PORT, such as 10.0.0.1:1234")
     counts = []
     for name, least in (("--num_processes", 1), ("--process_id", 0)):
-        if not values[name].isdecimal() or int(values[name]) < least:
+        if not _whole_number(values[name]) or int(values[name]) < least:
             raise UserError(f"{name}={values[name]}: must be a whole number from {least} up")
         counts.append(int(values[name]))
     processes, number = counts
     if number >= processes:
         raise UserError(f"--process_id={number}: must be below --num_processes={processes}")
     return values["--coordinator"], processes, number
+
+
+def _whole_number(text: str) -> bool:
+    """Whether it is one of a size that counts anything; Python would take other alphabets' digits as well."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -184,7 +191,7 @@ def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
                 raise UserError(f"{flag}={value}: takes no value")
             values[flag] = ""
         elif flag in _WITH_VALUE:
-            if not equals and not rest:
+            if not equals and (not rest or rest[0].startswith("--")):  # the next flag
                 raise UserError(f"{flag}: needs a value")
             values[flag] = value if equals else rest.pop(0)
         else:

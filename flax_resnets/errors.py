@@ -1,18 +1,35 @@
 """The one error a user's mistake raises."""
 
+# As long as a path may be. A longer word is a value that nobody typed.
+_LONGEST_WORD = 4096
+
 
 class UserError(ValueError):
-    """A mistake in what the user asked for or supplied: a flag, a config field, a file.
+    r"""A mistake in what the user asked for or supplied: a flag, a config field, a file.
 
     The message is one line that names the field or file, its value, and what would be right. The command line
     prints that line to stderr and exits with code 2; a traceback would only hide it.
+
+    Values come into the message as they are, from command lines and files. White space becomes single spaces, what
+    else does not print is escaped as in Python, so that no value breaks the line or commands the terminal, and a word
+    longer than any path is cut.
 
     Example:
         >>> raise UserError("batch_size=0: must be at least 1")
         Traceback (most recent call last):
         ...
         flax_resnets.errors.UserError: batch_size=0: must be at least 1
+        >>> str(UserError("model=\x1b[31mred\n: no such model"))
+        'model=\\x1b[31mred : no such model'
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))
+        super().__init__(" ".join(_shown(word) for word in message.split()))
+
+
+def _shown(word: str) -> str:
+    if len(word) > _LONGEST_WORD:
+        word = f"{word[:100]}...({len(word)} characters)...{word[-20:]}"
+    if word.isprintable():
+        return word
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in word)

@@ -139,7 +139,7 @@ def whole_number(least: int) -> Any:
     """
 
     def parse(text: str) -> int:
-        if text.isdecimal() and int(text) >= least:
+        if text.isascii() and text.isdecimal() and len(text) < 100 and int(text) >= least:
             return int(text)
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} up")
 

@@ -11,6 +11,7 @@ the end of the file that --json names.
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -109,8 +110,8 @@ def _changed(name: str, case: Case, arguments: argparse.Namespace) -> Case:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Finds what is wrong before minutes are spent."""
-    if not arguments.turn > 0:
-        raise UserError(f"bench: --turn={arguments.turn:g}: must be above 0")
+    if not 0 < arguments.turn < math.inf:
+        raise UserError(f"bench: --turn={arguments.turn:g}: must be above 0, and finite")
     if arguments.torch and not shutil.which(arguments.torch):
         raise UserError(f"bench: --torch={arguments.torch}: must be the python of an environment with torch in it")
     if contenders.TORCH in (arguments.only or ()) and not (arguments.torch or contenders.torch_is_here()):

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         import jax
 
+        from flax_resnets.data.batches import steps_per_epoch
         from flax_resnets.training import lr_find as finder
         from flax_resnets.training.compilation import keep_compiled_programs
         from flax_resnets.training.config import load_config
@@ -56,7 +57,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / arguments.config.stem / "lr_find"
-    _prepare(directory)
     if not has_tpu():
         expect_no_tpu()  # as in train.py
     keep_compiled_programs()
@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     display = Display()
     train, num_classes = load_split(config, "train", display)
+    if steps_per_epoch(len(train), config.batch_size) == 0:
+        raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
+    _prepare(directory)  # once the request is found right
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:
         test = finder.lr_find(make_model(config, num_classes), config, train, **options, progress=bar.to)
@@ -93,8 +96,9 @@ def _prepare(directory: Path) -> None:
     """Makes the directory before minutes are spent."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"lr-find: --output={directory}: {error.strerror}; name a directory to write") from None
+    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"lr-find: --output={directory}: {reason}; name a directory to write") from None
     if not os.access(directory, os.W_OK | os.X_OK):
         raise UserError(f"lr-find: --output={directory}: Permission denied; name a directory to write")
 

@@ -34,7 +34,7 @@ def dataset_metadata(dataset: str, data_dir: str | os.PathLike[str] | None = Non
         >>> dataset_metadata("fashion_mnist_sample")
         Metadata(num_classes=10, channels=1)
     """
-    directory = None if data_dir is None else Path(data_dir).expanduser()
+    directory = None if data_dir is None else Path(os.path.expanduser(data_dir))
     builder = make_builder(dataset, SAMPLE_DIR if dataset == SAMPLE else directory)
     with quiet_tfds():
         image, label = image_and_label(dataset, builder.info.features)

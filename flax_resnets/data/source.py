@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unittest import mock
 
 import numpy as np
 
@@ -149,8 +150,8 @@ def open_source(
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
     if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
-        if not data_dir.is_dir():
+        data_dir = Path(os.path.expanduser(data_dir))  # pathlib's raises for a user there is not
+        if not os.path.isdir(data_dir):  # and here for a name too long
             raise UserError(f"data_dir={str(data_dir)!r}: no such directory; name an existing one")
     directory = SAMPLE_DIR if dataset == SAMPLE else data_dir
     builder = make_builder(dataset, directory)
@@ -170,7 +171,8 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     if not _NAME.fullmatch(dataset):
         raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
     try:
-        with quiet_tfds():
+        # It would ask Google's storage for what the builder knows, and leave an empty temporary directory each time.
+        with quiet_tfds(), mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket", lambda info: None):
             builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
             image_and_label(dataset, builder.info.features)
             return builder

@@ -194,7 +194,7 @@ def ghost_size(batch_norm: str) -> int | None:
         32
     """
     kind, _, size = batch_norm.partition(":")
-    if kind == "ghost" and size.isdecimal() and int(size) > 0:
+    if kind == "ghost" and size.isascii() and size.isdecimal() and len(size) < 10 and int(size) > 0:
         return int(size)
     if batch_norm in ("global", "device", "folded"):
         return None

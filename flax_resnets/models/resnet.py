@@ -291,12 +291,15 @@ class ResNet(nn.Module):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, choices))}")
         for name in ("stochastic_depth", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
+            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be at least 0 and below 1")
         for name in ("width", "groups", "width_per_group"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be a whole number above 0")
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= 2**16:
+                raise ValueError(f"{name}={number!r}: must be a whole number above 0 and up to 65536")
         parts = ("stem", *(f"stage{i + 1}" for i in range(len(self.stage_sizes))), "head")
+        if isinstance(self.frozen, str) or not isinstance(self.frozen, Sequence):
+            raise ValueError(f"frozen={self.frozen!r}: must be a tuple of parts, such as ('stem', 'stage1')")
         for part in self.frozen:
             if part not in parts:
                 raise ValueError(f"frozen={part!r}: must be among {', '.join(parts)}")
@@ -409,6 +412,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "remat": get_args(Remat),
     "initializer": get_args(Initializer),
     "output_stride": (None, 8, 16, 32),
+    "zero_init_last": (True, False),
+    "squeeze_excite": (True, False),
+    "blur_pool": (True, False),
 }
 
 ResNet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock)

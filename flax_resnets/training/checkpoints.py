@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import re
@@ -47,6 +48,9 @@ class Checkpoints:
     Args:
         directory: made if it is not there.
         best_step: gives the step to keep besides the latest two; None for none.
+
+    Raises:
+        UserError: what lies in the directory cannot be listed.
     """
 
     def __init__(self, directory: Path, best_step: Callable[[], int | None]):
@@ -56,13 +60,16 @@ class Checkpoints:
         self.directory = directory.resolve()
         self._damaged = self.directory.parent / "damaged"
         self._policy = _LatestAndBest(best_step)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._policy,
-                cleanup_tmp_directories=True,  # what a killed save left
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._policy,
+            cleanup_tmp_directories=True,  # what a killed save left
         )
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except (OSError, ValueError, RecursionError) as error:  # of what it reads to list the steps
+            raise UserError(
+                f"{self.directory}: its checkpoints cannot be listed ({error}); pick another workdir"
+            ) from None
 
     def save(self, state: TrainState) -> None:
         """Saves a state under its step and returns once it is copied; writing goes on behind.
@@ -103,6 +110,8 @@ class Checkpoints:
                 # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
                 if tree_digest(restored["state"]) != restored["proof"]["digest"]:
                     raise ValueError("its content is not what was saved")
+                if int(restored["state"].step) != step:
+                    raise ValueError(f"its content is of step {int(restored['state'].step)}")
             except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
                 aside = self._set_aside(step)
                 say(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}, trying the one before")
@@ -137,7 +146,7 @@ class Checkpoints:
             raise OSError(number or errno.EIO, reason, str(self.directory)) from error
 
     def _set_aside(self, step: int) -> Path:
-        target = next(path for n in range(1000) if not (path := self._damaged / f"{step}.{n}").exists())
+        target = next(path for n in itertools.count() if not (path := self._damaged / f"{step}.{n}").exists())
         wait_for_all(f"{step} found damaged")
         if is_first():
             self._damaged.mkdir(exist_ok=True)

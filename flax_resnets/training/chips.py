@@ -75,7 +75,7 @@ def parse_topology(name: str) -> Topology:
     """
     generation, _, shape = name.partition(":")
     known = [f"{each}:{slice_}" for each, chip in CHIPS.items() for slice_ in chip.slices]
-    if generation in CHIPS and re.fullmatch(r"[1-9]\d{0,3}(x[1-9]\d{0,3})+", shape):
+    if generation in CHIPS and re.fullmatch(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})+", shape):
         chip, sides = CHIPS[generation], [int(side) for side in shape.split("x")]
         whole_cubes = len(sides) == 3 and chip.slices is _DEEP and all(side % 4 == 0 for side in sides)
         if shape in chip.slices or (whole_cubes and math.prod(sides) <= chip.most_chips):

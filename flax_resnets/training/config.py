@@ -5,10 +5,10 @@ import contextlib
 import dataclasses
 import difflib
 import json
-import math
 import traceback
 import types
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +170,10 @@ class Config:
                 value = getattr(self, name)
                 if value is not None and not holds(value):
                     raise UserError(f"{name}={_shown(value)}: must be {right}")
+        try:
+            json.dumps(self.model_options, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"model_options: must be what config.json can hold: {error}") from None
         if len(self.mean) != len(self.std):
             raise UserError(f"std={_shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
         until = [epoch for epoch, _ in self.progressive]
@@ -182,7 +186,7 @@ class Config:
             raise UserError(f"translate={self.translate}: must be below the images' {smallest} pixels")
         if self.images == "streamed" and self.broken_images == "skip":
             raise UserError("broken_images=skip: not with images=streamed, which does not know them beforehand")
-        if self.schedule == "warmup_cosine" and self.warmup_epochs >= self.epochs:
+        if self.schedule in ("warmup_cosine", "step") and self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
         if self.batch_size % self.accumulate:
             raise UserError(f"accumulate={self.accumulate}: batch_size {self.batch_size} is not a multiple of it")
@@ -224,11 +228,22 @@ DEFAULTS: Mapping[str, Any] = json.loads(
     )
 )
 
+# Steps and what is counted beside them are int32 on the devices.
+_MOST = 2**31 - 1
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+# Decoding refuses images of more than 89 million pixels, too.
+_LONGEST_SIDE = 8192
+
 # Fields, the condition each must meet (None always does), and that condition in words.
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("image_size batch_size accumulate eval_batch_size epochs store_size", lambda v: v >= 1, "at least 1"),
     ("save_every log_every max_skipped_steps recalibrate_steps weight_shards", lambda v: v >= 1, "at least 1"),
+    ("batch_size accumulate eval_batch_size epochs save_every log_every", lambda v: v <= _MOST, f"at most {_MOST}"),
+    ("max_skipped_steps recalibrate_steps weight_shards mix_off_epoch", lambda v: v <= _MOST, f"at most {_MOST}"),
+    ("image_size store_size", lambda v: v <= _LONGEST_SIDE, f"at most {_LONGEST_SIDE} pixels"),
     ("progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"),
+    ("progressive", lambda v: all(size <= _LONGEST_SIDE for _, size in v), f"of sizes up to {_LONGEST_SIDE} pixels"),
+    ("data_dir", lambda v: v != "", "a directory, or none for TFDS's own"),
     ("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     ("learning_rate div_factor final_div_factor clip_norm epsilon", lambda v: v > 0, "above 0"),
     ("weight_decay mixup cutmix translate mix_off_epoch warmup_epochs", lambda v: v >= 0, "at least 0"),
@@ -240,13 +255,14 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("shear", lambda v: 0 <= v < 90, "at least 0 and below 90 degrees"),
     ("color_jitter", lambda v: all(j >= 0 for j in v) and v[3] <= 0.5, "four numbers from 0 up, hue's up to 0.5"),
     ("randaugment", lambda v: v[0] >= 1 and 0 <= v[1] <= 10, "operations, at least 1, and a magnitude from 0 to 10"),
+    ("randaugment", lambda v: v[0] <= 100, "at most 100 operations"),
     ("decay_epochs", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)), "rising, and above 0"),
     ("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
     ("crop_scale", lambda v: 0 < v[0] <= v[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
     ("crop_ratio", lambda v: 0 < v[0] <= v[1], "two numbers above 0, the smaller first"),
     ("batch_norm", lambda v: v != "folded", "global, device or ghost:K: a folded network cannot be trained"),
     ("mean", lambda v: len(v) >= 1, "a number for each channel, or one for all"),
-    ("std", lambda v: all(s > 0 for s in v), "above 0 in each channel"),
+    ("std", lambda v: all(s > 1e-6 for s in v), "above 0.000001 in each channel"),
 )
 
 
@@ -288,11 +304,17 @@ def unknown_field(name: str) -> str:
     return f"no such field; did you mean {close[0]}?" if close else f"no such field; there are {', '.join(FIELD_TYPES)}"
 
 
+_LONGEST_RECIPE = 1_000_000  # characters
+
+
 def _run(path: Path) -> Config:
     try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        with path.open(encoding="utf-8") as file:
+            source = file.read(_LONGEST_RECIPE + 1)  # of a device, all would never end
+        if len(source) > _LONGEST_RECIPE:
+            raise ValueError
+    except (OSError, ValueError) as error:  # the latter for a path with a NUL as well
+        reason = error.strerror if isinstance(error, OSError) else "not a text file of a recipe's length"
         raise UserError(f"--config={path}: {reason}; `python train.py` lists the configs there are") from None
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
@@ -304,7 +326,7 @@ def _run(path: Path) -> Config:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
-    except (Exception, SystemExit) as error:  # whatever the recipe's own lines raise is the recipe's mistake
+    except (Exception, SystemExit, GeneratorExit) as error:  # whatever the recipe's lines raise is its mistake
         raise UserError(f"{path}:{_line_in(path, error)}: {_explained(error)}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, not a Config")
@@ -318,9 +340,12 @@ def _line_in(path: Path, error: BaseException) -> int:
 
 def _explained(error: BaseException) -> str:
     """A recipe's error in a line; a keyword that Config lacks gets the nearest that it has."""
-    message = f"{type(error).__name__}: {error}"
+    try:
+        message = f"{type(error).__name__}: {error}"
+    except Exception:  # its own class, whose __str__ fails as well
+        message = type(error).__name__
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
-        name = str(error).split("'")[1]
+        name = str(error).partition("'")[2].partition("'")[0]
         message = f"{name}: {unknown_field(name)}"
     return message
 
@@ -338,7 +363,6 @@ def _parsed(name: str, text: str, annotation: Any) -> Any:
         whole = _literal(text)
         if isinstance(whole, tuple | list):
             return whole
-        text = text.strip("()[]")
         return tuple(_literal(part) for part in text.split(",") if part.strip())
     return _literal(text)
 
@@ -346,7 +370,9 @@ def _parsed(name: str, text: str, annotation: Any) -> Any:
 def _literal(text: str) -> Any:
     """A Python literal, or else the text itself."""
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd Python, and text here
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
@@ -356,7 +382,7 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
     for option in _alternatives(annotation):
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if option is float and type(value) is not bool and isinstance(value, int | float) and _fits_float32(value):
             return float(value)
         if option in (int, bool, str) and type(value) is option:
             return value
@@ -375,13 +401,23 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
     raise UserError(f"{name}={_shown(value)}: must be {_in_words(annotation)}{_close_choice(value, annotation)}")
 
 
+def _fits_float32(number: float) -> bool:
+    return abs(number) <= _LARGEST_FLOAT32  # NaN is not
+
+
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)  # `Literal[...] | None` is the latter
     return typing.get_args(annotation) if union else (annotation,)
 
 
 def _in_words(annotation: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    words = {
+        int: "a whole number",
+        float: "a number that float32 holds",
+        bool: "true or false",
+        str: "text",
+        type(None): "none",
+    }
     parts = []
     for option in _alternatives(annotation):
         origin, args = typing.get_origin(option), typing.get_args(option)
@@ -413,4 +449,7 @@ def _close_choice(value: Any, annotation: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    try:
+        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    except (ValueError, RecursionError) as error:  # Python writes out no number of thousands of digits
+        return f"({error})"

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -99,8 +101,11 @@ def _opened(config: Config, workdir: Path) -> Iterator[None]:
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
-        except OSError as error:
-            raise UserError(f"workdir={workdir}: {error.strerror}; pick a directory that can be written") from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
+            raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
         yield
 
 
@@ -129,11 +134,13 @@ class Trainer:
         self.valid = valid
         self.display = display
         self.mesh = make_mesh(config.weight_shards)
-        self._rows = own_rows(self.mesh, config.batch_size)
         self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
         if self.steps_per_epoch == 0:
             raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
         self.total_steps = config.epochs * self.steps_per_epoch
+        if self.total_steps >= 2**31:  # the state counts them in an int32
+            raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
+        self._rows = own_rows(self.mesh, config.batch_size)
 
         self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
 
@@ -164,6 +171,11 @@ class Trainer:
                 return
             else:
                 self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
+            if int(state.step) > self.total_steps:
+                raise UserError(
+                    f"workdir={workdir}: its checkpoint is of step {int(state.step)}, the run has {self.total_steps}; "
+                    "is data_dir the one it was trained on?"
+                )
             wait_for_all("metrics read")  # by all, before the first writes
             log.start(int(state.step))
             # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
@@ -295,7 +307,9 @@ class Trainer:
             )
 
     def _evaluate(self, state: TrainState | Average, stop: Interruption) -> Evaluation:
-        size = self.config.eval_batch_size or self.config.batch_size
+        # Filling up goes to the next multiple of the devices at most: a batch may be named larger than any memory.
+        most = -(-len(self.valid) // self.mesh.size) * self.mesh.size
+        size = min(self.config.eval_batch_size or self.config.batch_size, most)
         with (
             contextlib.closing(self.valid.eval_batches(size, own_rows(self.mesh, size))) as batches,
             self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
@@ -376,7 +390,7 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
             )
-    mix_until = None if config.mix_off_epoch is None else config.mix_off_epoch * steps_per_epoch
+    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
 
     @cache
     def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
@@ -405,7 +419,7 @@ def optimizer_for(
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
     try:
         return jax.eval_shape(create)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
 
 
@@ -443,9 +457,11 @@ def make_model(config: Config, num_classes: int) -> nn.Module:
         UserError: `model_options` has one that is not the network's own to decide.
         ValueError: no such network or option.
     """
-    for option in ("dtype", "batch_norm", "axis_name", "num_classes"):
+    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
         if option in config.model_options:
-            right = {"dtype": "precision", "batch_norm": "batch_norm"}.get(option, "nothing: training decides it")
+            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
+                option, "nothing: training decides it"
+            )
             raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
     # `global` is every norm's default; any other word is for a network without norms to refuse.
     norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
@@ -501,10 +517,17 @@ def check_devices(config: Config, devices: int) -> None:
 
 def _check_workdir(config: Config, workdir: Path) -> None:
     """Refuses a workdir that holds something other than this run."""
-    if not workdir.exists():
+    if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
         return
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: is a file; name a directory")
+    # What is written must not end up elsewhere, and what is read must end.
+    for name in ("config.json", "metrics.jsonl", "metrics.tmp", "curves.png", "curves.tmp"):
+        if os.path.lexists(workdir / name) and not stat.S_ISREG(os.lstat(workdir / name).st_mode):
+            raise UserError(f"{workdir / name}: must be a file, no link or directory; pick another workdir")
+    for name in ("checkpoints", "damaged", "tensorboard"):
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
     path = workdir / "config.json"
     if not path.exists():
         foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
@@ -517,8 +540,8 @@ def _check_workdir(config: Config, workdir: Path) -> None:
         # Written before a field was there, it means what the field's default now says.
         theirs = {**DEFAULTS, **theirs}
         differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
     if differing:
-        changed = ", ".join(f"{name}={theirs.get(name)} (now {ours[name]})" for name in differing)
+        changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")

@@ -70,16 +70,19 @@ class MetricsLog:
         self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
         self.done: dict[str, Any] | None = None
-        text = self._path.read_text() if self._path.exists() else ""
+        try:
+            text = self._path.read_text() if self._path.exists() else ""
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._path}: cannot be read as text ({error})") from None
         # A row without its line's end was cut short by a kill: its epoch has yet to end.
         for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
                 row = json.loads(line)
                 if row.pop("event") == "epoch":
-                    self.epochs.append(EpochMetrics(**row))
+                    self.epochs.append(_checked(row, len(self.epochs) + 1))
                 else:
-                    self.done = row
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    self.done = {"best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
                 raise UserError(f"{self._path}:{number}: not a row of metrics ({error})") from None
 
     @property
@@ -135,6 +138,21 @@ class MetricsLog:
             file.flush()
             # The checkpoint that follows must not reach the disk before the row it belongs to.
             os.fsync(file.fileno())
+
+
+def _checked(row: dict[str, Any], number: int) -> EpochMetrics:
+    """The row of an epoch, or a ValueError or TypeError where it is not that epoch's."""
+    metrics = EpochMetrics(**row)
+    for name, value in dataclasses.asdict(metrics).items():
+        if value is None and name.startswith("ema_"):
+            continue
+        kind = int if name in ("epoch", "step", "skipped_steps") else int | float
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is {str(value)[:100]!r}, no number")
+        float(value)  # or OverflowError
+    if metrics.epoch != number:
+        raise ValueError(f"epoch {metrics.epoch} where {number} should be")
+    return metrics
 
 
 def _line(event: str, row: dict[str, Any]) -> str:

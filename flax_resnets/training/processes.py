@@ -57,8 +57,9 @@ def _check_can_listen(address: str) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(where)
-    except OSError as error:
-        raise UserError(f"--coordinator={address}: process 0 cannot listen there: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter for a host's name that is none
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--coordinator={address}: process 0 cannot listen there: {reason}") from None
 
 
 def is_first() -> bool:

@@ -193,7 +193,8 @@ def make_schedules(
     elif name == "warmup_cosine":
         rate = warmup_cosine(steps, learning_rate, warmup_steps=warmup_steps)
     elif name == "step":
-        boundaries = [round(epoch * steps_per_epoch) for epoch in decay_epochs]
+        # What lies beyond the run may lie beyond int32.
+        boundaries = [round(min(epoch * steps_per_epoch, steps)) for epoch in decay_epochs]
         rate = step_decay(learning_rate, warmup_steps=warmup_steps, boundaries=boundaries, decay_rate=decay_rate)
     elif name == "constant":
         rate = optax.constant_schedule(learning_rate)

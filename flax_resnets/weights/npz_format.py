@@ -37,6 +37,8 @@ def read_npz(path: Path) -> dict[str, Stored]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             # zipfile believes an entry's lengths: one that claims a comment swallows the entries behind it.
+            if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
+                raise UserError(f"{path}: not a whole .npz file: compressed by other means than numpy's")
             if len(members) != _claimed_members(path):
                 raise UserError(f"{path}: not a whole .npz file: its list of members is damaged")
             stored = {member.filename.removesuffix(".npy"): _header(path, archive, member) for member in members}

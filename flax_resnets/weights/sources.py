@@ -58,7 +58,7 @@ def _read_file(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
     path = hub.download(source) if isinstance(source, str) and source.startswith(hub.PREFIX) else Path(source)
     if path.suffix not in _READERS:
         raise UserError(f"{source}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name too long
         raise UserError(f"{source}: no such file")
     return _READERS[path.suffix](path)
 

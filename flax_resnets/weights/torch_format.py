@@ -43,6 +43,9 @@ def stored_torch(tensor: Any) -> Stored:
     """A `torch.Tensor`, which numpy would refuse in bfloat16 or with a gradient."""
 
     def read() -> np.ndarray:
-        return tensor.detach().cpu().float().numpy()
+        try:
+            return tensor.detach().cpu().float().numpy()
+        except (RuntimeError, TypeError) as error:  # sparse ones, and those without numbers
+            raise UserError(f"a tensor of {tuple(tensor.shape)} is not a plain one ({type(error).__name__})") from error
 
     return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), read)

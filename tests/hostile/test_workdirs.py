@@ -1,0 +1,321 @@
+"""Workdirs that something else has been at: nothing is started over in silence, nothing of the user's is lost."""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from watching import QUICKSTART, short
+
+import train
+from flax_resnets.data.source import open_source
+from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.config import load_config
+from flax_resnets.training.display import Display
+from flax_resnets.training.loop import Trainer, load_split
+
+SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}
+CHANGES = [f"--config.{name}={value}" for name, value in SMALL.items()]
+DEEP = "[" * 100_000
+ROW = {
+    "epoch": 1,
+    "step": 6,
+    "train_loss": 2.0,
+    "valid_loss": 2.0,
+    "accuracy": 0.5,
+    "top5_accuracy": 0.9,
+    "seconds": 1.0,
+    "images_per_second": 6000.0,
+    "skipped_steps": 0,
+}
+
+
+def epoch(**changes) -> str:
+    return json.dumps({"event": "epoch", **ROW, **changes}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory) -> Path:
+    """A run after its first epoch: six steps, a row, a checkpoint of step 3 and one of step 6."""
+    workdir = tmp_path_factory.mktemp("runs") / "one_epoch"
+    workdir.mkdir()
+    config = load_config(QUICKSTART, SMALL)
+    assert open_source(config.dataset, "train").num_classes == 10
+    train_split, classes = load_split(config, "train", Display(silent=True))
+    trainer = Trainer(config, train_split, train_split, classes, Display(silent=True))
+    (workdir / "config.json").write_text(config.to_json())
+    (workdir / "metrics.jsonl").write_text(epoch())
+    state = trainer.steps.create_state()
+    checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
+    with contextlib.closing(checkpoints):
+        for step in (3, 6):
+            checkpoints.save(state.replace(step=state.step + step))
+            checkpoints.wait()
+    return workdir
+
+
+@pytest.fixture
+def workdir(one_epoch, sandbox) -> Path:
+    return Path(shutil.copytree(one_epoch, sandbox / "work" / "run", symlinks=True))
+
+
+def config_with(**changes) -> bytes:
+    config = json.loads(load_config(QUICKSTART, SMALL).to_json())
+    return json.dumps({**config, **changes}).encode()
+
+
+# What config.json holds, and what the line must name. Refused before anything is read but this file.
+CONFIGS: list[tuple[bytes, str]] = [
+    (b"", "config.json: is no run's configuration"),
+    (b"\0" * 100, "config.json: is no run's configuration"),
+    (b"\xff\xfe{}", "config.json: is no run's configuration"),
+    (b"null", "config.json: is no run's configuration"),
+    (b"3", "config.json: is no run's configuration"),
+    (b'"text"', "config.json: is no run's configuration"),
+    (b"[[1, 2]]", "config.json: is no run's configuration"),
+    (b"{", "config.json: is no run's configuration"),
+    (b"{}{}", "config.json: is no run's configuration"),
+    (DEEP.encode(), "config.json: is no run's configuration"),
+    (b'{"a":' * 100_000, "config.json: is no run's configuration"),
+    (b'{"seed": ' + b"9" * 5000 + b"}", "config.json: is no run's configuration"),
+    (b"{}", "holds another run, with model=None"),
+    (config_with(seed=None), "seed=None (now 0)"),
+    (config_with(seed="a\nb\x1b[2J"), r"seed=a b\x1b[2J (now 0)"),
+    (config_with(seed="x" * 100_000), "seed=xxx"),
+    (config_with(learning_rate=float("nan")), "learning_rate=nan (now 0.005)"),
+    (config_with(learning_rate=float("inf")), "learning_rate=inf (now 0.005)"),
+    (config_with(epochs=10**30), f"epochs={10**30} (now 2)"),
+    (config_with(model_options=[[[]]]), "model_options=[[[]]]"),
+    (config_with(mean={"a": "b"}), "mean={'a': 'b'}"),
+    (b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x02os\x8c\x06system\x93.", "config.json: is no run's configuration"),
+]
+
+
+@pytest.mark.parametrize(("content", "named"), CONFIGS, ids=short)
+def test_a_configuration_that_is_not_this_runs(train_refuses, sandbox, content, named):
+    (sandbox / "work" / "run").mkdir()
+    (sandbox / "work" / "run" / "config.json").write_bytes(content)
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
+
+
+# What metrics.jsonl holds; the line must name it.
+METRICS: list[bytes] = [
+    b"\xff\xfe\n",
+    b"\0\n",
+    b"\n",
+    b"null\n",
+    b"3\n",
+    b"{}\n",
+    DEEP.encode() + b"\n",
+    b'{"a":' * 100_000 + b"\n",
+    b'{"event": "epoch"}\n',
+    b'{"event": "done"}\n',
+    b'{"event": "done", "best_accuracy": "high", "state_digest": ""}\n',
+    b'{"event": "done", "best_accuracy": null, "state_digest": ""}\n',
+    b'{"event": "done", "best_accuracy": [1], "state_digest": ""}\n',
+    b'{"event": []}\n',
+    *(
+        epoch(**change).encode()
+        for change in (
+            {"epoch": "1"},
+            {"epoch": None},
+            {"epoch": 0},
+            {"epoch": 2},
+            {"epoch": 1.0},
+            {"epoch": True},
+            {"step": "6"},
+            {"step": None},
+            {"step": 6.5},
+            {"step": [6]},
+            {"accuracy": "0.5"},
+            {"accuracy": None},
+            {"accuracy": {}},
+            {"accuracy": True},
+            {"accuracy": 10**400},
+            {"seconds": "1\n2"},
+            {"train_loss": "\x1b[2J"},
+            {"skipped_steps": 0.5},
+            {"unknown": 1},
+        )
+    ),
+    epoch().encode() * 2,
+    epoch().encode() + epoch(epoch=3, step=18).encode(),
+]
+
+
+@pytest.mark.parametrize("content", METRICS, ids=short)
+def test_metrics_that_are_none(train_refuses, workdir, content):
+    (workdir / "metrics.jsonl").write_bytes(content)
+    (workdir / "config.json").write_text(load_config(QUICKSTART, SMALL).to_json())
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/metrics.jsonl")
+
+
+def link(path: Path, target: str) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_file(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.write_text("mine")
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+# What stands in a file's place, and the name that the line must have.
+PLACES = {
+    "config.json is a directory": (lambda d: a_directory(d / "config.json"), "run/config.json: must be a file"),
+    "config.json is a pipe": (lambda d: a_pipe(d / "config.json"), "run/config.json: must be a file"),
+    "config.json leads out": (
+        lambda d: link(d / "config.json", "../../home/.bashrc"),
+        "run/config.json: must be a file",
+    ),
+    "config.json is endless": (lambda d: link(d / "config.json", "/dev/zero"), "run/config.json: must be a file"),
+    "config.json leads to itself": (lambda d: link(d / "config.json", "config.json"), "run/config.json: must be"),
+    "metrics.jsonl is a directory": (lambda d: a_directory(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
+    "metrics.jsonl is a pipe": (lambda d: a_pipe(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
+    "metrics.jsonl leads out": (
+        lambda d: link(d / "metrics.jsonl", "../../home/x"),
+        "run/metrics.jsonl: must be a file",
+    ),
+    "metrics.tmp leads out": (lambda d: link(d / "metrics.tmp", "../../home/x"), "run/metrics.tmp: must be a file"),
+    "curves.tmp leads out": (lambda d: link(d / "curves.tmp", "../../home/x"), "run/curves.tmp: must be a file"),
+    "curves.png is a directory": (lambda d: (d / "curves.png").mkdir(), "run/curves.png: must be a file"),
+    "checkpoints is a file": (lambda d: a_file(d / "checkpoints"), "run/checkpoints: must be a directory"),
+    "checkpoints leads to itself": (lambda d: link(d / "checkpoints", "checkpoints"), "run/checkpoints: must be a dir"),
+    "checkpoints leads nowhere": (lambda d: link(d / "checkpoints", "nowhere"), "run/checkpoints: must be a directory"),
+    "tensorboard is a file": (lambda d: a_file(d / "tensorboard"), "run/tensorboard: must be a directory"),
+    "damaged is a file": (lambda d: a_file(d / "damaged"), "run/damaged: must be a directory"),
+    "config.json is gone": (lambda d: (d / "config.json").unlink(), "has checkpoints and no config.json"),
+    "a workdir is a file": (lambda d: a_file(d), "is a file; name a directory"),
+    "a workdir leads to itself": (lambda d: link(d, "run"), "workdir=run: File exists"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_something_else_in_a_files_place(train_refuses, workdir, name):
+    change, named = PLACES[name]
+    change(workdir)
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
+
+
+# Workdirs that cannot be made.
+NAMES: list[tuple[str, str]] = [
+    ("x" * 300, "File name too long"),
+    ("x/" * 5000, "File name too long"),
+    ("a\0b", "workdir="),
+    ("/dev/null", "is a file"),
+    ("/dev/null/run", "Not a directory"),
+    ("/proc/run", "workdir=/proc/run"),
+]
+
+
+@pytest.mark.parametrize(("name", "named"), NAMES, ids=short)
+def test_a_workdir_that_cannot_be(train_refuses, name, named):
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, f"--workdir={name}"], named)
+
+
+def rewrite_json(path: Path, value: object) -> None:
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+def every_file(step: Path, content: bytes) -> None:
+    for path in [each for each in step.rglob("*") if each.is_file()]:
+        path.write_bytes(content)
+
+
+# What was done to the newest checkpoint; the one before it stands in, and a line says so.
+DAMAGES = {
+    "empty directory": lambda step: (shutil.rmtree(step), step.mkdir()),
+    "noise in every file": lambda step: every_file(step, os.urandom(64)),
+    "JSON nested deep": lambda step: every_file(step / "state", DEEP.encode()),
+    "a pickle in every file": lambda step: every_file(step, b"cos\nsystem\n(S'touch canary'\ntR."),
+    "no state": lambda step: shutil.rmtree(step / "state"),
+    "no proof": lambda step: shutil.rmtree(step / "proof"),
+    "a proof of something else": lambda step: rewrite_json(step / "proof" / "metadata", {"digest": "0" * 64}),
+    "a proof without a digest": lambda step: rewrite_json(step / "proof" / "metadata", {}),
+    "a proof that is a list": lambda step: rewrite_json(step / "proof" / "metadata", [1]),
+    "a proof that is a number": lambda step: rewrite_json(step / "proof" / "metadata", 3),
+    "a proof nested deep": lambda step: rewrite_json(step / "proof" / "metadata", DEEP),
+    "a directory for the proof": lambda step: a_directory(step / "proof" / "metadata"),
+    "a state that leads to itself": lambda step: link(step / "state", "state"),
+    "_METADATA is noise": lambda step: (step / "state" / "_METADATA").write_bytes(b"\xff" * 64),
+    "_METADATA is nested deep": lambda step: (step / "state" / "_METADATA").write_text(DEEP),
+    "_METADATA is a list": lambda step: (step / "state" / "_METADATA").write_text("[]"),
+    "_METADATA is gone": lambda step: (step / "state" / "_METADATA").unlink(),
+    "the manifest is noise": lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b"\xff" * 64),
+    "an older one's content": lambda step: (shutil.rmtree(step), shutil.copytree(step.parent / "3", step)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, capfd, name):
+    DAMAGES[name](workdir / "checkpoints" / "6")
+    began = []
+    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
+    out, err = capfd.readouterr()
+    assert (began, err) == ([3], "")
+    assert "checkpoint 6 is damaged (" in out
+    assert (workdir / "damaged" / "6.0").is_dir()  # nothing is thrown away
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]
+
+
+# Names beside the checkpoints that are none of steps: they stay, and do not disturb.
+STRANGERS = ["notes", "6.bak", "-6", "6e3", "1x", " 7", "x" * 200, "a\nb", "\x1b[2J"]
+
+
+def test_what_is_no_checkpoint_stays(workdir, monkeypatch, capfd):
+    for name in STRANGERS:
+        (workdir / "checkpoints" / name).mkdir()
+        (workdir / "checkpoints" / name / "mine").write_text("mine")
+    (workdir / "checkpoints" / "9").write_text("mine")  # a file
+    began = []
+    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
+    assert (began, capfd.readouterr().err) == ([6], "")
+    for name in STRANGERS:
+        assert (workdir / "checkpoints" / name / "mine").read_text() == "mine"
+    assert (workdir / "checkpoints" / "9").read_text() == "mine"
+
+
+def test_a_checkpoint_whose_description_is_nested_deep(train_refuses, workdir):
+    every_file(workdir / "checkpoints" / "6", DEEP.encode())
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/checkpoints: its checkpoints cannot be")
+
+
+def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
+    every_file(workdir / "checkpoints" / "3", b"")
+    every_file(workdir / "checkpoints" / "6", b"")
+    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 2
+    err = capfd.readouterr().err
+    assert "none of its checkpoints can be read" in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3.0", "6.0"]
+
+
+def test_a_checkpoint_beyond_the_runs_end(workdir, capfd):
+    """As of a dataset that had more images: it must not train for ever."""
+    config = load_config(QUICKSTART, {**SMALL, "epochs": "1", "batch_size": "3000"})
+    (workdir / "config.json").write_text(config.to_json())
+    arguments = [f"--config.{name}={value}" for name, value in {**SMALL, "epochs": "1", "batch_size": "3000"}.items()]
+    assert train.main([f"--config={QUICKSTART}", *arguments, "--workdir=run"]) == 2
+    err = capfd.readouterr().err
+    assert (
+        err
+        == "train.py: workdir=run: its checkpoint is of step 6, the run has 2; is data_dir the one it was trained on?\n"
+    )
