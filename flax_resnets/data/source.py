@@ -172,7 +172,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
     try:
         # It would ask Google's storage for what the builder knows, and leave an empty temporary directory each time.
-        with quiet_tfds(), mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket", lambda info: None):
+        with quiet_tfds(), mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket"):
             builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
             image_and_label(dataset, builder.info.features)
             return builder
