@@ -560,6 +560,8 @@ def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
             files = sum("checkpoints" not in path.parts for path in _files(workdir))
         except OSError:  # it is at its end, or a checkpoint was removed just now
             return
+        if not open_files:  # they are closed already
+            return
         steps = sum(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
         for name, figure in zip(seen, (memory, open_files, files, steps), strict=True):
             seen[name].append(figure)
