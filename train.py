@@ -205,9 +205,8 @@ def end(code: int) -> None:
 
     One of several processes ends as Python does: the others are told.
     """
-    import jax
-
-    if not jax.distributed.is_initialized():
+    jax = sys.modules.get("jax")  # --help has not waited for it
+    if jax is None or not jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

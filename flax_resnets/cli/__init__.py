@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         arguments: what follows `python -m flax_resnets`.
 
     Returns:
-        The exit code: 0, or 2 for a mistake in the arguments, which is named in one line on stderr.
+        The exit code: 0; 2 for a mistake in the arguments, which is named in one line on stderr; 130 after Ctrl-C.
 
     Example:
         >>> main(["models", "resnet18"])  # doctest: +NORMALIZE_WHITESPACE
@@ -44,6 +44,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"flax_resnets: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("flax_resnets: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read has read enough, as `head` does; Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

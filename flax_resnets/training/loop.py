@@ -24,7 +24,7 @@ from flax_resnets.data.source import open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import create_model
-from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
@@ -522,9 +522,10 @@ def _check_workdir(config: Config, workdir: Path) -> None:
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: is a file; name a directory")
     # What is written must not end up elsewhere, and what is read must end.
-    for name in ("config.json", "metrics.jsonl", "metrics.tmp", "curves.png", "curves.tmp"):
-        if os.path.lexists(workdir / name) and not stat.S_ISREG(os.lstat(workdir / name).st_mode):
-            raise UserError(f"{workdir / name}: must be a file, no link or directory; pick another workdir")
+    for name in ("config.json", "metrics.jsonl", "curves.png"):
+        for path in (workdir / name, temporary_of(workdir / name)):
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
     for name in ("checkpoints", "damaged", "tensorboard"):
         if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
             raise UserError(f"{workdir / name}: must be a directory; pick another workdir")

@@ -152,3 +152,12 @@ def test_a_summary_needs_neither_the_trainer_nor_a_device():
 
 def test_a_table_is_aligned():
     assert table(["a", "bb"], [["ccc", "1"]], left=1).splitlines() == ["a    bb", "ccc   1"]
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flax_resnets.cli.models.run", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "flax_resnets: interrupted\n"

@@ -192,8 +192,14 @@ PLACES = {
         lambda d: link(d / "metrics.jsonl", "../../home/x"),
         "run/metrics.jsonl: must be a file",
     ),
-    "metrics.tmp leads out": (lambda d: link(d / "metrics.tmp", "../../home/x"), "run/metrics.tmp: must be a file"),
-    "curves.tmp leads out": (lambda d: link(d / "curves.tmp", "../../home/x"), "run/curves.tmp: must be a file"),
+    "metrics.jsonl.tmp leads out": (
+        lambda d: link(d / "metrics.jsonl.tmp", "../../home/x"),
+        "run/metrics.jsonl.tmp: must be a file",
+    ),
+    "curves.png.tmp leads out": (
+        lambda d: link(d / "curves.png.tmp", "../../home/x"),
+        "run/curves.png.tmp: must be a file",
+    ),
     "curves.png is a directory": (lambda d: (d / "curves.png").mkdir(), "run/curves.png: must be a file"),
     "checkpoints is a file": (lambda d: a_file(d / "checkpoints"), "run/checkpoints: must be a directory"),
     "checkpoints leads to itself": (lambda d: link(d / "checkpoints", "checkpoints"), "run/checkpoints: must be a dir"),
