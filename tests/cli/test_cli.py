@@ -159,5 +159,5 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("flax_resnets.cli.models.run", interrupted)
-    assert main(["models"]) == 130
+    assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "flax_resnets: interrupted\n"
