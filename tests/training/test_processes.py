@@ -73,6 +73,16 @@ def rows(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_ended_as(alone: Path, workdir: Path) -> None:
+    """The same length, and the same first epoch; later ones drift apart by rounding."""
+    (expected, *_), (row, *_, done) = rows(alone), rows(workdir)
+    assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)  # 50 steps of rounding apart
+    assert row["valid_loss"] == pytest.approx(expected["valid_loss"], rel=1e-2)
+    assert row["step"] == expected["step"]
+    assert len(rows(workdir)) == len(rows(alone))
+    assert len(done["state_digest"]) == 64
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("alone") / "run"
@@ -93,12 +103,21 @@ def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end
 
     (out,) = finish(start(workdir, 1, 1, "--config.save_every=10"))
     assert "going on from step" in out
-    (expected, *_), (row, *_, done) = rows(alone), rows(workdir)
-    assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)  # 50 steps of rounding apart
-    assert row["valid_loss"] == pytest.approx(expected["valid_loss"], rel=1e-2)
-    assert row["step"] == expected["step"]
-    assert len(rows(workdir)) == len(rows(alone))
-    assert len(done["state_digest"]) == 64
+    assert_ended_as(alone, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
+def test_saved_by_so_many_processes_it_goes_on_with_others(alone, tmp_path, before, after):
+    workdir = tmp_path / "run"
+    processes = start(workdir, before, 1, "--config.save_every=10")
+    wait_for_a_checkpoint(workdir)
+    processes[-1].send_signal(signal.SIGTERM)
+    assert "stopped by SIGTERM" in finish(processes)[0]
+    said = finish(start(workdir, after, 1, "--config.save_every=10"))
+    assert "going on from step" in said[0]
+    assert set(said[1:]) <= {""}
+    assert_ended_as(alone, workdir)
 
 
 @pytest.mark.slow
