@@ -576,8 +576,7 @@ def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
     entry.more = {"steps": 100 * epochs}
     for name, figures in seen.items():
         figures = figures[fifth:]
-        # What a checkpoint that is being written has open comes and goes.
-        level = statistics.median if name == "memory_mib" else min
+        level = min if name == "open_files" else statistics.median  # a checkpoint being written has some open
         early, late = level(figures[:fifth]), level(figures[-fifth:])
         entry.more[name] = {"second_fifth": round(early), "last_fifth": round(late), "most": round(max(figures))}
         if late > early * (1.05 if name == "memory_mib" else 1):
