@@ -52,9 +52,9 @@ def make_trainer(data):
     def make(config: Config) -> Trainer:
         key = config.to_json()
         if key not in made:
-            made[key] = Trainer(config, data, data, 4, Display())
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(loop, "make_model", small_model)
+                made[key] = Trainer(config, data, data, 4, Display())
         return made[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_model", small_model)
-        yield make
+    return make
