@@ -2,9 +2,7 @@
 
 import concurrent.futures
 import contextlib
-import functools
 import gzip
-import http.server
 import importlib.util
 import io
 import json
@@ -30,25 +28,6 @@ without_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is not None, reason="with TensorFlow there is no stand-in"
 )
 SYNSETS = ["n01440764", "n02102040", "n03888257"]
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format, *args):
-        pass
-
-
-@pytest.fixture
-def website(tmp_path):
-    """A directory, and the address under which a web server offers it."""
-    directory = tmp_path / "www"
-    directory.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield directory, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
 
 
 def pictures(count: int, *shape: int) -> np.ndarray:

@@ -1,11 +1,8 @@
 """A dataset's archive from a server, with members that would leave the directory they are extracted into."""
 
-import functools
-import http.server
 import importlib.util
 import io
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -54,24 +51,6 @@ MEMBERS: dict[str, list[tarfile.TarInfo]] = {
     "a file where a directory is": [member("imagenette2-160/train")],
     "a file twice": [member(IMAGE)],
 }
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format, *args):
-        pass
-
-
-@pytest.fixture
-def website(sandbox):
-    directory = sandbox / "www"
-    directory.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield directory, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
 
 
 # Preparing takes a second each. All that do no more than the first are passed over: see `prepared_or_refused`.
