@@ -172,7 +172,11 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
     try:
         # It would ask Google's storage for what the builder knows, and leave an empty temporary directory each time.
-        with quiet_tfds(), mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket"):
+        with (
+            quiet_tfds(),
+            mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket"),
+            mock.patch.object(tfds.features.FeatureConnector, "cls_from_name", _feature_of_tfds),
+        ):
             builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
             image_and_label(dataset, builder.info.features)
             return builder
@@ -188,6 +192,16 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
             suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
         raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {error}") from error
+
+
+def _feature_of_tfds(name: str) -> type:
+    """The class of a feature that features.json names; TFDS alone would import any module that it names."""
+    from tensorflow_datasets.core.features.feature import FeatureConnector
+
+    known = FeatureConnector._registered_features
+    if name not in known:
+        raise UserError(f"features.json names {name!r}, which is no feature of TFDS; prepare the dataset again")
+    return known[name]
 
 
 def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:

@@ -209,3 +209,12 @@ def test_nothing_but_the_answer_is_printed(prepared):
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_module_that_a_datasets_files_name_is_not_imported(prepared, tmp_path, monkeypatch):
+    (tmp_path / "not_to_be_imported.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    (path,) = prepared.rglob("features.json")
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature", "not_to_be_imported"))
+    with pytest.raises(UserError, match=r"features\.json names 'not_to_be_imported\.Image'"):
+        open_source("my_images", "train", prepared)
