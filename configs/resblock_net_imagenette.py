@@ -8,8 +8,8 @@ px, and mirrored. The book also rotates, warps and relights them, and trains in 
 (`--config.precision=float16`). The book's last epoch has 0.668 on the validation images.
 
 Reached: 66.48 ± 2.31 % on all 3,925 validation images after the last epoch, the mean of seeds 0 to 2 (63.82, 68.05,
-67.57); the book's one run lies among them. 2 CPU cores (x86-64 virtual machine), Python 3.13, jax 0.12.0.1; about 3
-minutes of training where nothing else runs.
+67.57); the book's one run lies among them. 2 CPU cores (x86-64 virtual machine), Python 3.13, jax 0.12.0.1; 3 to 15
+minutes of training; the longest shared the cores with other work.
 """
 
 from flax_resnets.training.config import Config
