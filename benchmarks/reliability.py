@@ -42,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.results import read_json  # noqa: E402
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.training.atomic import write_whole  # noqa: E402
 
 # Three epochs of twelve steps, saved every second: a start takes three seconds to its first step and as long again to
 # its end, and there is no moment at which nothing is being computed, evaluated or written.
@@ -687,7 +688,7 @@ def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
             entry.seconds = time.monotonic() - begun
             known = read_json(results) if results.exists() else {}
             known[name] = entry.as_json()
-            results.write_text(json.dumps(known, indent=2) + "\n")
+            write_whole(results, (json.dumps(known, indent=2) + "\n").encode())
 
         try:
             for _ in drills[name](entry):

@@ -15,7 +15,6 @@ the page is not what would be written.
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,9 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from benchmarks.results import read_json  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.training.atomic import write_whole  # noqa: E402
 from flax_resnets.training.chips import parse_topology  # noqa: E402
 
 RECIPE = "rn50_imagenet"
@@ -154,23 +156,25 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 where docs/scale.md is out of date")
     parsed = parser.parse_args(arguments)
     kept, path = root / "results" / "scale.json", root / "docs" / "scale.md"
-    results: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
-    if parsed.check:
-        if path.exists() and path.read_text() == page(results):
-            return 0
-        print("scale.py: docs/scale.md is out of date; --page writes it", file=sys.stderr)
-        return 1
-    wanted = [] if parsed.page else sorted(TARGETS, key=lambda target: target.chips)
-    for target in wanted:
-        if target.name in results or target.name not in (parsed.only or names):
-            continue
-        print(f"compiling for {target.name}", file=sys.stderr, flush=True)
-        results[target.name] = compile_for(target)
-        print(json.dumps(results[target.name]), flush=True)
-        half = kept.with_suffix(".tmp")
-        half.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(half, kept)  # an interruption leaves the file as it was, or as it is to be
-    path.write_text(page(results))
+    try:
+        results: dict[str, dict[str, Any]] = read_json(kept) if kept.exists() else {}
+        if parsed.check:
+            if path.exists() and path.read_text() == page(results):
+                return 0
+            print("scale.py: docs/scale.md is out of date; --page writes it", file=sys.stderr)
+            return 1
+        wanted = [] if parsed.page else sorted(TARGETS, key=lambda target: target.chips)
+        for target in wanted:
+            if target.name in results or target.name not in (parsed.only or names):
+                continue
+            print(f"compiling for {target.name}", file=sys.stderr, flush=True)
+            results[target.name] = compile_for(target)
+            print(json.dumps(results[target.name]), flush=True)
+            write_whole(kept, (json.dumps(results, indent=2) + "\n").encode())
+        path.write_text(page(results))
+    except (UserError, OSError) as error:
+        print(f"scale.py: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

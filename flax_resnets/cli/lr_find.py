@@ -64,8 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     display = Display()
     train, num_classes = load_split(config, "train", display)
-    if steps_per_epoch(len(train), config.batch_size) == 0:
-        raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
+    steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
     _prepare(directory)  # once the request is found right
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:

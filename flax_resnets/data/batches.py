@@ -7,6 +7,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import jax
 import numpy as np
 
+from flax_resnets.errors import UserError
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
@@ -54,10 +56,15 @@ def _shuffled(images: int, seed: int, epoch: int) -> np.ndarray:
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Whole batches in an epoch; what is left over waits for another epoch's shuffle.
 
+    Raises:
+        UserError: there are fewer images than a batch has.
+
     Example:
         >>> steps_per_epoch(9469, 64)
         147
     """
+    if images < batch_size:
+        raise UserError(f"batch_size={batch_size}: must be at most the {images} training images")
     return images // batch_size
 
 

@@ -25,8 +25,8 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
     """Compiles the training step for a TPU topology; no TPU, no data and no workdir are needed.
 
     The step is the one that `run` takes, on the largest images that it trains on: augmentation, forward, backward,
-    update, over a mesh of the topology's chips.
-    To be called in a process that computes nothing else: JAX is told to leave an accelerator that is here alone.
+    update, over a mesh of the topology's chips. To be called in a process that computes nothing else: JAX is told to
+    leave an accelerator that is here alone.
 
     Args:
         config: the run; the dataset need not be prepared.

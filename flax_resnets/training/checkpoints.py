@@ -85,11 +85,10 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
-        # Orbax declines a step at or below its latest by returning False.
         self._policy.finite_until = step - int(state.skipped_in_a_row)
         with self._writing():
             saved = self._manager.save(step, args=items)
-        if not saved:
+        if not saved:  # Orbax declines a step at or below its latest
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:

@@ -101,9 +101,9 @@ def _opened(config: Config, workdir: Path) -> Iterator[None]:
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
+        except UserError:
+            raise
         except (OSError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
             reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
             raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
         yield
@@ -135,8 +135,6 @@ class Trainer:
         self.display = display
         self.mesh = make_mesh(config.weight_shards)
         self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
-        if self.steps_per_epoch == 0:
-            raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
         self.total_steps = config.epochs * self.steps_per_epoch
         if self.total_steps >= 2**31:  # the state counts them in an int32
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")

@@ -87,8 +87,7 @@ def lr_find(
     Raises:
         UserError: the network does not take such images, or there are fewer of them than a batch.
     """
-    if steps_per_epoch(len(train), config.batch_size) == 0:
-        raise UserError(f"batch_size={config.batch_size}: must be at most the {len(train)} training images")
+    steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
     size = config.size_in_epoch(0)
     mesh = make_mesh()
     optimizer = optimizer_for(

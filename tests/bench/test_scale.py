@@ -77,3 +77,10 @@ def test_every_target_has_the_chips_that_its_row_says():
 
 def test_the_page_in_this_tree_is_what_its_results_say():
     assert scale.main(["--check"]) == 0
+
+
+def test_kept_results_that_do_not_read_are_named(tree, capsys):
+    (tree / "results" / "scale.json").write_text('{"v5e:2x4": {')
+    assert scale.main(["--page"], root=tree) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"scale.py: {tree / 'results' / 'scale.json'}: not JSON (")

@@ -1,10 +1,12 @@
 """Which images a step sees."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flax_resnets.data.batches import eval_batches, steps_per_epoch, train_batch, train_indices
+from flax_resnets.errors import UserError
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda pair: (max(pair), min(pair)))
 
@@ -17,6 +19,12 @@ def test_an_epoch_shows_no_image_twice_and_leaves_out_less_than_a_batch(sizes, s
     assert len(set(seen)) == len(seen) > images - batch_size
     assert seen.min() >= 0
     assert seen.max() < images
+
+
+def test_images_must_fill_a_batch():
+    assert steps_per_epoch(64, 64) == 1
+    with pytest.raises(UserError, match="batch_size=64: must be at most the 63 training images"):
+        steps_per_epoch(63, 64)
 
 
 @given(sizes=SIZES, seed=st.integers(0, 2**32 - 1), steps=st.lists(st.integers(0, 200), min_size=2, max_size=5))

@@ -58,8 +58,18 @@ def finish(started: list[subprocess.Popen]) -> list[str]:
     """What each said; all of them ended well."""
     said = [process.communicate(timeout=280) for process in started]
     assert [process.returncode for process in started] == [0] * len(started), said
-    # What gloo says of itself is not ours.
-    return [re.sub(r"^\[Gloo\].*\n", "", out, flags=re.MULTILINE) for out, _ in said]
+    return [out for out, _ in said]
+
+
+# A device's line about its peers. Threads of several devices write theirs at once, so that the pieces may alternate.
+GLOO = re.compile(
+    r"\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expected number of connected peer ranks is : |\n"
+)
+
+
+def said_nothing(out: str) -> bool:
+    """Whether all that a process said is what gloo says of itself."""
+    return GLOO.sub("", out) == ""
 
 
 def wait_for_a_checkpoint(workdir: Path) -> None:
@@ -97,7 +107,7 @@ def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end
     processes[1].send_signal(signal.SIGTERM)
     first, second = finish(processes)
     assert "stopped by SIGTERM; to go on: python train.py" in first
-    assert second == ""  # one process speaks for all
+    assert said_nothing(second), second  # one process speaks for all
     # JAX's runtime looks for a signal once a second: a fast machine is some steps further by then.
     assert len(rows(workdir)) < 3
 
@@ -116,7 +126,7 @@ def test_saved_by_so_many_processes_it_goes_on_with_others(alone, tmp_path, befo
     assert "stopped by SIGTERM" in finish(processes)[0]
     said = finish(start(workdir, after, 1, "--config.save_every=10"))
     assert "going on from step" in said[0]
-    assert set(said[1:]) <= {""}
+    assert all(map(said_nothing, said[1:])), said
     assert_ended_as(alone, workdir)
 
 
