@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from flax_resnets.data.source import open_source
+
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
@@ -25,3 +27,20 @@ def website(tmp_path_factory) -> Iterator[tuple[Path, str]]:
         yield directory, f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def damaged_data_dir(tmp_path) -> Path:
+    """The sample under another name, with a byte changed in the middle of its records."""
+    original = open_source("fashion_mnist_sample", "train").directory
+    copy = tmp_path / "data" / "my_images" / "1.0.0"
+    copy.mkdir(parents=True)
+    for path in original.iterdir():
+        content = path.read_bytes()
+        if path.name == "dataset_info.json":
+            content = content.replace(b"fashion_mnist_sample", b"my_images")
+        if "train.array_record" in path.name:
+            middle = len(content) // 2
+            content = content[:middle] + bytes(64) + content[middle + 64 :]
+        (copy / path.name.replace("fashion_mnist_sample", "my_images")).write_bytes(content)
+    return tmp_path / "data"

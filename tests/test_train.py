@@ -11,7 +11,6 @@ import pytest
 
 import train
 from flax_resnets.data.lock import locked
-from flax_resnets.data.source import open_source
 
 ROOT = Path(__file__).parents[1]
 
@@ -248,20 +247,3 @@ def test_a_damaged_image_is_named_when_a_stream_comes_to_it(capsys, monkeypatch,
     arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
     message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments, "--config.images=streamed")
     assert "dataset 'my_images', split 'train', image " in message
-
-
-@pytest.fixture
-def damaged_data_dir(tmp_path) -> Path:
-    """The sample under another name, with a byte changed in the middle of its records."""
-    original = open_source("fashion_mnist_sample", "train").directory
-    copy = tmp_path / "data" / "my_images" / "1.0.0"
-    copy.mkdir(parents=True)
-    for path in original.iterdir():
-        content = path.read_bytes()
-        if path.name == "dataset_info.json":
-            content = content.replace(b"fashion_mnist_sample", b"my_images")
-        if "train.array_record" in path.name:
-            middle = len(content) // 2
-            content = content[:middle] + bytes(64) + content[middle + 64 :]
-        (copy / path.name.replace("fashion_mnist_sample", "my_images")).write_bytes(content)
-    return tmp_path / "data"

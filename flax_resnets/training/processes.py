@@ -12,6 +12,10 @@ from jax.experimental import multihost_utils
 
 from flax_resnets.errors import UserError
 
+# Seconds that a process which ends waits for the others to do so: one that meets a broken image or a full disk ends
+# alone, while they wait for it in a step. Those who end together are seconds apart.
+_PATIENCE = 30
+
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of several, before anything is computed.
@@ -30,7 +34,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
     try:
         if coordinator is None:
             with contextlib.suppress(ValueError):  # no cluster that JAX knows
-                jax.distributed.initialize()
+                jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
         else:
             # JAX would listen at every address of the host.
             bind_address = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS", coordinator)
@@ -42,6 +46,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
                 process_id,
                 coordinator_bind_address=bind_address,
                 cluster_detection_method="deactivate",
+                shutdown_timeout_seconds=_PATIENCE,
             )
     except RuntimeError as error:
         where = f"--coordinator={coordinator}" if coordinator else "this cluster"

@@ -152,6 +152,17 @@ def test_when_a_process_dies_the_others_end_and_the_same_command_goes_on(alone, 
 
 
 @pytest.mark.slow
+def test_when_one_process_comes_to_a_broken_image_it_names_it_and_all_end(tmp_path, damaged_data_dir):
+    data = "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}", "--config.images=streamed"
+    processes = start(tmp_path / "run", 2, 1, *data)
+    begun = time.monotonic()
+    said = [process.communicate(timeout=400)[1] for process in processes]
+    assert time.monotonic() - begun < 180  # to start and to come to the image took the first minute at most
+    assert all(process.returncode != 0 for process in processes)
+    assert any("train.py: dataset 'my_images', split 'train', image " in err for err in said), said
+
+
+@pytest.mark.slow
 def test_losses_of_one_two_and_four_processes_agree(tmp_path):
     """Each step's loss over the quickstart's first fifty, to 1e-5."""
     curves = {}
