@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import logging
 import os
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -103,24 +105,28 @@ class Checkpoints:
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
-                restored = self._manager.restore(step, args=items)
-                # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
-                if tree_digest(restored["state"]) != restored["proof"]["digest"]:
-                    raise ValueError("its content is not what was saved")
-                if int(restored["state"].step) != step:
-                    raise ValueError(f"its content is of step {int(restored['state'].step)}")
-            except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
-                aside = self._set_aside(step)
-                say(f"checkpoint {step} is damaged ({_first_line(error)}); moved to {aside}, trying the one before")
-            else:
-                return restored["state"]
+            with _abandoned_reads_are_silent():
+                try:
+                    return self._read(step, abstract)
+                except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
+                    reason = _first_line(error)
+            aside = self._set_aside(step)
+            say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
         if self._damaged.exists():  # from this start or an earlier one
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
             )
         return None
+
+    def _read(self, step: int, abstract: TrainState) -> TrainState:
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
+        if tree_digest(restored["state"]) != restored["proof"]["digest"]:
+            raise ValueError("its content is not what was saved")
+        if int(restored["state"].step) != step:
+            raise ValueError(f"its content is of step {int(restored['state'].step)}")
+        return restored["state"]
 
     def wait(self) -> None:
         """Returns once everything saved is on the disk; raises what went wrong in the background, as `save` does."""
@@ -153,6 +159,23 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+@contextlib.contextmanager
+def _abandoned_reads_are_silent() -> Iterator[None]:
+    """Has a checkpoint that cannot be read be told of once, by `restore`.
+
+    Orbax abandons its other reads when one fails. As Python collects them, each complains in a traceback of its own.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 @cache

@@ -2,11 +2,15 @@
 
 import importlib.util
 import io
+import shutil
 import tarfile
 
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made import TEXT
 from watching import listing
 
 from flax_resnets.data.source import open_source
@@ -63,6 +67,18 @@ def test_members_that_would_leave_their_directory(sandbox, website, monkeypatch)
     fatal = ("a name too long", "a file where a directory is", "a link out and a file through it")
     together = [each for name, members in MEMBERS.items() if name not in fatal for each in members]
     prepared_or_refused(sandbox, website, monkeypatch, together)
+
+
+PIECES = st.one_of(st.sampled_from(["", ".", "..", "imagenette2-160", "train", "val", "n01440764", "out"]), TEXT)
+PATHS = st.lists(PIECES, min_size=1, max_size=5).map("/".join).filter(lambda path: "\0" not in path)
+KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(members=st.lists(st.builds(member, PATHS, KINDS, PATHS), min_size=1, max_size=4))
+def test_any_members(sandbox, website, monkeypatch, members):
+    shutil.rmtree(sandbox / "work" / "data", ignore_errors=True)
+    prepared_or_refused(sandbox, website, monkeypatch, members)
 
 
 def prepared_or_refused(sandbox, website, monkeypatch, members) -> None:

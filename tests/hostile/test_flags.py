@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made import TEXT
 from watching import QUICKSTART, ROOT, short
 
 RECIPE = f"--config={QUICKSTART}"
@@ -143,3 +146,18 @@ def test_what_a_shell_sees(sandbox, arguments):
     assert line.endswith("\n")
     assert line[:-1].isprintable()
     assert list((sandbox / "work").iterdir()) == []
+
+
+NAMES = ("--config", "--workdir", "--topology", "--compile_only", "--coordinator", "--num_processes", "--process_id")
+WORDS = st.one_of(
+    TEXT,
+    st.sampled_from(NAMES),
+    st.builds("{}={}".format, st.sampled_from(NAMES), TEXT),
+    st.builds("--config.{}={}".format, TEXT, TEXT),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arguments=st.lists(WORDS.filter(lambda word: word not in ("-h", "--help")), min_size=1, max_size=6))
+def test_any_command_line_without_a_recipe_is_refused(train_refuses, arguments):
+    train_refuses(arguments)

@@ -1,9 +1,17 @@
 """Recipes are Python and run; what they return, raise or are is checked. And files that are no recipes."""
 
+import dataclasses
+import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import JSON
 from watching import QUICKSTART, short
+
+from flax_resnets.errors import UserError
+from flax_resnets.training.config import Config, load_config
 
 HEAD = "from flax_resnets.training.config import Config, load_config\nimport dataclasses\n"
 
@@ -130,3 +138,16 @@ PATHS: list[tuple[str, str]] = [
 def test_a_path_to_no_recipe(train_refuses, sandbox, path, named):
     os.symlink("link", sandbox / "work" / "link")
     train_refuses(["--config", path], named)
+
+
+@given(changes=st.dictionaries(st.sampled_from(sorted(Config.__dataclass_fields__)), JSON, min_size=1, max_size=2))
+def test_any_value_in_any_field_is_a_configuration_or_one_line(changes):
+    try:
+        config = dataclasses.replace(load_config(QUICKSTART), **changes)
+    except UserError as error:
+        line = str(error)
+    else:
+        assert Config(**json.loads(config.to_json())) == config
+        return
+    assert line.isprintable()
+    assert any(name in line for name in changes)

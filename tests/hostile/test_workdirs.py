@@ -7,14 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from made import JSON
 from watching import QUICKSTART, short
 
 import train
 from flax_resnets.data.source import open_source
+from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
-from flax_resnets.training.config import load_config
+from flax_resnets.training.config import FREE_FIELDS, Config, load_config
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Trainer, load_split
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.state import TrainState, tree_digest
 
 SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}
 CHANGES = [f"--config.{name}={value}" for name, value in SMALL.items()]
@@ -37,17 +43,21 @@ def epoch(**changes) -> str:
 
 
 @pytest.fixture(scope="module")
-def one_epoch(tmp_path_factory) -> Path:
-    """A run after its first epoch: six steps, a row, a checkpoint of step 3 and one of step 6."""
-    workdir = tmp_path_factory.mktemp("runs") / "one_epoch"
-    workdir.mkdir()
+def state() -> TrainState:
+    """The first state of a small run."""
     config = load_config(QUICKSTART, SMALL)
     assert open_source(config.dataset, "train").num_classes == 10
     train_split, classes = load_split(config, "train", Display(silent=True))
-    trainer = Trainer(config, train_split, train_split, classes, Display(silent=True))
-    (workdir / "config.json").write_text(config.to_json())
+    return Trainer(config, train_split, train_split, classes, Display(silent=True)).steps.create_state()
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory, state) -> Path:
+    """A run after its first epoch: six steps, a row, a checkpoint of step 3 and one of step 6."""
+    workdir = tmp_path_factory.mktemp("runs") / "one_epoch"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(load_config(QUICKSTART, SMALL).to_json())
     (workdir / "metrics.jsonl").write_text(epoch())
-    state = trainer.steps.create_state()
     checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
     with contextlib.closing(checkpoints):
         for step in (3, 6):
@@ -100,6 +110,18 @@ def test_a_configuration_that_is_not_this_runs(train_refuses, sandbox, content, 
     train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
 
 
+FIXED_FIELDS = sorted(Config.__dataclass_fields__.keys() - set(FREE_FIELDS))
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FIXED_FIELDS), value=JSON)
+def test_any_other_value_in_a_configuration(train_refuses, sandbox, name, value):
+    assume(value != json.loads(config_with())[name])
+    (sandbox / "work" / "run").mkdir(exist_ok=True)
+    (sandbox / "work" / "run" / "config.json").write_bytes(config_with(**{name: value}))
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], f"{name}=")
+
+
 # What metrics.jsonl holds; the line must name it.
 METRICS: list[bytes] = [
     b"\xff\xfe\n",
@@ -150,6 +172,25 @@ def test_metrics_that_are_none(train_refuses, workdir, content):
     (workdir / "metrics.jsonl").write_bytes(content)
     (workdir / "config.json").write_text(load_config(QUICKSTART, SMALL).to_json())
     train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/metrics.jsonl")
+
+
+@given(
+    name=st.sampled_from([*ROW, "event", "unknown"]), value=JSON, junk=st.binary(max_size=5), cut=st.integers(0, 400)
+)
+def test_any_row_is_read_or_refused_in_a_line(tmp_path_factory, name, value, junk, cut):
+    workdir = tmp_path_factory.mktemp("run")
+    row = epoch(**{name: value}).encode()
+    content = row[:cut] + junk + row[cut:]
+    (workdir / "metrics.jsonl").write_bytes(content)
+    line = ""
+    try:
+        best = MetricsLog(workdir, writes=False).best
+        assert best is None or isinstance(best, EpochMetrics)
+    except UserError as error:
+        line = str(error)
+    assert line == "" or "metrics.jsonl" in line
+    assert line.isprintable()
+    assert (workdir / "metrics.jsonl").read_bytes() == content
 
 
 def link(path: Path, target: str) -> None:
@@ -244,6 +285,11 @@ def every_file(step: Path, content: bytes) -> None:
         path.write_bytes(content)
 
 
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 # What was done to the newest checkpoint; the one before it stands in, and a line says so.
 DAMAGES = {
     "empty directory": lambda step: (shutil.rmtree(step), step.mkdir()),
@@ -264,6 +310,7 @@ DAMAGES = {
     "_METADATA is a list": lambda step: (step / "state" / "_METADATA").write_text("[]"),
     "_METADATA is gone": lambda step: (step / "state" / "_METADATA").unlink(),
     "the manifest is noise": lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b"\xff" * 64),
+    "half of the arrays' description": lambda step: halve(step / "state" / "array_metadatas" / "process_0"),
     "an older one's content": lambda step: (shutil.rmtree(step), shutil.copytree(step.parent / "3", step)),
 }
 
@@ -279,6 +326,26 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, cap
     assert "checkpoint 6 is damaged (" in out
     assert (workdir / "damaged" / "6.0").is_dir()  # nothing is thrown away
     assert sorted(path.name for path in Path().iterdir()) == ["run"]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factory, data):
+    directory = Path(shutil.copytree(one_epoch / "checkpoints", tmp_path_factory.mktemp("run") / "checkpoints"))
+    files = sorted(path for path in (directory / "6").rglob("*") if path.is_file())
+    path = files[data.draw(st.integers(0, len(files) - 1), label="file")]
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content)), label="at")
+    patch = data.draw(st.binary(max_size=9), label="patch")
+    path.write_bytes(content[:at] + patch + content[at + data.draw(st.integers(0, 9), label="instead of") :])
+
+    said = []
+    with contextlib.closing(Checkpoints(directory, best_step=lambda: None)) as checkpoints:
+        restored = checkpoints.restore(state, said.append)
+    assert restored is not None
+    assert int(restored.step) == (3 if said else 6)
+    expected = state.replace(step=restored.step)
+    assert tree_digest(restored) == tree_digest(expected)
 
 
 # Names beside the checkpoints that are none of steps: they stay, and do not disturb.
