@@ -36,7 +36,7 @@ import jax  # noqa: E402
 import train  # noqa: E402
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.data.cache import CachedImages  # noqa: E402
-from flax_resnets.training import loop  # noqa: E402
+from flax_resnets.training import build, loop, splits  # noqa: E402
 from flax_resnets.training.memory import keep_freed_memory  # noqa: E402
 
 
@@ -51,8 +51,8 @@ def watch(images: int | None) -> dict[str, list[float]]:
         `started`, when the first step was done.
     """
     seen: dict[str, list[float]] = {"train": [], "evaluation": [], "memory": [], "started": []}
-    make = {"train": loop.make_train_step, "evaluation": loop.make_eval_step}
-    cached_images, add_epoch = loop.cached_images, loop.MetricsLog.add_epoch
+    make = {"train": build.make_train_step, "evaluation": build.make_eval_step}
+    cached_images, add_epoch = splits.cached_images, loop.MetricsLog.add_epoch
 
     def timed(kind: str) -> Any:
         def make_step(*args: Any, **kwargs: Any) -> Any:
@@ -79,8 +79,8 @@ def watch(images: int | None) -> dict[str, list[float]]:
         add_epoch(log, row)
         seen["memory"].append(resident())
 
-    loop.make_train_step, loop.make_eval_step = timed("train"), timed("evaluation")
-    loop.cached_images = first_images
+    build.make_train_step, build.make_eval_step = timed("train"), timed("evaluation")
+    splits.cached_images = first_images
     loop.MetricsLog.add_epoch = note_memory
     return seen
 

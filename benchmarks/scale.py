@@ -77,8 +77,8 @@ to the generation's 8 chips. A slice of v5e or v6e has 256 chips at most: 1024 a
 centre's network. Compilations took what they took on two cores that had other work.
 
 Over several slices libtpu 0.0.52 gives no fusion a second output. Within one, a convolution hands BatchNorm's sums over
-beside its image; over several, each sum reads the image again, and both stay in memory for longer. It is so already over
-two slices, for two convolutions with a norm between them too, and none of nine options of the compiler brought it back.
+beside its image; over several, each sum reads the image again, and both stay in memory for longer. It is so over two
+slices already, and for two convolutions with a norm between them; none of nine options of the compiler brought it back.
 With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but moves as much: 116.5 GB.
 """
 

@@ -47,7 +47,7 @@ def child(started: float, arguments: list[str]) -> None:
     import jax
 
     import train
-    from flax_resnets.training import compilation, config, loop, memory  # noqa: F401  # what train.main imports
+    from flax_resnets.training import build, compilation, config, loop, memory, splits  # noqa: F401  # what train.main imports
 
     passed = {"imports": time.monotonic()}
     details: list[tuple[float, str, float]] = []
@@ -77,7 +77,7 @@ def child(started: float, arguments: list[str]) -> None:
 
         return call
 
-    make_trainer, make_train_step = loop.Trainer, loop.make_train_step
+    make_trainer, make_train_step = loop.Trainer, build.make_train_step
 
     def trainer(*args, **kwargs):
         made = make_trainer(*args, **kwargs)
@@ -95,10 +95,10 @@ def child(started: float, arguments: list[str]) -> None:
 
         return first_step
 
-    loop.open_source = before("config, devices", loop.open_source)
-    loop.cached_images = after("data", loop.cached_images)
+    splits.open_source = before("config, devices", splits.open_source)
+    splits.cached_images = after("data", splits.cached_images)
     loop.Trainer = trainer
-    loop.make_train_step = train_step
+    build.make_train_step = train_step
     memory.keep_freed_memory()  # as train.py does where it is a process's own program
     sys.exit(train.main(arguments) or "train.py ended before its first step")
 

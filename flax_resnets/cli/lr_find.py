@@ -47,11 +47,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         from flax_resnets.data.batches import steps_per_epoch
         from flax_resnets.training import lr_find as finder
+        from flax_resnets.training.build import check_devices, make_model
         from flax_resnets.training.compilation import keep_compiled_programs
         from flax_resnets.training.config import load_config
         from flax_resnets.training.display import Display
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
-        from flax_resnets.training.loop import check_devices, load_split, make_model
+        from flax_resnets.training.splits import load_split
     except ModuleNotFoundError as error:
         raise UserError(f'lr-find: {error}; the trainer needs `pip install -e ".[train]"`') from None
 

@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 from flax_resnets.data.batches import Batch
 from flax_resnets.data.metadata import dataset_metadata
 from flax_resnets.errors import UserError
+from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.chips import Topology, parse_topology, roofline
 from flax_resnets.training.config import Config
 from flax_resnets.training.libtpu import expect_no_tpu
-from flax_resnets.training.loop import build_steps, check_channels, check_devices
 from flax_resnets.training.placement import batch_sharding, make_mesh
+from flax_resnets.training.splits import check_channels
 
 
 def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str, Any]:

@@ -1,51 +1,33 @@
 """The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
 
 import contextlib
-import json
-import os
-import stat
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import cache
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
-from flax import linen as nn
-from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
-from flax_resnets.data.cache import cached_images
-from flax_resnets.data.lock import locked
-from flax_resnets.data.source import open_source
-from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
-from flax_resnets.models.registry import create_model
-from flax_resnets.training.atomic import temporary_of, write_whole
+from flax_resnets.training.build import build_steps, check_devices, make_model
 from flax_resnets.training.checkpoints import Checkpoints
-from flax_resnets.training.compilation import for_once
-from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
+from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
-from flax_resnets.training.optimizer import make_optimizer
-from flax_resnets.training.placement import make_mesh, own_rows, to_devices, weight_shardings
+from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
-from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step, recalibrate
-from flax_resnets.training.schedule import make_schedules
-from flax_resnets.training.state import Average, TrainState, create_state, state_digest
+from flax_resnets.training.recalibration import recalibrate
+from flax_resnets.training.splits import load_split
+from flax_resnets.training.state import Average, TrainState, state_digest
 from flax_resnets.training.step import (
-    DTYPES,
-    EvalSums,
     Evaluation,
     StepOutput,
     evaluate,
-    make_eval_step,
-    make_train_step,
 )
+from flax_resnets.training.workdir import check_workdir, opened
 
 # Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
 # batches do not pile up in their memory.
@@ -71,7 +53,7 @@ def run(config: Config, workdir: Path) -> None:
         Stopped: a signal asked for it; everything is saved.
     """
     display = Display(silent=not is_first())
-    _check_workdir(config, workdir)
+    check_workdir(config, workdir)
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     with interruption() as stop:
@@ -81,32 +63,13 @@ def run(config: Config, workdir: Path) -> None:
         trainer = Trainer(config, train, valid, num_classes, display)
         with contextlib.ExitStack() as stack:
             if is_first():
-                stack.enter_context(_opened(config, workdir))
+                stack.enter_context(opened(config, workdir))
             wait_for_all("workdir opened")
             try:
                 trainer.fit(workdir, stop)
             except OSError as error:  # the disk is full, read-only, or gone
                 where, what = error.filename or workdir, error.strerror or error
                 raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
-
-
-@contextlib.contextmanager
-def _opened(config: Config, workdir: Path) -> Iterator[None]:
-    """Makes the workdir, or finds this run in it, and keeps others out of it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(workdir, wait=False))
-            _check_workdir(config, workdir)  # another process may have begun in it since
-            write_whole(workdir / "config.json", config.to_json().encode())
-        except BlockingIOError:
-            raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
-        except UserError:
-            raise
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
-            raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
-        yield
 
 
 class Trainer:
@@ -315,116 +278,6 @@ class Trainer:
             return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
 
 
-class Steps(NamedTuple):
-    """What a run computes, ready to be called on its mesh, or to be compiled for it.
-
-    Attributes:
-        create_state: makes the state before the first step.
-        abstract_state: its shapes, dtypes and placement.
-        train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
-            `make_train_step`.
-        eval_step: see `make_eval_step`.
-        statistics_step: see `make_statistics_step`.
-    """
-
-    create_state: Callable[[], TrainState]
-    abstract_state: TrainState
-    train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
-    eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
-    statistics_step: StatisticsStep
-
-
-def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
-    """Network, schedule and optimizer put together.
-
-    Args:
-        config: the run.
-        mesh: as `make_mesh` gives it, or of devices that are not here.
-        num_classes: outputs of the network.
-        channels: of the images.
-        total_steps: of the run; a multiple of its epochs.
-
-    Raises:
-        UserError: the network does not take such images, or not of each size that `progressive` names.
-    """
-    model = make_model(config, num_classes)
-    steps_per_epoch = total_steps // config.epochs
-    learning_rate, momentum = make_schedules(
-        config.schedule,
-        total_steps,
-        config.learning_rate,
-        config.momentum,
-        steps_per_epoch=steps_per_epoch,
-        pct_start=config.pct_start,
-        div_factor=config.div_factor,
-        final_div_factor=config.final_div_factor,
-        warmup_epochs=config.warmup_epochs,
-        decay_epochs=config.decay_epochs,
-        decay_rate=config.decay_rate,
-    )
-    optimizer = optimizer_for(config, learning_rate, momentum)
-
-    def new_state(size: int) -> TrainState:
-        return create_state(
-            model,
-            optimizer,
-            (size, size, channels),
-            config.seed,
-            scale_loss=config.precision == "float16",
-            ema=config.ema_decay is not None,
-        )
-
-    abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
-    shardings = weight_shardings(abstract_state, mesh)
-    create = jax.jit(lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=for_once(mesh))
-    abstract_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract_state,
-        shardings,
-    )
-    for _, size in config.progressive:
-        if not _alike(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
-            raise UserError(
-                f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
-                f"{config.image_size}; it takes one size only"
-            )
-    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
-
-    @cache
-    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
-        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
-
-    eval_step = make_eval_step(model, config, mesh)
-    return Steps(create, abstract_state, train_step_at, eval_step, make_statistics_step(model, config, mesh))
-
-
-def optimizer_for(
-    config: Config, learning_rate: optax.Schedule, momentum: optax.Schedule
-) -> optax.GradientTransformation:
-    """The optimizer that a configuration names, with its settings, following two schedules."""
-    return make_optimizer(
-        config.optimizer,
-        learning_rate,
-        momentum,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        decay_all=config.decay_all,
-    )
-
-
-def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
-    try:
-        return jax.eval_shape(create)
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
-
-
-def _alike(a: Any, b: Any) -> bool:
-    return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
-
-
 def _save_in_need(state: TrainState, checkpoints: Checkpoints) -> None:
     """Where an image that a stream came to is broken: keeps what is trained so far, for when it is whole again.
 
@@ -446,101 +299,3 @@ def _counted(batches: Iterable[Batch[np.ndarray]], bar: Bar) -> Iterator[Batch[n
     for number, batch in enumerate(batches, start=1):
         yield batch
         bar.to(number)
-
-
-def make_model(config: Config, num_classes: int) -> nn.Module:
-    """The network that a configuration names, with its precision and kind of BatchNorm.
-
-    Raises:
-        UserError: `model_options` has one that is not the network's own to decide.
-        ValueError: no such network or option.
-    """
-    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
-        if option in config.model_options:
-            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
-                option, "nothing: training decides it"
-            )
-            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
-    # `global` is every norm's default; any other word is for a network without norms to refuse.
-    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
-    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
-
-
-def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
-    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
-
-    Raises:
-        UserError: there is no such data, or `mean` and `std` do not fit its channels.
-    """
-    source = open_source(config.dataset, split, config.data_dir)
-    check_channels(config, source.channels)
-    size = config.store_size or config.image_size
-    if config.images == "streamed":
-        return StreamedImages(source, size, config.resize), source.num_classes
-    with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
-        images = cached_images(
-            source,
-            size,
-            config.resize,
-            progress=lambda done, _: bar.to(done),
-            broken=config.broken_images,
-        )
-    if images.broken:
-        count = f"{len(images.broken)} of {len(source)} images are broken and left out"
-        if not len(images):
-            raise UserError(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
-        display.say(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
-    return images, source.num_classes
-
-
-def check_channels(config: Config, channels: int) -> None:
-    """Raises UserError unless `mean` and `std` fit images of so many channels."""
-    for name in ("mean", "std"):
-        if len(getattr(config, name)) not in (1, channels):
-            raise UserError(
-                f"{name}: has {len(getattr(config, name))} values; {config.dataset} has {channels} channels"
-            )
-
-
-def check_devices(config: Config, devices: int) -> None:
-    """Raises UserError unless so many devices divide the batches, and the weights' parts, among them."""
-    if devices % config.weight_shards:
-        raise UserError(f"weight_shards={config.weight_shards}: must divide the {devices} devices")
-    for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):
-        size = getattr(config, name)
-        if size is not None and size % (parts * devices):
-            in_parts = f"the {devices} devices" + (f" times accumulate={parts}" if parts > 1 else "")
-            raise UserError(f"{name}={size}: must be a multiple of {in_parts}")
-
-
-def _check_workdir(config: Config, workdir: Path) -> None:
-    """Refuses a workdir that holds something other than this run."""
-    if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
-        return
-    if not workdir.is_dir():
-        raise UserError(f"workdir={workdir}: is a file; name a directory")
-    # What is written must not end up elsewhere, and what is read must end.
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
-        for path in (workdir / name, temporary_of(workdir / name)):
-            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-                raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
-    for name in ("checkpoints", "damaged", "tensorboard"):
-        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
-            raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
-    path = workdir / "config.json"
-    if not path.exists():
-        foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
-        if foreign:
-            raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
-        return
-    try:
-        theirs = json.loads(path.read_text())
-        ours = json.loads(config.to_json())
-        # Written before a field was there, it means what the field's default now says.
-        theirs = {**DEFAULTS, **theirs}
-        differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
-    if differing:
-        changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
-        raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")

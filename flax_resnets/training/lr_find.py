@@ -18,9 +18,9 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.errors import UserError
+from flax_resnets.training.build import optimizer_for
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
-from flax_resnets.training.loop import optimizer_for
 from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
 from flax_resnets.training.state import TrainState, create_state
 from flax_resnets.training.step import StepOutput, make_train_step

@@ -9,8 +9,8 @@ from PIL import Image
 from flax_resnets import cli
 from flax_resnets.training import lr_find as finder
 from flax_resnets.training.config import load_config
-from flax_resnets.training.loop import _check_workdir
 from flax_resnets.training.lr_find import RangeTest
+from flax_resnets.training.workdir import check_workdir
 
 RECIPE = """
 from flax_resnets.training.config import Config
@@ -66,7 +66,7 @@ def test_a_search_on_the_bundled_sample(capsys, recipe):
     with Image.open(directory / "lr_find.png") as picture:
         assert picture.size == (800, 500)
     # train.py takes the run's directory as if nothing were in it.
-    _check_workdir(load_config(recipe), directory.parent)
+    check_workdir(load_config(recipe), directory.parent)
 
 
 def test_an_earlier_search_is_kept(capsys, recipe, search):

@@ -18,8 +18,9 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import FREE_FIELDS, Config, load_config
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Trainer, load_split
+from flax_resnets.training.loop import Trainer
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
 
 SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}

@@ -5,7 +5,7 @@ import pytest
 
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.cache import CachedImages
-from flax_resnets.training import loop
+from flax_resnets.training import build
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Trainer
@@ -44,7 +44,7 @@ def make_trainer(data):
     """
 
     def small_model(config: Config, num_classes: int) -> ResNet:
-        dtype = loop.DTYPES[config.precision]
+        dtype = build.DTYPES[config.precision]
         return ResNet((1, 1), BasicBlock, num_classes, 8, stem="small", dtype=dtype, batch_norm=config.batch_norm)
 
     made: dict[str, Trainer] = {}
@@ -53,7 +53,7 @@ def make_trainer(data):
         key = config.to_json()
         if key not in made:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(loop, "make_model", small_model)
+                patch.setattr(build, "make_model", small_model)
                 made[key] = Trainer(config, data, data, 4, Display())
         return made[key]
 

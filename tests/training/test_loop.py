@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training import loop
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.loop import Diverged, Stopped, Trainer
 
@@ -207,50 +206,3 @@ def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, confi
 def test_fewer_images_than_a_batch(make_trainer, config):
     with pytest.raises(UserError, match="batch_size=256: must be at most the 203 training images"):
         make_trainer(dataclasses.replace(config, batch_size=256))
-
-
-@pytest.mark.parametrize(
-    ("setup", "message"),
-    [
-        (lambda d, _: d.write_text(""), "is a file; name a directory"),
-        (lambda d, _: (d / "checkpoints").mkdir(parents=True), "has checkpoints and no config.json"),
-        (lambda d, _: d.mkdir() or (d / "config.json").write_text("{"), "is no run's configuration"),
-        (lambda d, _: d.mkdir() or (d / "config.json").write_text("[]"), "is no run's configuration"),
-        (
-            lambda d, config: (
-                d.mkdir()
-                or (d / "config.json").write_text(dataclasses.replace(config, seed=7, model="other").to_json())
-            ),
-            "holds another run, with model=other (now two stages, see make_trainer), seed=7 (now 0); pick another",
-        ),
-    ],
-)
-def test_a_workdir_of_something_else_is_refused(config, tmp_path, setup, message):
-    workdir = tmp_path / "workdir"
-    setup(workdir, config)
-    with pytest.raises(UserError) as caught:
-        loop._check_workdir(config, workdir)
-    assert message in str(caught.value)
-
-
-def test_a_workdir_of_this_run_is_welcome(config, tmp_path):
-    loop._check_workdir(config, tmp_path / "not there yet")
-    loop._check_workdir(config, tmp_path)
-    (tmp_path / "config.json").write_text(dataclasses.replace(config, data_dir="elsewhere").to_json())
-    loop._check_workdir(config, tmp_path)
-
-
-def test_killed_while_it_opens_its_workdir_it_still_knows_it(config, tmp_path, monkeypatch):
-    """`config.json` is written at each start: a kill or a full disk must not find it cut short."""
-    with loop._opened(config, tmp_path):
-        pass
-    before = (tmp_path / "config.json").read_text()
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", killed)
-        with pytest.raises(KeyboardInterrupt), loop._opened(config, tmp_path):
-            pass
-    assert (tmp_path / "config.json").read_text() == before

@@ -1,0 +1,161 @@
+"""What a configuration names put together: network, schedule and optimizer, and the compiled steps of them."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from flax_resnets.data.batches import Batch
+from flax_resnets.errors import UserError
+from flax_resnets.models.registry import create_model
+from flax_resnets.training.compilation import for_once
+from flax_resnets.training.config import Config
+from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.placement import weight_shardings
+from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
+from flax_resnets.training.schedule import make_schedules
+from flax_resnets.training.state import TrainState, create_state
+from flax_resnets.training.step import DTYPES, EvalSums, StepOutput, make_eval_step, make_train_step
+
+
+class Steps(NamedTuple):
+    """What a run computes, ready to be called on its mesh, or to be compiled for it.
+
+    Attributes:
+        create_state: makes the state before the first step.
+        abstract_state: its shapes, dtypes and placement.
+        train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
+            `make_train_step`.
+        eval_step: see `make_eval_step`.
+        statistics_step: see `make_statistics_step`.
+    """
+
+    create_state: Callable[[], TrainState]
+    abstract_state: TrainState
+    train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
+    eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
+    statistics_step: StatisticsStep
+
+
+def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
+    """Network, schedule and optimizer put together.
+
+    Args:
+        config: the run.
+        mesh: as `make_mesh` gives it, or of devices that are not here.
+        num_classes: outputs of the network.
+        channels: of the images.
+        total_steps: of the run; a multiple of its epochs.
+
+    Raises:
+        UserError: the network does not take such images, or not of each size that `progressive` names.
+    """
+    model = make_model(config, num_classes)
+    steps_per_epoch = total_steps // config.epochs
+    learning_rate, momentum = make_schedules(
+        config.schedule,
+        total_steps,
+        config.learning_rate,
+        config.momentum,
+        steps_per_epoch=steps_per_epoch,
+        pct_start=config.pct_start,
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+        warmup_epochs=config.warmup_epochs,
+        decay_epochs=config.decay_epochs,
+        decay_rate=config.decay_rate,
+    )
+    optimizer = optimizer_for(config, learning_rate, momentum)
+
+    def new_state(size: int) -> TrainState:
+        return create_state(
+            model,
+            optimizer,
+            (size, size, channels),
+            config.seed,
+            scale_loss=config.precision == "float16",
+            ema=config.ema_decay is not None,
+        )
+
+    abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
+    shardings = weight_shardings(abstract_state, mesh)
+    create = jax.jit(lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=for_once(mesh))
+    abstract_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract_state,
+        shardings,
+    )
+    for _, size in config.progressive:
+        if not _alike(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
+            raise UserError(
+                f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
+                f"{config.image_size}; it takes one size only"
+            )
+    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
+
+    @cache
+    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
+        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
+
+    eval_step = make_eval_step(model, config, mesh)
+    return Steps(create, abstract_state, train_step_at, eval_step, make_statistics_step(model, config, mesh))
+
+
+def optimizer_for(
+    config: Config, learning_rate: optax.Schedule, momentum: optax.Schedule
+) -> optax.GradientTransformation:
+    """The optimizer that a configuration names, with its settings, following two schedules."""
+    return make_optimizer(
+        config.optimizer,
+        learning_rate,
+        momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        beta2=config.beta2,
+        epsilon=config.epsilon,
+        decay_all=config.decay_all,
+    )
+
+
+def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
+    try:
+        return jax.eval_shape(create)
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
+
+
+def make_model(config: Config, num_classes: int) -> nn.Module:
+    """The network that a configuration names, with its precision and kind of BatchNorm.
+
+    Raises:
+        UserError: `model_options` has one that is not the network's own to decide.
+        ValueError: no such network or option.
+    """
+    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
+        if option in config.model_options:
+            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
+                option, "nothing: training decides it"
+            )
+            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
+    # `global` is every norm's default; any other word is for a network without norms to refuse.
+    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
+    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
+
+
+def check_devices(config: Config, devices: int) -> None:
+    """Raises UserError unless so many devices divide the batches, and the weights' parts, among them."""
+    if devices % config.weight_shards:
+        raise UserError(f"weight_shards={config.weight_shards}: must divide the {devices} devices")
+    for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):
+        size = getattr(config, name)
+        if size is not None and size % (parts * devices):
+            in_parts = f"the {devices} devices" + (f" times accumulate={parts}" if parts > 1 else "")
+            raise UserError(f"{name}={size}: must be a multiple of {in_parts}")

@@ -1,0 +1,65 @@
+"""A run's directory: made or found again, kept from others, refused where it is something else's."""
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from flax_resnets.data.lock import locked
+from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import temporary_of, write_whole
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
+
+
+@contextlib.contextmanager
+def opened(config: Config, workdir: Path) -> Iterator[None]:
+    """Makes the workdir, or finds this run in it, and keeps others out of it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(workdir, wait=False))
+            check_workdir(config, workdir)  # another process may have begun in it since
+            write_whole(workdir / "config.json", config.to_json().encode())
+        except BlockingIOError:
+            raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
+        except UserError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
+            raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
+        yield
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Refuses a workdir that holds something other than this run."""
+    if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
+        return
+    if not workdir.is_dir():
+        raise UserError(f"workdir={workdir}: is a file; name a directory")
+    # What is written must not end up elsewhere, and what is read must end.
+    for name in ("config.json", "metrics.jsonl", "curves.png"):
+        for path in (workdir / name, temporary_of(workdir / name)):
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
+    for name in ("checkpoints", "damaged", "tensorboard"):
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
+    path = workdir / "config.json"
+    if not path.exists():
+        foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
+        if foreign:
+            raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
+        return
+    try:
+        theirs = json.loads(path.read_text())
+        ours = json.loads(config.to_json())
+        # Written before a field was there, it means what the field's default now says.
+        theirs = {**DEFAULTS, **theirs}
+        differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
+    if differing:
+        changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
+        raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")

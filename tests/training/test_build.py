@@ -1,0 +1,76 @@
+"""What a configuration names, put together."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_resnets import ResNet
+from flax_resnets.errors import UserError
+from flax_resnets.training.build import build_steps, check_devices, make_model
+from flax_resnets.training.config import Config, load_config
+from flax_resnets.training.placement import make_mesh
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(QUICKSTART)
+
+
+def test_a_network_has_the_runs_precision_and_kind_of_norm(config):
+    config = dataclasses.replace(config, model="resnet18", precision="bfloat16", batch_norm="ghost:32")
+    model = make_model(config, num_classes=3)
+    assert isinstance(model, ResNet)
+    assert (model.dtype, model.batch_norm, model.num_classes) == (jnp.bfloat16, "ghost:32", 3)
+
+
+@pytest.mark.parametrize(
+    ("option", "right"),
+    [
+        ("dtype", "set precision instead"),
+        ("name", "set model instead"),
+        ("num_classes", "set nothing: training decides it instead"),
+    ],
+)
+def test_what_a_run_decides_is_no_option_of_its_network(config, option, right):
+    config = dataclasses.replace(config, model_options={option: 3})
+    with pytest.raises(UserError, match=f"model_options.{option}=3: {right}"):
+        make_model(config, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 60}, "batch_size=60: must be a multiple of the 8 devices"),
+        ({"eval_batch_size": 100}, "eval_batch_size=100: must be a multiple of the 8 devices"),
+        (
+            {"batch_size": 64, "accumulate": 16},
+            "batch_size=64: .* the 8 devices times accumulate=16",
+        ),
+        ({"weight_shards": 3}, "weight_shards=3: must divide the 8 devices"),
+    ],
+)
+def test_devices_must_divide_the_batches(config, changes, message):
+    check_devices(dataclasses.replace(config, batch_size=64), 8)
+    with pytest.raises(UserError, match=message):
+        check_devices(dataclasses.replace(config, **changes), 8)
+
+
+def test_a_size_has_one_step_and_all_sizes_one_state(config):
+    config = dataclasses.replace(config, progressive=((1, 16),))
+    steps = build_steps(config, make_mesh(), 10, 1, total_steps=3 * config.epochs)
+    assert steps.train_step_at(16) is steps.train_step_at(16)
+    assert steps.train_step_at(16) is not steps.train_step_at(config.image_size)
+    state = steps.create_state()
+    assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, steps.abstract_state)
+
+
+def test_images_do_not_grow_under_a_network_of_one_size(config):
+    config = dataclasses.replace(config, model="lenet", model_options={}, progressive=((1, 20),))
+    with pytest.raises(UserError, match="'lenet' has other parameters for images of 20 px than of 28"):
+        build_steps(config, make_mesh(), 10, 1, total_steps=config.epochs)
