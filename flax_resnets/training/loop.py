@@ -11,6 +11,7 @@ import numpy as np
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
+from flax_resnets.training.ahead import AHEAD
 from flax_resnets.training.build import build_steps, check_devices, make_model
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
@@ -28,10 +29,6 @@ from flax_resnets.training.step import (
     evaluate,
 )
 from flax_resnets.training.workdir import check_workdir, opened
-
-# Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
-# batches do not pile up in their memory.
-_AHEAD = 2
 
 
 class Diverged(Exception):
@@ -227,7 +224,7 @@ class Trainer:
                     raise
                 state, output = train_step(state, batch)
                 under_way.append((step, output))
-                if len(under_way) > _AHEAD:
+                if len(under_way) > AHEAD:
                     self._settle(*under_way.popleft(), log, bar)
                 if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
                     checkpoints.save(state)

@@ -7,7 +7,6 @@ and the suggestions are those of fastai's `lr_find` (fastai/callback/schedule.py
 import contextlib
 import io
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.errors import UserError
+from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.build import optimizer_for
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
@@ -31,9 +31,6 @@ _BETA = 0.98
 _DIVERGED = 4.0
 _SKIPPED_SHARE = 10
 _SKIPPED_LAST = 5
-
-# Steps that may be under way before the first of them is looked at, as in the training loop.
-_AHEAD = 2
 
 
 class RangeTest(NamedTuple):
@@ -117,22 +114,11 @@ def lr_find(
                 yield output
 
     def told() -> Iterator[StepOutput]:
-        for done, output in enumerate(_read_late(outputs()), start=1):
+        for done, output in enumerate(each_computed(outputs()), start=1):
             progress(done)
-            yield output
+            yield jax.device_get(output)
 
     return range_test(_points(told(), config))
-
-
-def _read_late(outputs: Iterator[StepOutput]) -> Iterator[StepOutput]:
-    """Outputs on the host, each once the next are under way: the devices do not wait for the host to read a loss."""
-    under_way: deque[StepOutput] = deque()
-    for output in outputs:
-        under_way.append(output)
-        if len(under_way) > _AHEAD:
-            yield jax.device_get(under_way.popleft())
-    for output in under_way:
-        yield jax.device_get(output)
 
 
 def _points(outputs: Iterable[StepOutput], config: Config) -> Iterator[tuple[float, float]]:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.models.layers import BatchNorm
+from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.placement import batch_sharding, replicated, splits_weights, whole_weights
@@ -79,7 +80,9 @@ def recalibrate(
     """
     if state.ema is None:
         raise ValueError("the state keeps no average: ema_decay is not set")
-    each = [statistics_step(state.ema.params, state.batch_stats, jnp.int32(number), batch) for number, batch in batches]
+    params = state.ema.params
+    started = (statistics_step(params, state.batch_stats, jnp.int32(number), batch) for number, batch in batches)
+    each = list(each_computed(started))
     if not each:
         raise ValueError("no batches to take statistics from")
     return jax.tree.map(_mean, *each)

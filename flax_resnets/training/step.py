@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from flax_resnets.data import augment
 from flax_resnets.data.batches import Batch
+from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.placement import (
@@ -335,7 +336,7 @@ def evaluate(
         batches: as `eval_batches` gives them.
         mesh: as `make_mesh` gives it.
     """
-    # Sums stay on the devices until the last batch is on its way; they are added up here, in float64.
-    sums = [eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches]
+    # Sums stay on the devices to the end; they are added up here, in float64.
+    sums = list(each_computed(eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches))
     loss, top1, top5, images = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
     return Evaluation(loss / images, top1 / images, top5 / images)
