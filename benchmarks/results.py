@@ -7,8 +7,8 @@
 
 `--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
 and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
-that is more than its processor. A run of a recipe and seed whose state_digest is another than the one kept is refused
-unless `--replace` is there.
+that is more than its processor, and `--data` which part of the dataset where it was not all. A run of a recipe and seed
+whose state_digest is another than the one kept is refused unless `--replace` is there.
 
 Without options RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing: it exits with 1 where
 RESULTS.md is not what would be written. Other mistakes are one line and exit code 2.
@@ -110,7 +110,14 @@ def read_run(directory: Path) -> Run:
     return Run(config, epochs, done, read_json(machine) if machine.exists() else {})
 
 
-def add_run(workdir: Path, recipe: str, results: Path, hardware: str | None = None, replace: bool = False) -> Path:
+def add_run(
+    workdir: Path,
+    recipe: str,
+    results: Path,
+    hardware: str | None = None,
+    data: str | None = None,
+    replace: bool = False,
+) -> Path:
     """Takes a finished run into results/.
 
     Args:
@@ -118,6 +125,7 @@ def add_run(workdir: Path, recipe: str, results: Path, hardware: str | None = No
         recipe: its name, of a file in configs/.
         results: the directory of all of them.
         hardware: what it ran on, in words; None for the processor and its cores.
+        data: which part of the dataset it had, in words; None for all.
         replace: whether another run of the same recipe and seed may go.
 
     Returns:
@@ -146,7 +154,7 @@ def add_run(workdir: Path, recipe: str, results: Path, hardware: str | None = No
     machine = {name: described[name] for name in ("processor", "cores", "python")}
     versions = {library: version(library) for library in ("jax", "flax", "optax")}
     (target / "machine.json").write_text(
-        json.dumps({"hardware": hardware, **machine, "versions": versions}, indent=2) + "\n"
+        json.dumps({"hardware": hardware, "data": data, **machine, "versions": versions}, indent=2) + "\n"
     )
     return target
 
@@ -210,6 +218,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a finished run")
     parser.add_argument("--recipe", metavar="NAME", help="with --add: its recipe")
     parser.add_argument("--hardware", metavar="WORDS", help="with --add: what it ran on")
+    parser.add_argument("--data", metavar="WORDS", help="with --add: the part of the dataset that it had")
     parser.add_argument("--replace", action="store_true", help="with --add: another run of the same seed may go")
     parser.add_argument("--check", action="store_true", help="exit with 1 where RESULTS.md is out of date")
     parsed = parser.parse_args(arguments)
@@ -217,10 +226,10 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
         if parsed.add:
             if parsed.recipe is None:
                 raise UserError("--add: needs --recipe NAME")
-            print(add_run(parsed.add, parsed.recipe, root / "results", parsed.hardware, parsed.replace))
+            print(add_run(parsed.add, parsed.recipe, root / "results", parsed.hardware, parsed.data, parsed.replace))
             return 0
-        if parsed.recipe or parsed.hardware or parsed.replace:
-            raise UserError("--recipe, --hardware and --replace go with --add WORKDIR")
+        if parsed.recipe or parsed.hardware or parsed.data or parsed.replace:
+            raise UserError("--recipe, --hardware, --data and --replace go with --add WORKDIR")
         return _check(root) if parsed.check else _write(root)
     except UserError as error:
         print(f"results.py: {error}", file=sys.stderr)
@@ -267,7 +276,7 @@ def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list
 
 def _notes(runs: list[Run]) -> list[str]:
     """What a reader has to know of how the accuracies were taken."""
-    notes = []
+    notes = [f"on {data}" for data in dict.fromkeys(run.machine.get("data") for run in runs) if data]
     if runs[0].config.get("eval_flip"):
         notes.append("evaluated with each image and its mirror image (`eval_flip`)")
     averaged = [run.epochs[-1]["ema_accuracy"] for run in runs if "ema_accuracy" in run.epochs[-1]]

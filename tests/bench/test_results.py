@@ -114,7 +114,13 @@ def test_one_seed_has_no_spread_and_names_the_processor(tmp_path, run, add):
     assert (reference, last, best, seeds) == ("", "**60.00 %**", "70.00 %", "1")
     machine = json.loads((tmp_path / "results/noise/seed0/machine.json").read_text())
     assert hardware == f"{machine['processor']}, {machine['cores']} cores, jax {machine['versions']['jax']}"
-    assert list(machine) == ["hardware", "processor", "cores", "python", "versions"]
+    assert list(machine) == ["hardware", "data", "processor", "cores", "python", "versions"]
+
+
+def test_a_part_of_the_data_is_told(tmp_path, run, add):
+    add(finished(tmp_path / "a"), "--data", "2,000 of 50,000 images")
+    run()
+    assert cells(tmp_path)[-1] == "on 2,000 of 50,000 images"
 
 
 def test_what_is_kept_is_the_run_without_where_its_data_lay(tmp_path, add):
@@ -215,7 +221,7 @@ def test_a_recipe_has_one_configuration(tmp_path, run, add):
         ("--add nowhere --recipe noise", "nowhere/config.json: No such file or directory"),
         ("--add nowhere", "--add: needs --recipe NAME"),
         ("--add nowhere --recipe ../up", "--recipe=../up: must be the name of a recipe"),
-        ("--replace", "--recipe, --hardware and --replace go with --add WORKDIR"),
+        ("--replace", "--recipe, --hardware, --data and --replace go with --add WORKDIR"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, line, message):
