@@ -19,6 +19,8 @@ def get_config() -> Config:
         std=(0.229, 0.224, 0.225),
         batch_size=64,
         epochs=10,
+        optimizer="muon",
         learning_rate=4e-3,
+        label_smoothing=0.1,
         save_every=50,
     )
