@@ -74,7 +74,7 @@ PATHS = st.lists(PIECES, min_size=1, max_size=5).map("/".join).filter(lambda pat
 KINDS = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(members=st.lists(st.builds(member, PATHS, KINDS, PATHS), min_size=1, max_size=4))
 def test_any_members(sandbox, website, monkeypatch, members):
     shutil.rmtree(sandbox / "work" / "data", ignore_errors=True)

@@ -329,7 +329,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, cap
     assert sorted(path.name for path in Path().iterdir()) == ["run"]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factory, data):
     directory = Path(shutil.copytree(one_epoch / "checkpoints", tmp_path_factory.mktemp("run") / "checkpoints"))
