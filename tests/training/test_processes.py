@@ -144,7 +144,8 @@ def test_when_a_process_dies_the_others_end_and_the_same_command_goes_on(alone, 
     assert time.monotonic() - died < 120
     assert other.returncode != 0
     # JAX's own words: of a dead process, its number; of the coordinator, that it does not answer.
-    assert re.search(r"unhealthy.*:\n1\n" if number == 1 else "Failed to send RPC to coordination service", said), said
+    named = r"(unhealthy.*|timed out task names):\n1\n"
+    assert re.search(named if number == 1 else "Failed to send RPC to coordination service", said), said
 
     first, _ = finish(start(workdir, 2, 1, "--config.save_every=10"))
     assert "going on from step" in first
