@@ -78,8 +78,8 @@ centre's network. Compilations took what they took on two cores that had other w
 
 Over several slices libtpu 0.0.52 gives no fusion a second output. Within one, a convolution hands BatchNorm's sums over
 beside its image; over several, each sum reads the image again, and both stay in memory for longer. It is so over two
-slices already, and for two convolutions with a norm between them; none of eight options of the compiler brought it back.
-With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but moves as much: 116.5 GB.
+slices already, and for two convolutions with a norm between them; of eight options of the compiler none brought it
+back. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but moves as much: 116.5 GB.
 """
 
 
