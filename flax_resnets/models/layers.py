@@ -43,7 +43,7 @@ class Conv(nn.Module):
         dilation: distance between the kernel's taps, in pixels.
         groups: the channels are split into so many groups that do not see each other.
         initializer: `torchvision` (normal, fan out) or `fastai` (normal, fan in): He et al. 2015,
-            arXiv:1502.01852, section 2.2.
+            arXiv:1502.01852, section 2.2; or a function of Flax's that draws the kernel.
         dtype: of the computation; parameters stay float32.
     """
 
@@ -52,7 +52,7 @@ class Conv(nn.Module):
     strides: int = 1
     dilation: int = 1
     groups: int = 1
-    initializer: Initializer = "torchvision"
+    initializer: Initializer | nn.initializers.Initializer = "torchvision"
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -60,7 +60,8 @@ class Conv(nn.Module):
         """Convolve; shapes as in the class."""
         pad = self.dilation * (self.kernel_size // 2)
         kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", _KERNEL_INITS[self.initializer], kernel_shape, jnp.float32)
+        init = _KERNEL_INITS[self.initializer] if isinstance(self.initializer, str) else self.initializer
+        kernel = self.param("kernel", init, kernel_shape, jnp.float32)
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, pad, self.dilation, self.groups)
 
 
@@ -282,6 +283,7 @@ class BatchNorm(nn.Module):
         frozen: normalise by the running statistics in training too, and keep them as they are, as in fine-tuning on
             batches too small to have statistics. γ and β stay trainable.
         scale_init: initialises γ; zeros for the last norm of a residual branch.
+        bias_init: initialises β.
         dtype: of the result.
 
     Example:
@@ -298,13 +300,14 @@ class BatchNorm(nn.Module):
     unbiased: bool = True
     frozen: bool = False
     scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Normalise; shapes as in the class."""
         features = (x.shape[-1],)
-        bias = self.param("bias", nn.initializers.zeros_init(), features, jnp.float32)
+        bias = self.param("bias", self.bias_init, features, jnp.float32)
         if self.batch_norm == "folded":
             if train:
                 raise ValueError("batch_norm='folded': has no statistics to train with; train the network it came from")

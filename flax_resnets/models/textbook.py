@@ -119,6 +119,19 @@ def _flatten(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
+def _fastai_conv(*shape: Any, name: str, **settings: Any) -> Conv:
+    """The convolution of fastai's `ConvLayer`; its start depends on what follows: a ReLU, or in a block the sum."""
+    followed_by_relu = name in ("conv", "conv1")
+    return Conv(*shape, **settings, initializer=_KAIMING_UNIFORM if followed_by_relu else _TORCHS_OWN, name=name)
+
+
+# He et al. 2015, arXiv:1502.01852, section 2.2, and what torch starts a Conv2d with, a sixth of its variance: fastai's
+# init_linear chooses between them (fastai/layers.py). Its norms begin with the β of `_get_norm` there.
+_KAIMING_UNIFORM = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+_TORCHS_OWN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_FASTAI_BETA = nn.initializers.constant(1e-3)
+
+
 class ConvLayer(nn.Module):
     """fastai's unit: a 3x3 convolution without bias, batch normalisation, ReLU.
 
@@ -132,8 +145,8 @@ class ConvLayer(nn.Module):
 
     features: int
     strides: int = 1
-    conv: partial = partial(Conv, initializer="fastai")
-    norm: partial = partial(BatchNorm)
+    conv: partial = partial(_fastai_conv)
+    norm: partial = partial(BatchNorm, bias_init=_FASTAI_BETA)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -164,8 +177,14 @@ class FCN(NormedTextbook):
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`stage1` to `stage5`, `pool`, `head`."""
-        conv = partial(Conv, initializer="fastai", dtype=self.dtype)
-        norm = partial(BatchNorm, batch_norm=self.batch_norm, axis_name=self.axis_name, dtype=self.dtype)
+        conv = partial(_fastai_conv, dtype=self.dtype)
+        norm = partial(
+            BatchNorm,
+            batch_norm=self.batch_norm,
+            axis_name=self.axis_name,
+            bias_init=_FASTAI_BETA,
+            dtype=self.dtype,
+        )
         residual = partial(BasicBlock, shortcut="avg_pool", zero_init_last=True, conv=conv, norm=norm)
         out = {}
         for i, features in enumerate((16, 32, 64, 128, 256), start=1):
@@ -176,7 +195,7 @@ class FCN(NormedTextbook):
             out[f"stage{i}"] = x
         out["pool"] = x = global_avg_pool(x)
         if self.num_classes:
-            out["head"] = Linear(self.num_classes, "fastai", name="head")(x)
+            out["head"] = Linear(self.num_classes, name="head")(x)
         return out
 
 

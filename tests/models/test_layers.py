@@ -133,6 +133,11 @@ def test_conv_starts_from_kaiming_normal(initializer, fan: int):
     assert float(jnp.abs(kernel).max()) > 3 * float(kernel.std())  # not truncated
 
 
+def test_conv_starts_from_a_function_of_flaxs():
+    conv = Conv(8, initializer=nn.initializers.constant(0.5))
+    assert (conv.init(jax.random.key(0), images(1, 4, 4, 3))["params"]["kernel"] == 0.5).all()
+
+
 def test_linear_starts_as_torch_or_fastai_does():
     x = images(1, 400)
     as_torch = Linear(300, "torchvision").init(jax.random.key(0), x)["params"]

@@ -341,7 +341,27 @@ def test_resblock_nets_are_made_of_fastais_resblock(blocks):
     called = modules_called(FCN(blocks=blocks), BasicBlock, jnp.zeros((1, 32, 32, 3)))
     assert [block.strides for block in called] == 5 * [2, 1][:blocks]
     assert {(block.shortcut, block.zero_init_last) for block in called} == {("avg_pool", True)}
-    assert {block.conv.keywords["initializer"] for block in called} == {"fastai"}
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_fcns_start_as_fastais_layers_do(blocks):
+    """Uniform; before a ReLU with He's variance, elsewhere with torch's default, 1 / (3 fan in). β is 1e-3."""
+    params = FCN(blocks=blocks).init(jax.random.key(0), noise(1, 64, 64, 3))["params"]
+    head = params.pop("head")
+    assert 0.05 < float(jnp.abs(head["kernel"]).max()) <= 1 / 256**0.5
+    seen = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        layer, parameter = path[-2].key, path[-1].key
+        if parameter == "kernel":
+            bound = (6 if layer in ("conv", "conv1") else 1) ** 0.5 / (leaf[..., 0].size) ** 0.5
+            assert 0.95 * bound < float(jnp.abs(leaf).max()) <= bound, path
+            assert float(leaf.std()) == pytest.approx(bound / 3**0.5, rel=0.1), path
+        elif parameter == "bias":
+            assert set(leaf.tolist()) == {jnp.float32(1e-3).item()}, path
+        seen.add(layer)
+    assert seen == (
+        {"conv1", "norm1", "conv2", "norm2", "shortcut_conv", "shortcut_norm"} if blocks else {"conv", "norm"}
+    )
 
 
 @pytest.mark.parametrize(("name", "size"), [("lenet", 10), ("alexnet", 28), ("nin", 28), ("vgg11", 28)])
