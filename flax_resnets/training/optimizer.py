@@ -1,14 +1,13 @@
 """The optimizers, each following a schedule of its learning rate and one of its momentum."""
 
-import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import optax
-from optax import contrib
 
 from flax_resnets.training.lookahead import lookahead
+from flax_resnets.training.muon import scale_by_muon
 
 
 def make_optimizer(
@@ -30,7 +29,7 @@ def make_optimizer(
       arXiv:1904.00962, algorithm 2.
     * `ranger`: RAdam, which is momentum alone until the second moment's variance is known (Liu et al. 2019,
       arXiv:1908.03265, algorithm 2), with decoupled decay, inside `lookahead`: fastai's `ranger`.
-    * `muon`: the kernels of convolutions by orthogonalised momentum, see `_muon`; all else by AdamW.
+    * `muon`: the kernels of convolutions by orthogonalised momentum, see `scale_by_muon`; all else by AdamW.
 
     Decay is decoupled for all but `sgd`: the learning rate times the weight, apart from the moments.
 
@@ -87,7 +86,7 @@ def make_optimizer(
 
     def muon(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
         directions: dict[Hashable, optax.GradientTransformation] = {
-            "muon": _muon(momentum),
+            "muon": scale_by_muon(momentum),
             "adam": optax.scale_by_adam(momentum, beta2, epsilon),
         }
         return optax.chain(
@@ -126,30 +125,3 @@ def _muon_or_adam(params: Any) -> Any:
     `(H, W, I, O)` of the named networks has as few as three.
     """
     return jax.tree.map(lambda leaf: "muon" if leaf.ndim == 4 and leaf.shape[2] > 3 else "adam", params)
-
-
-def _muon(momentum: Any) -> optax.GradientTransformation:
-    """Muon's direction: Nesterov's momentum, with its singular values brought near 1.
-
-    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon;
-    its five Newton-Schulz steps bring what is above 0.003 of the Frobenius norm to between 0.68 and 1.21. A kernel
-    `(H, W, I, O)` is taken as a matrix `(H*W*I, O)`, a grouped convolution's as well. The direction is then scaled to a
-    root mean square near 0.2, which is about that of Adam's, so that one learning rate and one decay serve both: Liu et
-    al. 2025, arXiv:2502.16982, section 2.2.
-
-    An m×n kernel, m the smaller, costs 20 m²n + 10 m³ floating-point operations an update: 1e11 for a `resnet18d`,
-    nothing to an accelerator, most of a second to two processor cores.
-    """
-
-    def dimensions(kernels: Any) -> Any:
-        flat = contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-        return jax.tree.map(lambda _: flat, kernels)
-
-    def as_large_as_adams(update: Any, _: Any) -> Any:
-        outputs = update.shape[-1]
-        return update * 0.2 * math.sqrt(max(update.size // outputs, outputs))
-
-    return optax.chain(
-        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=dimensions),
-        optax.stateless_with_tree_map(as_large_as_adams),
-    )
