@@ -8,7 +8,8 @@
 `--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
 and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
 that is more than its processor, and `--data` which part of the dataset where it was not all. A run of a recipe and seed
-whose state_digest is another than the one kept is refused unless `--replace` is there.
+whose state_digest is another than the one kept is refused unless `--replace` is there. With `--so-far` a run that is
+not finished is taken as far as it got, and the table says how far; the same run takes its place when it got further.
 
 Without options RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing: it exits with 1 where
 RESULTS.md is not what would be written. Other mistakes are one line and exit code 2.
@@ -45,7 +46,8 @@ Written by `python benchmarks/results.py` from the runs in `results/`, which hol
 
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
 deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
-measured on, an optimist's figure. Time is a run's training, a mean over seeds, evaluation apart.
+measured on, an optimist's figure. Time is a run's training, a mean over seeds, evaluation apart. "3 of 10" epochs are a
+recipe's first three; its run goes on.
 
 | recipe | reference | last epoch | best | seeds | epochs | training time | hardware | notes |
 |---|---|---|---|---|---|---|---|---|
@@ -54,12 +56,12 @@ measured on, an optimist's figure. Time is a run's training, a mean over seeds, 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A run.
 
     Attributes:
         config: its config.json.
         epochs: its rows, one an epoch.
-        done: its closing row.
+        done: its closing row; empty for one that is not finished.
         machine: its machine.json; empty for one that has none yet.
     """
 
@@ -83,8 +85,12 @@ class Run:
         return [0, *(row["step"] for row in self.epochs[:-1])]
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path, so_far: bool = True) -> Run:
     """Reads a workdir, or a directory of results/.
+
+    Args:
+        directory: the run's.
+        so_far: whether one that is not finished will do.
 
     Raises:
         UserError: a file is not there or not as a run writes it, or the run is not finished.
@@ -97,14 +103,14 @@ def read_run(directory: Path) -> Run:
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         epochs = [row for row in rows if row["event"] == "epoch"]
-        done = next((row for row in rows if row["event"] == "done"), None)
+        done = next((row for row in rows if row["event"] == "done"), {})
         if missing := [name for row in epochs for name in sorted(_EPOCH_FIELDS - row.keys())]:
             raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a run's metrics ({error})") from None
-    if done is None or not epochs:
+    if not epochs or not (done or so_far):
         raise UserError(f"{directory}: is not finished, metrics.jsonl has no closing row; the same train.py goes on")
-    if "state_digest" not in done:
+    if done and "state_digest" not in done:
         raise UserError(f"{path}: its closing row has no state_digest")
     machine = directory / "machine.json"
     return Run(config, epochs, done, read_json(machine) if machine.exists() else {})
@@ -117,8 +123,9 @@ def add_run(
     hardware: str | None = None,
     data: str | None = None,
     replace: bool = False,
+    so_far: bool = False,
 ) -> Path:
-    """Takes a finished run into results/.
+    """Takes a run into results/.
 
     Args:
         workdir: the run's.
@@ -127,6 +134,7 @@ def add_run(
         hardware: what it ran on, in words; None for the processor and its cores.
         data: which part of the dataset it had, in words; None for all.
         replace: whether another run of the same recipe and seed may go.
+        so_far: whether one that is not finished will do.
 
     Returns:
         Where its files are now.
@@ -136,15 +144,21 @@ def add_run(
     """
     if not recipe or Path(recipe).name != recipe:
         raise UserError(f"--recipe={recipe}: must be the name of a recipe, as rn18_imagenette")
-    run = read_run(workdir)
+    run = read_run(workdir, so_far)
     target = results / recipe / f"seed{run.config['seed']}"
     if target.exists() and not replace:
-        digest = read_run(target).done["state_digest"]
-        if digest != run.done["state_digest"]:
-            raise UserError(f"{target}: holds a run with state_digest {digest[:12]}…; --replace lets it go")
+        kept = read_run(target)
+        if kept.done and kept.done["state_digest"] != run.done.get("state_digest"):
+            raise UserError(
+                f"{target}: holds a run with state_digest {kept.done['state_digest'][:12]}…; --replace lets it go"
+            )
+        if not _begins_with(run, kept):
+            raise UserError(
+                f"{target}: holds the first {len(kept.epochs)} epochs of another run; --replace lets them go"
+            )
     others = [path for path in _seeds(results / recipe) if path != target]
     for path in others:
-        _check_same(recipe, read_run(path).config, run.config)
+        _check_same(recipe, read_run(path), run)
     target.mkdir(parents=True, exist_ok=True)
     # Where the images lie is that machine's alone.
     config = {**run.config, "data_dir": None}
@@ -169,7 +183,7 @@ def read_results(results: Path) -> dict[str, list[Run]]:
     for directory in sorted(path for path in results.glob("*") if path.is_dir()):
         runs = [read_run(path) for path in _seeds(directory)]
         for run in runs[1:]:
-            _check_same(directory.name, runs[0].config, run.config)
+            _check_same(directory.name, runs[0], run)
         if runs:
             recipes[directory.name] = runs
     return recipes
@@ -215,21 +229,23 @@ def draw(recipe: str, runs: list[Run], path: Path) -> None:
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Runs one command line on the tree at `root`; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a finished run")
+    parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a run")
     parser.add_argument("--recipe", metavar="NAME", help="with --add: its recipe")
     parser.add_argument("--hardware", metavar="WORDS", help="with --add: what it ran on")
     parser.add_argument("--data", metavar="WORDS", help="with --add: the part of the dataset that it had")
     parser.add_argument("--replace", action="store_true", help="with --add: another run of the same seed may go")
+    parser.add_argument("--so-far", action="store_true", help="with --add: a run that is not finished will do")
     parser.add_argument("--check", action="store_true", help="exit with 1 where RESULTS.md is out of date")
     parsed = parser.parse_args(arguments)
     try:
         if parsed.add:
             if parsed.recipe is None:
                 raise UserError("--add: needs --recipe NAME")
-            print(add_run(parsed.add, parsed.recipe, root / "results", parsed.hardware, parsed.data, parsed.replace))
+            about = parsed.hardware, parsed.data, parsed.replace, parsed.so_far
+            print(add_run(parsed.add, parsed.recipe, root / "results", *about))
             return 0
-        if parsed.recipe or parsed.hardware or parsed.data or parsed.replace:
-            raise UserError("--recipe, --hardware, --data and --replace go with --add WORKDIR")
+        if parsed.recipe or parsed.hardware or parsed.data or parsed.replace or parsed.so_far:
+            raise UserError("--recipe, --hardware, --data, --replace and --so-far go with --add WORKDIR")
         return _check(root) if parsed.check else _write(root)
     except UserError as error:
         print(f"results.py: {error}", file=sys.stderr)
@@ -267,11 +283,15 @@ def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list
         f"**{with_spread(last)}**",
         _percent(best),
         str(len(runs)),
-        str(runs[0].config["epochs"]),
+        _epochs(runs[0]),
         _duration(statistics.mean(run.seconds for run in runs)),
         "; ".join(dict.fromkeys(_hardware(run.machine) for run in runs)),
         "; ".join(_notes(runs)),
     ]
+
+
+def _epochs(run: Run) -> str:
+    return str(run.config["epochs"]) if run.done else f"{len(run.epochs)} of {run.config['epochs']}"
 
 
 def _notes(runs: list[Run]) -> list[str]:
@@ -309,9 +329,22 @@ def _hardware(machine: dict[str, Any]) -> str:
     return ", ".join(filter(None, (where, libraries)))
 
 
-def _check_same(recipe: str, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Raises UserError unless both configurations agree; one without a field is from before there was another value."""
-    theirs, ours = ({**DEFAULTS, **config} for config in (theirs, ours))
+def _begins_with(run: Run, kept: Run) -> bool:
+    """Whether a run's first epochs are those of another, all of them."""
+    theirs, ours = ([(row["step"], row["valid_loss"], row["accuracy"]) for row in one.epochs] for one in (kept, run))
+    return ours[: len(theirs)] == theirs
+
+
+def _check_same(recipe: str, one: Run, other: Run) -> None:
+    """Raises UserError unless both got as far with one configuration.
+
+    One without a field is from before there was another value.
+    """
+    if len(one.epochs) != len(other.epochs) and one.config["epochs"] == other.config["epochs"]:
+        raise UserError(
+            f"{recipe}: has runs of {len(one.epochs)} and {len(other.epochs)} epochs; no mean is taken of those"
+        )
+    theirs, ours = ({**DEFAULTS, **run.config} for run in (one, other))
     for name in sorted(theirs.keys() & ours.keys() - set(_MAY_DIFFER)):
         if theirs[name] != ours[name]:
             raise UserError(f"{recipe}: has runs with {name}={theirs[name]} and {ours[name]}; give one its own name")

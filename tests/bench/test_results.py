@@ -16,12 +16,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def finished(
-    workdir: Path, seed: int = 0, accuracies=(0.5, 0.7, 0.6), *, done: bool = True, ema: bool = False, **fields
+    workdir: Path, seed: int = 0, accuracies=(0.5, 0.7, 0.6), *, of: int | None = None, ema: bool = False, **fields
 ):
-    """A workdir as train.py leaves it: 10 steps of 64 images an epoch, at 32 images a second."""
+    """A workdir as train.py leaves it: 10 steps of 64 images an epoch, at 32 images a second.
+
+    With `of`, more epochs than there are accuracies, as it leaves it when it is stopped.
+    """
     config = Config(
         model="resnet18", dataset="noise", data_dir="/somewhere", image_size=32, mean=(0.5,), std=(0.5,),
-        batch_size=64, epochs=len(accuracies), learning_rate=1e-3, seed=seed, **fields,
+        batch_size=64, epochs=of or len(accuracies), learning_rate=1e-3, seed=seed, **fields,
     )  # fmt: skip
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(config.to_json())
@@ -41,7 +44,7 @@ def finished(
             **({"ema_valid_loss": 2.0, "ema_accuracy": accuracy + 0.05} if ema else {}),
         )
         log.add_epoch(row)
-    if done:
+    if of is None:
         log.finish(f"digest {seed} {accuracies}")
     log.close()
     return workdir
@@ -178,11 +181,29 @@ def test_without_runs_nothing_is_written(tmp_path, run):
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path, run):
-    code, said = run("--add", finished(tmp_path / "a", done=False), "--recipe", "noise")
+    code, said = run("--add", finished(tmp_path / "a", of=10), "--recipe", "noise")
     assert code == 2
     assert said.startswith(f"results.py: {tmp_path / 'a'}: is not finished")
     assert "\n" not in said
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_is_shown_as_far_as_it_got(tmp_path, run, add):
+    add(finished(tmp_path / "a", accuracies=(0.5, 0.7), of=3), "--so-far")
+    run()
+    assert cells(tmp_path)[2:7] == ["**70.00 %**", "70.00 %", "1", "2 of 3", "40 s"]
+    code, said = run("--add", finished(tmp_path / "b", accuracies=(0.5, 0.8), of=3), "--recipe", "noise", "--so-far")
+    assert code == 2
+    assert "seed0: holds the first 2 epochs of another run; --replace lets them go" in said
+    code, said = run("--add", finished(tmp_path / "c", seed=1), "--recipe", "noise")
+    assert (code, said) == (2, "results.py: noise: has runs of 2 and 3 epochs; no mean is taken of those")
+    # The run's whole takes its beginning's place, and keeps it.
+    add(finished(tmp_path / "d"))
+    run()
+    assert cells(tmp_path)[2:7] == ["**60.00 %**", "70.00 %", "1", "3", "60 s"]
+    code, said = run("--add", tmp_path / "a", "--recipe", "noise", "--so-far")
+    assert code == 2
+    assert "holds a run with state_digest" in said
 
 
 def test_another_run_of_the_same_seed_goes_only_by_replace(tmp_path, run, add):
@@ -221,7 +242,7 @@ def test_a_recipe_has_one_configuration(tmp_path, run, add):
         ("--add nowhere --recipe noise", "nowhere/config.json: No such file or directory"),
         ("--add nowhere", "--add: needs --recipe NAME"),
         ("--add nowhere --recipe ../up", "--recipe=../up: must be the name of a recipe"),
-        ("--replace", "--recipe, --hardware, --data and --replace go with --add WORKDIR"),
+        ("--replace", "--recipe, --hardware, --data, --replace and --so-far go with --add WORKDIR"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, line, message):
