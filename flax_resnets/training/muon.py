@@ -54,7 +54,7 @@ def scale_by_muon(momentum: Any) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         updates, state = jax.lax.platform_dependent(updates, state, cpu=on_processors, default=whole.update)
-        return jax.tree.map(_as_large_as_adams, updates), state
+        return jax.tree.map(as_large_as_adams, updates), state
 
     return optax.GradientTransformation(whole.init, update)
 
@@ -85,6 +85,7 @@ def by_gram(matrix: jax.Array) -> jax.Array:
     return product @ matrix
 
 
-def _as_large_as_adams(update: jax.Array) -> jax.Array:
+def as_large_as_adams(update: jax.Array) -> jax.Array:
+    """A kernel's orthogonal direction `(..., O)`, scaled to a root mean square near 0.2."""
     outputs = update.shape[-1]
     return update * 0.2 * math.sqrt(max(update.size // outputs, outputs))

@@ -40,3 +40,9 @@ def test_the_input_pipeline_delivers(tmp_path):
     rows = run(tmp_path, "input_pipeline", *options)
     delivered, cropped, *_ = [row["images_per_second_and_core"] for row in rows]
     assert delivered > cropped > 0
+
+
+def test_muon_is_compared_with_optaxs(tmp_path):
+    (row,) = run(tmp_path, "muon", "--models", "resnet20_cifar", "--rounds", "2")
+    assert row["largest_difference"] < 1e-2
+    assert min(row["ratio"]) > 0
