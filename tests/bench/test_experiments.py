@@ -12,22 +12,22 @@ from benchmarks import experiments
 from flax_resnets.training.config import load_config
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "configs" / "rn18_imagenette.py"
+RECIPE = ROOT / "configs" / "rn18_imagenette_64.py"
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         {},
-        {"image_size": "64", "label_smoothing": "0.1"},
+        {"image_size": "96", "label_smoothing": "0.1"},
         {"model_options.activation": "mish", "momentum": "0.9,0.9"},
         {"progressive": "(1,64),(2,96)", "clip_norm": "1", "flip": "false"},
     ],
 )
 def test_a_runs_command_makes_its_configuration_again(overrides):
     config = load_config(RECIPE, overrides)
-    line = experiments.command("rn18_imagenette", json.loads(config.to_json()))
-    assert line.startswith("python train.py --config configs/rn18_imagenette.py")
+    line = experiments.command("rn18_imagenette_64", json.loads(config.to_json()))
+    assert line.startswith("python train.py --config configs/rn18_imagenette_64.py")
     path, _, parsed = train.parse(shlex.split(line)[2:])
     assert load_config(ROOT / path, parsed) == config
 
@@ -51,7 +51,7 @@ def tree(tmp_path):
     group = tmp_path / "results" / "experiments" / "short"
     kept(group, "base", {0: 0.7, 1: 0.72})
     kept(group, "smoothed", {1: 0.75, 2: 0.8}, label_smoothing=0.1)
-    about = {"recipe": "rn18_imagenette", "title": "A title", "text": "What was learnt."}
+    about = {"recipe": "rn18_imagenette_64", "title": "A title", "text": "What was learnt."}
     (group / "group.json").write_text(json.dumps(about))
     return tmp_path
 
@@ -64,7 +64,7 @@ def test_a_difference_is_taken_at_the_seeds_that_both_have(tree):
     base, smoothed = (line.split(" | ") for line in page.splitlines() if line.startswith(("| base", "| smoothed")))
     assert base[1:4] == ["71.00 ± 1.41 %", "", "0, 1"]
     assert smoothed[1:4] == ["77.50 ± 3.54 %", "+3.00", "1, 2"]
-    assert smoothed[4] == "`python train.py --config configs/rn18_imagenette.py --config.label_smoothing=0.1` |"
+    assert smoothed[4] == "`python train.py --config configs/rn18_imagenette_64.py --config.label_smoothing=0.1` |"
 
 
 def test_check_tells_when_the_page_is_old(tree, capsys):
@@ -85,3 +85,12 @@ def test_a_group_needs_its_base_and_its_description(tree, capsys):
 
 def test_the_page_in_this_tree_is_what_its_runs_say():
     assert experiments.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    "about", sorted(ROOT.glob("results/experiments/*/group.json")), ids=lambda path: path.parent.name
+)
+def test_a_groups_base_is_its_recipe(about):
+    recipe = json.loads(about.read_text())["recipe"]
+    base = json.loads((about.parent / experiments.BASE / "seed0" / "config.json").read_text())
+    assert experiments.command(recipe, base) == f"python train.py --config configs/{recipe}.py"
