@@ -11,6 +11,7 @@ from flax_resnets.training.config import Config
 def get_config() -> Config:
     return Config(
         model="resnet50d",
+        model_options={"activation": "mish"},
         dataset="imagenette/160px-v2",
         image_size=128,
         progressive=((4, 64), (8, 96)),
