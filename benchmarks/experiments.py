@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.results import Run, add_run, read_json, read_results, with_spread  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.config import Config, load_config  # noqa: E402
+from flax_resnets.training.config import FREE_FIELDS, Config, load_config  # noqa: E402
 
 BASE = "base"
 
@@ -39,7 +39,7 @@ at the same seed, in points. One seed's differences below a point say little.
 
 
 def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
-    """The command line that trains a configuration, from the recipe it differs least from by what is given.
+    """The command line that trains a configuration: a recipe's, and what changes its numbers, seed apart.
 
     Args:
         recipe: its name.
@@ -58,7 +58,7 @@ def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
                 raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag takes it away")
             changed = {key: item for key, item in value.items() if key not in start[name] or start[name][key] != item}
             flags += [f"--config.model_options.{key}={_text(item)}" for key, item in changed.items()]
-        elif value != start[name] and name not in ("data_dir", "seed"):
+        elif value != start[name] and name not in ("seed", *FREE_FIELDS):
             flags.append(f"--config.{name}={_text(value)}")
     return " ".join([f"python train.py --config configs/{recipe}.py", *flags])
 

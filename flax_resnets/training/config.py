@@ -424,12 +424,12 @@ def _in_words(annotation: Any) -> str:
         if origin is Literal:
             parts.append("one of " + ", ".join(args))
         elif origin is tuple:
-            several = "numbers" if typing.get_origin(args[0]) is None else "pairs of numbers, such as (2,64),(4,96),"
-            parts.append(
-                f"{several} with commas between"
-                if args[-1] is Ellipsis
-                else f"{len(args)} numbers with a comma between"
-            )
+            if args[-1] is not Ellipsis:
+                parts.append(f"{len(args)} numbers with a comma between")
+            elif typing.get_origin(args[0]) is tuple:
+                parts.append("pairs of numbers, each with a comma behind, such as (2,64),(4,96),")
+            else:
+                parts.append("numbers with commas between")
         elif origin is dict:
             parts.append("a dict from option names to values")
         else:

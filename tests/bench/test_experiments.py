@@ -9,7 +9,7 @@ import pytest
 
 import train
 from benchmarks import experiments
-from flax_resnets.training.config import load_config
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, load_config
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "configs" / "rn18_imagenette_64.py"
@@ -87,10 +87,10 @@ def test_the_page_in_this_tree_is_what_its_runs_say():
     assert experiments.main(["--check"]) == 0
 
 
-@pytest.mark.parametrize(
-    "about", sorted(ROOT.glob("results/experiments/*/group.json")), ids=lambda path: path.parent.name
-)
-def test_a_groups_base_is_its_recipe(about):
-    recipe = json.loads(about.read_text())["recipe"]
-    base = json.loads((about.parent / experiments.BASE / "seed0" / "config.json").read_text())
-    assert experiments.command(recipe, base) == f"python train.py --config configs/{recipe}.py"
+@pytest.mark.parametrize("run", sorted(ROOT.glob("results/experiments/*/*/seed*")), ids=lambda path: path.parent.name)
+def test_the_command_of_a_run_that_is_kept_makes_its_configuration(run):
+    recipe = json.loads((run.parents[1] / "group.json").read_text())["recipe"]
+    kept = json.loads((run / "config.json").read_text())
+    path, _, overrides = train.parse(shlex.split(experiments.command(recipe, kept))[2:])
+    made = json.loads(load_config(ROOT / path, overrides).to_json())
+    assert {name for name in made if made[name] != {**DEFAULTS, **kept}[name]} <= {"seed", *FREE_FIELDS}
