@@ -1,6 +1,6 @@
 """Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
 
-python steps_on_devices.py DEVICES BATCH_NORM STEPS [WEIGHT_SHARDS]
+python steps_on_devices.py DEVICES BATCH_NORM STEPS WEIGHT_SHARDS OPTIMIZER
 """
 
 import json
@@ -19,7 +19,7 @@ from flax_resnets.training.state import create_state
 from flax_resnets.training.step import evaluate, make_eval_step, make_train_step
 
 
-def main(batch_norm: str, steps: int, weight_shards: int = 1) -> dict:
+def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -> dict:
     """Losses of the first steps, the statistics and the evaluation after them, and the all-reduces in a step."""
     config = Config(
         model="a small one: made below",
@@ -41,7 +41,7 @@ def main(batch_norm: str, steps: int, weight_shards: int = 1) -> dict:
 
     model = ResNet((1, 1), BasicBlock, num_classes=10, width=16, stem="small", batch_norm=batch_norm)
     schedules = make_schedules("one_cycle", 600, config.learning_rate, config.momentum)
-    optimizer = make_optimizer("adamw", *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+    optimizer = make_optimizer(optimizer_name, *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
     mesh = make_mesh(weight_shards)
 
     def batch_of(step: int):
@@ -73,4 +73,4 @@ def main(batch_norm: str, steps: int, weight_shards: int = 1) -> dict:
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-    print(json.dumps(main(sys.argv[2], *map(int, sys.argv[3:]))))
+    print(json.dumps(main(sys.argv[2], *map(int, sys.argv[3:5]), sys.argv[5])))

@@ -11,9 +11,10 @@ import pytest
 
 
 @cache
-def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1) -> dict:
+def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw") -> dict:
     script = Path(__file__).with_name("steps_on_devices.py")
-    command = [sys.executable, "-W", "error", str(script), str(devices), batch_norm, str(count), str(weight_shards)]
+    arguments = map(str, (devices, batch_norm, count, weight_shards, optimizer))
+    command = [sys.executable, "-W", "error", str(script), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -51,3 +52,13 @@ def test_split_weights_train_as_whole_ones_do(batch_norm):
 
 def test_split_weights_and_norms_of_each_device():
     assert_same_training(steps(8, "device"), steps(8, "device", weight_shards=2))
+
+
+def test_muons_matrices_on_eight_devices_and_in_parts():
+    """Its products run through a whole kernel, wherever that lies."""
+    one, eight = steps(1, "global", optimizer="muon"), steps(8, "global", optimizer="muon")
+    split = steps(8, "global", weight_shards=4, optimizer="muon")
+    assert_same_training(one, eight)
+    assert_same_training(eight, split)
+    assert split["placed_as_before"]
+    assert one["losses"] != steps(1, "global")["losses"]
