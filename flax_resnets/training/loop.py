@@ -17,6 +17,7 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
+from flax_resnets.training.memory import give_back_freed_memory
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
@@ -211,7 +212,10 @@ class Trainer:
         """Steps to the epoch's end, or to where a signal finds it."""
         first = int(state.step)
         end = epoch * self.steps_per_epoch
-        train_step = self.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
+        size = self.config.size_in_epoch(epoch - 1)
+        if epoch > 1 and size != self.config.size_in_epoch(epoch - 2):
+            give_back_freed_memory()
+        train_step = self.steps.train_step_at(size)
         under_way: deque[tuple[int, StepOutput]] = deque()
         with self.display.bar(
             f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size

@@ -1,4 +1,4 @@
-"""The host's memory, kept by the process once it has it."""
+"""The host's memory: kept by the process once it has it, and given back once a run needs it otherwise."""
 
 import ctypes
 import os
@@ -27,3 +27,15 @@ def keep_freed_memory() -> None:
     mallopt(_M_ARENA_MAX, 1)  # the others map and unmap whatever is large
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def give_back_freed_memory() -> None:
+    """Returns to the system what malloc keeps for nothing.
+
+    To be called where the steps to come allocate otherwise than those before, as on images of another size: what was
+    kept for these fits no allocation of those, and would stay beside it to the end of the run. What does fit is faulted
+    in anew, once. Does nothing where the C library is not glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
