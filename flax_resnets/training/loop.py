@@ -17,7 +17,6 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
-from flax_resnets.training.memory import give_back_freed_memory
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
@@ -213,8 +212,6 @@ class Trainer:
         first = int(state.step)
         end = epoch * self.steps_per_epoch
         size = self.config.size_in_epoch(epoch - 1)
-        if epoch > 1 and size != self.config.size_in_epoch(epoch - 2):
-            give_back_freed_memory()
         train_step = self.steps.train_step_at(size)
         under_way: deque[tuple[int, StepOutput]] = deque()
         with self.display.bar(
