@@ -298,3 +298,24 @@ def test_with_huge_pages_few_are_faulted_in():
     assert pages["1"] < 2**27 // 2**12 / 10
     if "[always]" not in HUGE_PAGES.read_text():
         assert pages["0"] > 2**27 // 2**12 / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")
+def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path):
+    program = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); sys.argv[0] = 'train.py'"
+    )
+    large = ["--config.image_size=112", "--config.batch_size=6000", "--config.model_options.width=64"]
+    command = [sys.executable, "-c", f"{program}; runpy.run_path('train.py', run_name='__main__')", *SMALL, *large]
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("train.py: batch_size=6000: out of the device's memory (")
+    assert done.stderr.count("\n") == 1

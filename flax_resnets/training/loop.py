@@ -18,6 +18,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
@@ -123,7 +124,10 @@ class Trainer:
                     raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
                 if log.epochs:
                     self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")
-                state = self.steps.create_state()
+                with out_of_memory(
+                    f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"
+                ):
+                    state = jax.block_until_ready(self.steps.create_state())
             elif log.done is not None and int(state.step) == self.total_steps:
                 self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
                 return
@@ -191,7 +195,10 @@ class Trainer:
             if position == 0:
                 state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
             started = time.perf_counter()
-            state = self._train_epoch(state, batches, epoch + 1, log, checkpoints, stop)
+            with out_of_memory(
+                f"batch_size={self.config.batch_size}", "a smaller one, or a larger accumulate, needs less"
+            ):
+                state = self._train_epoch(state, batches, epoch + 1, log, checkpoints, stop)
             seconds = time.perf_counter() - started
             images = (int(state.step) - step) * self.config.batch_size
         self.display.say("saving before the stop")
@@ -270,6 +277,7 @@ class Trainer:
         most = -(-len(self.valid) // self.mesh.size) * self.mesh.size
         size = min(self.config.eval_batch_size or self.config.batch_size, most)
         with (
+            out_of_memory(f"eval_batch_size={size}", "a smaller one needs less"),
             contextlib.closing(self.valid.eval_batches(size, own_rows(self.mesh, size))) as batches,
             self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
         ):
