@@ -55,7 +55,8 @@ if __name__ == "__main__":
     for _number in _STOPS:
         signal.signal(_number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    start_with_huge_pages()
+    if sys._getframe().f_back is None:  # Python itself runs this file: a debugger or profiler would lose hold of it
+        start_with_huge_pages()
 
 from flax_resnets.errors import UserError  # noqa: E402
 

@@ -253,7 +253,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 huge_pages_here = HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text()
 
 
-def starts_of(tmp_path: Path, *arguments: str, **environment: str) -> list[list[str]]:
+def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[str]]:
     """Process, command line and malloc's tunables of every time a command's python starts."""
     (tmp_path / "sitecustomize.py").write_text(
         "import json, os, sys\n"
@@ -262,7 +262,7 @@ def starts_of(tmp_path: Path, *arguments: str, **environment: str) -> list[list[
     )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC", "MALLOC"))}
     environment = {**inherited, "PYTHONPATH": str(tmp_path), **environment}
-    command = [sys.executable, "-W", "error", "train.py", *arguments]
+    command = (sys.executable, "-W", "error", *command)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Trains a network")
@@ -271,7 +271,7 @@ def starts_of(tmp_path: Path, *arguments: str, **environment: str) -> list[list[
 
 @pytest.mark.skipif(not huge_pages_here, reason="the system has no huge pages to give")
 def test_train_starts_itself_over_with_huge_pages(tmp_path):
-    (first, command, none), (second, again, tunables) = starts_of(tmp_path, "--help")
+    (first, command, none), (second, again, tunables) = starts_of(tmp_path, "train.py", "--help")
     assert (second, again) == (first, command)
     assert (none, tunables) == (None, "glibc.malloc.hugetlb=1")
 
@@ -279,8 +279,14 @@ def test_train_starts_itself_over_with_huge_pages(tmp_path):
 @pytest.mark.parametrize("told", ["GLIBC_TUNABLES=glibc.malloc.tcache_count=0", "MALLOC_ARENA_MAX=1"])
 def test_what_the_environment_tells_malloc_stays(tmp_path, told):
     name, _, value = told.partition("=")
-    [(_, _, tunables)] = starts_of(tmp_path, "--help", **{name: value})
+    [(_, _, tunables)] = starts_of(tmp_path, "train.py", "--help", **{name: value})
     assert tunables == (value if name == "GLIBC_TUNABLES" else None)
+
+
+def test_under_a_profiler_it_stays_as_it_was_started(tmp_path):
+    program = "import runpy, sys; sys.argv = ['train.py', '--help']; runpy.run_path('train.py', run_name='__main__')"
+    [(_, _, tunables)] = starts_of(tmp_path, "-c", program)
+    assert tunables is None
 
 
 @pytest.mark.skipif(not huge_pages_here, reason="the system has no huge pages to give")
