@@ -29,9 +29,13 @@ from pathlib import Path
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
+# Huge pages; what is larger than two of them is not kept once it is free, for nothing else will fit into it; and what
+# is smaller lies in one heap, not in one for each thread that writes a checkpoint.
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4194304:glibc.malloc.arena_max=1"
+
 
 def start_with_huge_pages() -> None:
-    """Starts this process's program over, once, with a malloc that asks for huge pages.
+    """Starts this process's program over, once, with glibc's malloc told to ask the system for huge pages.
 
     A step on processors allocates its activations anew, gigabytes at a time, and the system maps and clears each page
     at first touch: a quarter of a ResNet-50's step with pages of 4 KiB, next to nothing with those of 2 MiB. glibc
@@ -45,7 +49,7 @@ def start_with_huge_pages() -> None:
         return
     with suppress(OSError):  # another system, or one that forbids it: slower, and no less right
         if "[never]" not in modes.read_text():
-            environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+            environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 

@@ -121,8 +121,10 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     """The phases of one start with `caches` as the package's cache directory."""
+    from flax_resnets.bench.contenders import MALLOC  # not by the child, whose imports are timed
+
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
-    environment.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as train.py starts itself over
+    environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py starts itself over
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # where the package keeps compiled programs by itself
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, __file__, "--child", str(time.monotonic()), "--", *arguments]

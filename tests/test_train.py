@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
+from flax_resnets.bench import contenders
 from flax_resnets.data.lock import locked
 
 ROOT = Path(__file__).parents[1]
@@ -273,7 +274,7 @@ def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[st
 def test_train_starts_itself_over_with_huge_pages(tmp_path):
     (first, command, none), (second, again, tunables) = starts_of(tmp_path, "train.py", "--help")
     assert (second, again) == (first, command)
-    assert (none, tunables) == (None, "glibc.malloc.hugetlb=1")
+    assert (none, tunables) == (None, train.MALLOC)
 
 
 @pytest.mark.parametrize("told", ["GLIBC_TUNABLES=glibc.malloc.tcache_count=0", "MALLOC_ARENA_MAX=1"])
@@ -297,13 +298,17 @@ def test_with_huge_pages_few_are_faulted_in():
         "before, large = faults(), bytearray(b'x') * 2**27\n"
         "print(faults() - before)\n"
     )
-    pages = {}
-    for tunables in ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=1"):
+    faults = {}
+    for tunables in ("", train.MALLOC):
         environment = {**os.environ, "GLIBC_TUNABLES": tunables}
-        pages[tunables[-1]] = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert pages["1"] < 2**27 // 2**12 / 10
+        faults[tunables] = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
+    assert faults[train.MALLOC] < 2**27 // 2**12 / 10
     if "[always]" not in HUGE_PAGES.read_text():
-        assert pages["0"] > 2**27 // 2**12 / 2
+        assert faults[""] > 2**27 // 2**12 / 2
+
+
+def test_the_benchmark_runs_ours_as_train_does():
+    assert contenders.MALLOC == train.MALLOC
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")

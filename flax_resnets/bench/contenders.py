@@ -14,6 +14,8 @@ from flax_resnets.data.cache import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
+# What train.py, which imports nothing of this package before it has started over, tells malloc.
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4194304:glibc.malloc.arena_max=1"
 _HERE = Path(__file__).parent
 
 
@@ -86,8 +88,7 @@ def _environment(group: list[Contender]) -> dict[str, str]:
 
 
 def _our_environment() -> dict[str, str]:
-    """As train.py starts itself over."""
-    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | _jax_environment()
+    return {"GLIBC_TUNABLES": MALLOC} | _jax_environment()
 
 
 def _jax_environment() -> dict[str, str]:
