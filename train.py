@@ -66,7 +66,6 @@ from flax_resnets.errors import UserError  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs"
 
-
 _WITH_VALUE = ("--config", "--workdir", "--topology", "--coordinator", "--num_processes", "--process_id")
 
 

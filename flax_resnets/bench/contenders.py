@@ -43,7 +43,7 @@ def peers(
     if CHECKOUT in wanted and checkout:
         # With this tree's ours.py, for the other may have none; what that imports is the other's.
         contender = Contender(CHECKOUT, _HERE / "ours.py", options)
-        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_our_environment()))
+        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(malloc=True)))
     if TORCH in wanted and (torch or torch_is_here()):
         contender = Contender(TORCH, _HERE / "torch_peer.py", options)
         processes.append(Process([contender], torch or sys.executable, environment=foreign_environment(torch)))
@@ -80,18 +80,13 @@ def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:
     """A process each, but on a TPU, which only one process can have."""
     groups = [contenders] if backend == "tpu" else [[contender] for contender in contenders]
     paths = [str(Path(flax_resnets.__file__).parents[1])]
-    return [Process(group, paths=paths, environment=_environment(group)) for group in groups]
+    return [
+        Process(group, paths=paths, environment=_environment(malloc=[each.name for each in group] != [LINEN]))
+        for group in groups
+    ]
 
 
-def _environment(group: list[Contender]) -> dict[str, str]:
-    return _jax_environment() if all(contender.name == LINEN for contender in group) else _our_environment()
-
-
-def _our_environment() -> dict[str, str]:
-    return {"GLIBC_TUNABLES": MALLOC} | _jax_environment()
-
-
-def _jax_environment() -> dict[str, str]:
+def _environment(malloc: bool) -> dict[str, str]:
     defaults = {
         # Several processes share a GPU, of which JAX would give the first three quarters.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -99,4 +94,6 @@ def _jax_environment() -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
+    if malloc:
+        defaults["GLIBC_TUNABLES"] = MALLOC
     return defaults | os.environ

@@ -218,8 +218,7 @@ class Trainer:
         """Steps to the epoch's end, or to where a signal finds it."""
         first = int(state.step)
         end = epoch * self.steps_per_epoch
-        size = self.config.size_in_epoch(epoch - 1)
-        train_step = self.steps.train_step_at(size)
+        train_step = self.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
         under_way: deque[tuple[int, StepOutput]] = deque()
         with self.display.bar(
             f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size

@@ -144,7 +144,11 @@ FILES: dict[str, list[bytes]] = {
     ".safetensors\n": [safetensors({})],
     ".NPZ": [WHOLE],
 }
-CASES = [(suffix, content) for suffix, contents in FILES.items() for content in contents]
+CASES = [
+    pytest.param(suffix, content, id=f"{short(suffix)}-{number}")
+    for suffix, contents in FILES.items()
+    for number, content in enumerate(contents)
+]
 
 
 def refusal(source) -> str:
@@ -156,7 +160,7 @@ def refusal(source) -> str:
     return line
 
 
-@pytest.mark.parametrize(("suffix", "content"), CASES, ids=short)
+@pytest.mark.parametrize(("suffix", "content"), CASES)
 def test_a_file_that_is_no_weights(sandbox, capfd, suffix, content):
     path = sandbox / "work" / f"model{suffix}"
     path.write_bytes(content)
