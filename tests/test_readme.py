@@ -34,7 +34,12 @@ def test_its_training_commands_parse(line, monkeypatch):
     load_config(config_path, overrides)
 
 
-PRINTED = {"models": "resnet50d", "summary": "4.09 G multiply-adds", "lr-find": "valley"}
+PRINTED = {
+    "models": "resnet50d",
+    "summary": "4.09 G multiply-adds",
+    "show-batch": "show_batch.png",
+    "lr-find": "valley",
+}
 
 
 @pytest.mark.parametrize("line", re.findall(r"python -m flax_resnets (.+)", README))

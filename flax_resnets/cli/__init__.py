@@ -18,6 +18,7 @@ from flax_resnets.errors import UserError
 COMMANDS = {
     "summary": "a network's layers: output shapes, parameters, multiply-adds",
     "models": "the networks there are, with parameters and GMACs",
+    "show-batch": "what a recipe's network is shown in a step, as a picture",
     "lr-find": "learning rates to try for a recipe, from a short run at a rising one",
     "bench": "speed against a plain linen ResNet and torchvision, as ratios",
 }

@@ -14,13 +14,12 @@ Where these files are there already, lr_find-2 and so on are written.
 import argparse
 import json
 import math
-import os
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from flax_resnets.cli import Parser, whole_number
+from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.errors import UserError
 
 
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     display = Display()
     train, num_classes = load_split(config, "train", display)
     steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
-    _prepare(directory)  # once the request is found right
+    make_directory("lr-find", directory)  # once the request is found right, and before minutes are spent
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:
         test = finder.lr_find(make_model(config, num_classes), config, train, **options, progress=bar.to)
@@ -92,20 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
     print(files)
 
 
-def _prepare(directory: Path) -> None:
-    """Makes the directory before minutes are spent."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # the latter of a name with a NUL
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"lr-find: --output={directory}: {reason}; name a directory to write") from None
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise UserError(f"lr-find: --output={directory}: Permission denied; name a directory to write")
-
-
 def _write(directory: Path, record: dict[str, Any], picture: bytes) -> str:
     """Writes both files under the first name that is free; returns what to call them."""
-    for name in _names():
+    for name in free_names("lr_find"):
         png, text = directory / f"{name}.png", directory / f"{name}.json"
         if png.exists():
             continue
@@ -117,14 +105,6 @@ def _write(directory: Path, record: dict[str, Any], picture: bytes) -> str:
         png.write_bytes(picture)
         return f"{png} and {text.name}"
     raise AssertionError("names do not end")
-
-
-def _names() -> Iterator[str]:
-    yield "lr_find"
-    number = 2
-    while True:
-        yield f"lr_find-{number}"
-        number += 1
 
 
 def _positive(text: str) -> float:

@@ -24,11 +24,7 @@ from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import Average, TrainState, state_digest
-from flax_resnets.training.step import (
-    Evaluation,
-    StepOutput,
-    evaluate,
-)
+from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.workdir import check_workdir, opened
 
 

@@ -110,12 +110,8 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)
-        images = augmented(key, batch.images, config, image_size)
-        targets = jax.nn.one_hot(batch.labels, cast(Any, model).num_classes)
         mixing = True if mix_until is None else state.step < mix_until
-        images, targets = augment.mix(
-            jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing
-        )
+        images, targets = shown(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
         targets = optax.smooth_labels(targets, config.label_smoothing)
         loss, batch_stats, grads, loss_scale = gradients(
             whole_weights(state.params, mesh), state.batch_stats, state.loss_scale, images, targets, dropout_key(key)
@@ -190,6 +186,32 @@ def augmented(key: jax.Array, images: jax.Array, config: Config, image_size: int
         std=config.std,
         dtype=DTYPES[config.precision],
     )
+
+
+def shown(
+    key: jax.Array,
+    batch: Batch[jax.Array],
+    config: Config,
+    num_classes: int,
+    image_size: int | None = None,
+    mixing: jax.Array | bool = True,
+) -> tuple[jax.Array, jax.Array]:
+    """What the network is shown in a training step: images, and their targets before label smoothing.
+
+    Args:
+        key: as `step_key` gives it.
+        batch: as it is stored.
+        config: the run.
+        num_classes: of the targets.
+        image_size: see `make_train_step`.
+        mixing: whether mixup and CutMix are on, where the configuration has them.
+
+    Returns:
+        Normalised images `(N, image_size, image_size, C)` in the run's precision, and float32 `(N, num_classes)`.
+    """
+    images = augmented(key, batch.images, config, image_size)
+    targets = jax.nn.one_hot(batch.labels, num_classes)
+    return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing)
 
 
 def averaged(ema: Average | None, new: Average, step: jax.Array, config: Config) -> Average | None:

@@ -5,6 +5,7 @@ from watching import QUICKSTART, short
 
 LONG = "9" * 5000
 FIND = ["lr-find", f"--config={QUICKSTART}"]
+SHOW = ["show-batch", f"--config={QUICKSTART}"]
 
 COMMANDS: list[tuple[list[str], str]] = [
     ([""], "no such command"),
@@ -52,6 +53,15 @@ COMMANDS: list[tuple[list[str], str]] = [
     ([*FIND, "--output=/dev/null/x"], "--output=/dev/null/x"),
     ([*FIND, "--output=a\0b"], "--output="),
     ([*FIND, "--output=" + "x" * 300], "--output="),
+    (["show-batch"], "--config"),
+    ([*SHOW, "--step=-1"], "--step"),
+    ([*SHOW, f"--step={LONG}"], "--step"),
+    ([*SHOW, "--step=930"], "--step=930: must be below the run's 930 steps"),
+    ([*SHOW, "--images=0"], "--images"),
+    ([*SHOW, "--images=100000"], "--images=100000: must be at most 128"),
+    ([*SHOW, "--config.data_dir=/dev/null", "--config.dataset=mnist"], "data_dir='/dev/null'"),
+    ([*SHOW, "--output=/dev/null/x"], "--output=/dev/null/x"),
+    ([*SHOW, "--output=a\0b"], "--output="),
     (["bench", "--case=\x1b[2J"], "--case"),
     (["bench", "--rounds=-1"], "--rounds"),
     (["bench", f"--rounds={LONG}"], "--rounds"),

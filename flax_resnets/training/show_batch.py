@@ -1,0 +1,130 @@
+"""A training step's images as a picture: as they are stored, and what augmentation makes of them."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.errors import UserError
+from flax_resnets.training.compilation import for_once
+from flax_resnets.training.config import Config
+from flax_resnets.training.placement import make_mesh
+from flax_resnets.training.step import shown, step_key
+
+_COLUMNS = 8
+
+
+class ShownBatch(NamedTuple):
+    """A step's batch, before and after augmentation.
+
+    Attributes:
+        step: counted from 0.
+        steps: of the whole run.
+        epoch: counted from 1.
+        stored: uint8 `(N, S, S, C)`.
+        labels: int32 `(N,)`.
+        images: float32 `(N, size, size, C)`, normalised.
+        targets: float32 `(N, classes)`, each row's sum being 1; before label smoothing.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    stored: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+    targets: np.ndarray
+
+
+def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) -> ShownBatch:
+    """What the network is shown in one step of a run: the same images as in training, at that step's size.
+
+    Args:
+        config: the run.
+        train: training split.
+        num_classes: of its labels.
+        step: counted from 0.
+
+    Raises:
+        UserError: there are fewer images than a batch has, or the run has no such step.
+    """
+    an_epochs = steps_per_epoch(len(train), config.batch_size)
+    steps = config.epochs * an_epochs
+    if step >= steps:
+        raise UserError(f"show-batch: --step={step}: must be below the run's {steps} steps")
+    with contextlib.closing(train.train_batches(config.batch_size, config.seed, range(step, step + 1))) as batches:
+        stored, labels = next(batches)
+    epoch = step // an_epochs
+    of_step = partial(
+        shown,
+        config=config,
+        num_classes=num_classes,
+        image_size=config.size_in_epoch(epoch),
+        mixing=config.mix_off_epoch is None or epoch < config.mix_off_epoch,
+    )
+    compiled = jax.jit(of_step, compiler_options=for_once(make_mesh()))
+    batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
+    images, targets = jax.device_get(compiled(step_key(config, jnp.int32(step)), batch))
+    return ShownBatch(step, steps, epoch + 1, stored, labels, images.astype(np.float32), targets)
+
+
+def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: str, images: int = 16) -> bytes:
+    """The first images of a batch, each above what became of it, as a PNG.
+
+    Args:
+        batch: as `show_batch` gives it.
+        config: the run, whose `mean` and `std` are taken back.
+        class_names: in the order of the labels.
+        title: over the picture.
+        images: how many; all of a batch that has fewer.
+    """
+    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images = min(images, len(batch.labels))
+    columns = min(images, _COLUMNS)
+    rows = 2 * -(-images // columns)
+    figure = Figure(figsize=(1.7 * max(columns, 4), 1.9 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    pixels = batch.images * np.array(config.std, np.float32) + np.array(config.mean, np.float32)
+    for i in range(images):
+        row, column = divmod(i, columns)
+        above, below = grid[2 * row, column], grid[2 * row + 1, column]
+        above.set_title(class_names[batch.labels[i]], fontsize=8)
+        below.set_title(in_words(batch.targets[i], class_names), fontsize=8)
+        for axes, picture in ((above, batch.stored[i]), (below, pixels[i].clip(0, 1))):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
+    sizes = f"stored at {batch.stored.shape[1]} px, shown at {batch.images.shape[1]}"
+    figure.suptitle(f"{title}, step {batch.step} of {batch.steps} (epoch {batch.epoch}): {sizes}", fontsize=10)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
+
+
+def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
+    r"""A target's classes, the larger share first, a line each with its share where there are two.
+
+    Args:
+        target: `(classes,)`; mixing joins two images, so there are at most two that are not 0.
+        class_names: in the order of the labels.
+
+    Example:
+        >>> in_words(np.array([0.25, 0.0, 0.75]), ["cat", "dog", "owl"])
+        '.75 owl\n.25 cat'
+        >>> in_words(np.array([0.0, 1.0, 0.0]), ["cat", "dog", "owl"])
+        'dog'
+    """
+    classes = [int(each) for each in np.argsort(-target, kind="stable")[:2] if target[each] >= 0.005]
+    if len(classes) == 1:
+        return class_names[classes[0]]
+    return "\n".join(f"{target[each]:.2f} {class_names[each]}".removeprefix("0") for each in classes)
