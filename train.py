@@ -29,9 +29,8 @@ from pathlib import Path
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
-# Huge pages; what is larger than two of them is not kept once it is free, for nothing else will fit into it; and what
-# is smaller lies in one heap, not in one for each thread that writes a checkpoint.
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4194304:glibc.malloc.arena_max=1"
+# Huge pages, and one heap, not one for each thread that writes a checkpoint.
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 
 
 def start_with_huge_pages() -> None:

@@ -8,7 +8,7 @@ A script of the standard library alone, for the python of any environment. Its a
 of facts worth recording; `repeat(n)` does the work n times over and comes back when the last is done. First the process
 writes one line, a JSON list with for each task `{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each
 line it reads is the number of a task, and is answered by a line of JSON: `{"seconds"}` for one repetition, the mean of
-the turn's, or `{"error"}`. It ends where its input ends.
+the turn's, or `{"error"}`. A turn begins with a repetition that is not timed. The process ends where its input ends.
 """
 
 import importlib.util
@@ -38,6 +38,8 @@ def main():
     for line in sys.stdin:
         repeat, steps = serving[int(line)]
         try:
+            # Memory that lay free while others had their turns may be back with a virtual machine's host.
+            repeat(1)
             answer = {"seconds": _timed(repeat, steps) / steps}
         except Exception as error:
             answer = {"error": _in_a_line(error)}

@@ -15,7 +15,7 @@ from flax_resnets.data.cache import cache_root
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
 # What train.py, which imports nothing of this package before it has started over, tells malloc.
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4194304:glibc.malloc.arena_max=1"
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 _HERE = Path(__file__).parent
 
 

@@ -49,7 +49,7 @@ def test_each_has_a_turn_in_each_round_and_none_is_always_first(fake, tmp_path):
     log = str(tmp_path / "log")
     result = run(*(fake(name, log=log) for name in "abc"), rounds=4)
     warm_ups, turns = ["a1"] * WARM_UP + ["b1"] * WARM_UP + ["c1"] * WARM_UP, "abc bca cab abc"
-    assert Path(log).read_text().split() == warm_ups + [f"{name}1" for name in turns.replace(" ", "")]
+    assert Path(log).read_text().split() == warm_ups + [f"{name}1" for name in turns.replace(" ", "") for _ in range(2)]
     assert {name: len(seconds) for name, seconds in result.seconds.items()} == {"a": 4, "b": 4, "c": 4}
     assert len({facts["pid"] for facts in result.facts.values()}) == 3
     assert not result.left_out
@@ -61,6 +61,19 @@ def test_seconds_are_those_of_one_repetition_and_a_turn_has_as_many_as_fit(fake)
     assert result.facts["slow"]["steps"] == 1
     assert all(0.01 <= seconds < 0.2 for seconds in result.seconds["fast"])
     assert all(seconds >= 0.2 for seconds in result.seconds["slow"])
+
+
+def test_a_turns_first_repetition_is_not_timed(tmp_path):
+    path = tmp_path / "fresh.py"
+    path.write_text(f"""
+import itertools, time
+
+def prepare():
+    calls = itertools.count()
+    return lambda n: time.sleep(0.2 * ((next(calls) - {WARM_UP}) % 2 == 0)), {{}}
+""")
+    result = interleave([Process([Contender("slow to begin", path)])], 3, turn=1e-9, pause=0)
+    assert all(seconds < 0.1 for seconds in result.seconds["slow to begin"])
 
 
 def test_contenders_can_share_a_process(fake):
@@ -75,7 +88,7 @@ def test_contenders_can_share_a_process(fake):
     [
         ({"fails_at": 0}, "RuntimeError: no such machine"),
         ({"fails_at": 2}, "MemoryError: too big"),
-        ({"fails_at": WARM_UP + 2}, "round 2: MemoryError: too big"),
+        ({"fails_at": WARM_UP + 3}, "round 2: MemoryError: too big"),
         ({"dies_at": 1, "says": "no space\n\n"}, "ended with exit code 3: no space"),
         ({"dies_at": WARM_UP + 1}, "round 1: ended with exit code 3: a library prints this"),
         ({"nonsense": 1}, "TypeError: prepare() got an unexpected keyword argument 'nonsense'"),
