@@ -8,8 +8,8 @@ curve, without a figure. The edition of July 2021 prints a test accuracy of 0.89
 layer), reached with learning rate 0.1 and batches of 256.
 
 Reached: 90.53 % on all 10,000 test images after the last epoch (the best one), seed 0, 2 CPU cores (x86-64
-virtual machine), Python 3.13, jax 0.12.0.1. About 75 minutes of training when undisturbed (6.5 an epoch);
-this run shared the machine, and its fourth epoch was interrupted and paused, which RESULTS.md counts in full.
+virtual machine), Python 3.13, jax 0.12.0.1. An epoch takes 6.5 to 7 minutes undisturbed; this run
+shared the machine, and its fourth epoch was interrupted and then paused, which RESULTS.md counts in full.
 
 Its accuracy jumps from epoch to epoch (76 84 83 89 84 80 87 90 86 91 %): at this rate the first convolution moves so
 much, the variance of one of its channels by 10 to 23 % within four steps, that the running statistics come after it. At
