@@ -56,9 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)
-    picture = shower.draw(batch, config, names, arguments.config.stem, arguments.images)
     make_directory("show-batch", directory)  # once the request is found right
-    print(_write(directory, picture))
+    print(_write(directory, shower.draw(batch, config, names, arguments.config.stem, arguments.images)))
 
 
 def _write(directory: Path, picture: bytes) -> Path:
