@@ -12,23 +12,6 @@ from flax_resnets.training.config import load_config
 from flax_resnets.training.lr_find import RangeTest
 from flax_resnets.training.workdir import check_workdir
 
-RECIPE = """
-from flax_resnets.training.config import Config
-
-def get_config():
-    return Config(
-        model="lenet", dataset="fashion_mnist_sample", image_size=28, mean=(0.286,), std=(0.353,),
-        batch_size=64, epochs=2, learning_rate=1e-3,
-    )
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, monkeypatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    Path("small.py").write_text(RECIPE)
-    return "small.py"
-
 
 @pytest.fixture
 def search(monkeypatch):
