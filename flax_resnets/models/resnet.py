@@ -26,6 +26,7 @@ from flax_resnets.models.layers import (
     ghost_size,
     global_avg_pool,
     max_pool,
+    mish,
 )
 
 Stem = Literal["imagenet", "deep", "small"]
@@ -37,7 +38,7 @@ ModuleDef = Any
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "silu": nn.silu,
-    "mish": jax.nn.mish,
+    "mish": mish,
     "gelu": partial(nn.gelu, approximate=False),
 }
 

@@ -22,6 +22,7 @@ from flax_resnets.models.layers import (
     ghost_size,
     global_avg_pool,
     max_pool,
+    mish,
 )
 
 
@@ -119,6 +120,32 @@ def test_max_pool_is_the_same_in_other_words(shape, strides: int, size: int, pad
     np.testing.assert_array_equal(value, expected)
     by_window = images(*value.shape, seed=1)
     np.testing.assert_allclose(pull_back(by_window)[0], plain_pull_back(by_window)[0], rtol=1e-6, atol=1e-6)
+
+
+@given(st.lists(st.floats(-100, 100, width=32, allow_subnormal=False), max_size=50))
+def test_mish_is_jaxs_in_other_words(numbers: list[float]):
+    assert_same_to_rounding(mish, jax.nn.mish, jnp.array([*numbers, -90.0, -1.0, 0.0, 1.0, 19.9, 20.1]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_mish_and_its_slope_are_exact_to_the_dtypes_rounding(dtype):
+    x = jnp.linspace(-30, 30, 6001, dtype=dtype)
+    exact = np.asarray(x, np.float64)
+    tanh = np.tanh(np.log1p(np.exp(exact)))
+    # Relative to what is exact; float16 has no numbers for it far to the left.
+    bounds = {"rtol": 4 * float(jnp.finfo(dtype).eps), "atol": float(jnp.finfo(dtype).tiny)}
+    np.testing.assert_allclose(np.asarray(mish(x), np.float64), exact * tanh, **bounds)
+    slope = tanh + exact * (1 - tanh**2) / (1 + np.exp(-exact))
+    # Where its two parts cancel, rounding shows against either.
+    near = bounds | {"atol": 2 * float(jnp.finfo(dtype).eps)}
+    np.testing.assert_allclose(np.asarray(jax.vmap(jax.grad(mish))(x), np.float64), slope, **near)
+    assert mish(x).dtype == jax.vmap(jax.grad(mish))(x).dtype == dtype
+
+
+def test_mish_has_derivatives_of_all_orders():
+    for x in (-3.0, -0.4, 0.7, 4.0):
+        second, plain = (jax.grad(jax.grad(function))(x) for function in (mish, jax.nn.mish))
+        np.testing.assert_allclose(second, plain, rtol=1e-4, atol=1e-6)
 
 
 def test_max_pool_hides_no_nan():
