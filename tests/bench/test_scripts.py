@@ -46,3 +46,10 @@ def test_muon_is_compared_with_optaxs(tmp_path):
     (row,) = run(tmp_path, "muon", "--models", "resnet20_cifar", "--rounds", "2")
     assert row["largest_difference"] < 1e-2
     assert min(row["ratio"]) > 0
+
+
+def test_activations_are_compared_with_relu(tmp_path):
+    small = ["--models", "resnet18d", "--batch-size", "2", "--image-size", "32", "--rounds", "1"]
+    (row,) = run(tmp_path, "activations", *small)
+    assert set(row["ratios"]) == {"mish", "jax.nn.mish"}
+    assert row["temp_bytes"]["relu"] < row["temp_bytes"]["mish"] < row["temp_bytes"]["jax.nn.mish"]
