@@ -47,7 +47,7 @@ Written by `python benchmarks/results.py` from the runs in `results/`, which hol
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
 deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
 measured on, an optimist's figure. Time is a run's training, a mean over seeds, evaluation apart. "3 of 10" epochs are a
-recipe's first three; its run goes on.
+recipe's first three.
 
 | recipe | reference | last epoch | best | seeds | epochs | training time | hardware | notes |
 |---|---|---|---|---|---|---|---|---|

@@ -142,7 +142,7 @@ def test_mish_and_its_slope_are_exact_to_the_dtypes_rounding(dtype):
     assert mish(x).dtype == jax.vmap(jax.grad(mish))(x).dtype == dtype
 
 
-def test_mish_has_derivatives_of_all_orders():
+def test_mish_has_a_second_derivative():
     for x in (-3.0, -0.4, 0.7, 4.0):
         second, plain = (jax.grad(jax.grad(function))(x) for function in (mish, jax.nn.mish))
         np.testing.assert_allclose(second, plain, rtol=1e-4, atol=1e-6)
