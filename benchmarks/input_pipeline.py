@@ -34,6 +34,7 @@ from flax_resnets.bench.machine import cores, describe_machine  # noqa: E402
 from flax_resnets.cli.table import table  # noqa: E402
 from flax_resnets.data.cache import cached_images  # noqa: E402
 from flax_resnets.data.source import open_source  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
 
 _HERE = Path(__file__).parent
 
@@ -47,8 +48,8 @@ def extract(dataset: str, data_dir: str | None, images: int | None, folder: Path
         path.write_bytes(source.encoded(i))
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="TFDS's; its default if left out")
     parser.add_argument("--dataset", default="imagenette/160px-v2", help="of JPEGs")
@@ -62,7 +63,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for lines of JSON")
     arguments = parser.parse_args()
 
-    cached_images(open_source(arguments.dataset, "train", arguments.data_dir), arguments.store_size)  # decoded once
+    try:
+        # Decoded once, before the contenders take their turns.
+        cached_images(open_source(arguments.dataset, "train", arguments.data_dir), arguments.store_size)
+    except UserError as error:
+        print(f"input_pipeline.py: {error}", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory() as folder:
         common = {"batch": arguments.batch, "size": arguments.size}
         data = {name: getattr(arguments, name) for name in ("dataset", "data_dir", "store_size", "images")}
@@ -118,7 +124,8 @@ def main() -> None:
     if arguments.json:
         with arguments.json.open("a") as file:
             file.write("\n".join(lines) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

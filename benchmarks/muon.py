@@ -24,6 +24,7 @@ from optax import contrib  # noqa: E402
 from flax_resnets import create_model  # noqa: E402
 from flax_resnets.bench.figures import ratios, spread  # noqa: E402
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
 from flax_resnets.training.muon import as_large_as_adams, scale_by_muon  # noqa: E402
 
 
@@ -70,13 +71,19 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Prints the table."""
+def main() -> int:
+    """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet18d", "resnet50d"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="file for a line of JSON for each")
     arguments = parser.parse_args()
+    try:
+        for name in arguments.models:
+            create_model(name)  # before minutes are spent on another
+    except UserError as error:
+        print(f"muon.py: {error}", file=sys.stderr)
+        return 2
     print("| network | ours | optax | optax / ours (quartiles) | largest difference |\n|---|---:|---:|---:|---:|")
     for name in arguments.models:
         row = measure(name, arguments.rounds)
@@ -88,7 +95,8 @@ def main() -> None:
         if arguments.json:
             with arguments.json.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

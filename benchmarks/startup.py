@@ -135,8 +135,8 @@ def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for lines of JSON")
@@ -152,13 +152,18 @@ def main() -> None:
     from flax_resnets.cli.table import table
     from flax_resnets.data.cache import cache_root, cached_images
     from flax_resnets.data.source import open_source
+    from flax_resnets.errors import UserError
     from flax_resnets.training.config import load_config
 
-    path, _, overrides = train.parse(arguments.train)
-    config = load_config(path, overrides)
-    for split in ("train", "validation"):
-        source = open_source(config.dataset, split, config.data_dir)
-        cached_images(source, config.store_size or config.image_size, config.resize)
+    try:
+        path, _, overrides = train.parse(arguments.train)
+        config = load_config(path, overrides)
+        for split in ("train", "validation"):
+            source = open_source(config.dataset, split, config.data_dir)
+            cached_images(source, config.store_size or config.image_size, config.resize)
+    except UserError as error:
+        print(f"startup.py: {error}", file=sys.stderr)
+        return 2
     starts: dict[str, list[dict[str, dict[str, float]]]] = {"cold": [], "warm": []}
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -184,6 +189,7 @@ def main() -> None:
         if arguments.json:
             with arguments.json.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+    return 0
 
 
 def _total(phases: dict[str, dict[str, float]]) -> float:
@@ -191,4 +197,4 @@ def _total(phases: dict[str, dict[str, float]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -301,7 +301,12 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
 def unknown_field(name: str) -> str:
     """What to say of a field there is not."""
     close = difflib.get_close_matches(name, FIELD_TYPES, n=1)
+    close += [field for field in FIELD_TYPES if name == _initials(field)]  # lr, wd and bs, as elsewhere
     return f"no such field; did you mean {close[0]}?" if close else f"no such field; there are {', '.join(FIELD_TYPES)}"
+
+
+def _initials(field: str) -> str:
+    return "".join(word[0] for word in field.split("_"))
 
 
 _LONGEST_RECIPE = 1_000_000  # characters

@@ -53,3 +53,20 @@ def test_activations_are_compared_with_relu(tmp_path):
     (row,) = run(tmp_path, "activations", *small)
     assert set(row["ratios"]) == {"mish", "jax.nn.mish"}
     assert row["temp_bytes"]["relu"] < row["temp_bytes"]["mish"] < row["temp_bytes"]["jax.nn.mish"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("activations", "--models nosuch", "model='nosuch': no such model"),
+        ("muon", "--models resnet18 nosuch", "model='nosuch': no such model"),
+        ("input_pipeline", "--dataset nosuch", "dataset='nosuch': TFDS has no such dataset"),
+        ("startup", "-- --config configs/nosuch.py", "--config=configs/nosuch.py: No such file"),
+        ("overhead", "-- --config configs/nosuch.py", "--config=configs/nosuch.py: No such file"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_measured(script, arguments, words):
+    command = [sys.executable, f"benchmarks/{script}.py", *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr and done.stderr.count("\n") == 1

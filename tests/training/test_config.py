@@ -60,6 +60,9 @@ def test_one_model_option_is_set_at_a_time():
     ("field", "text", "message"),
     [
         ("epoch", "1", "--config.epoch: no such field; did you mean epochs?"),
+        ("lr", "1", "--config.lr: no such field; did you mean learning_rate?"),
+        ("wd", "1", "--config.wd: no such field; did you mean weight_decay?"),
+        ("bs", "1", "--config.bs: no such field; did you mean batch_size?"),
         ("epochs.more", "1", "no such field"),
         ("xyzzy", "1", "no such field; there are model, "),
         ("model_options", "{}", "set one option at a time"),
