@@ -69,4 +69,5 @@ def test_a_mistake_is_one_line_before_anything_is_measured(script, arguments, wo
     command = [sys.executable, f"benchmarks/{script}.py", *arguments.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr and done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
