@@ -9,8 +9,8 @@ batches of 128.
 
 Reached so far: 74.51 % on all 10,000 test images after 5 of the 10 epochs (40.15, 42.82, 62.36, 32.67 before it: the
 loss leaves its plateau in the third, and swings), seed 0, 1 CPU core (x86-64 virtual machine), Python 3.13, jax
-0.12.0.1; 23 minutes an epoch and more, shared with other work. The rate being constant, the other five change nothing
-of these.
+0.12.0.1; 23 minutes an epoch and more, shared with other work. RESULTS.md's time lacks the first 191 steps, in which it
+was stopped three times. The rate being constant, the other five epochs change nothing of these.
 """
 
 from flax_resnets.training.config import Config

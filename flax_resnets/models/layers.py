@@ -359,9 +359,9 @@ def mish(x: jax.Array) -> jax.Array:
 @mish.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # In other words than above, by e = exp(-|x|): what the two had in common, XLA would keep from the forward pass to
-    # the backward, and reading that takes longer than computing it anew. With t the tanh,
-    # numerator / denominator, the slope is t + x (1 - t²) sigmoid(x); as one fraction, because XLA keeps the result of
-    # every division that is used twice.
+    # the backward, and reading that takes longer than computing it anew. With t the tanh, numerator / denominator, the
+    # slope is t + x (1 - t²) sigmoid(x); as one fraction, because XLA keeps the result of every division that is used
+    # twice.
     (x,), (tangent,) = primals, tangents
     wide = _at_least_float32(x)
     e = jnp.exp(-jnp.abs(wide))
