@@ -717,9 +717,10 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
   0. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
   compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of several
   processes one that is still looking for the others ends as any program does.
-- **A damaged checkpoint**: each is saved with a digest of its content. One that does not read back as it was saved is
-  moved to `damaged/`, with a line that says so, and the one before is taken. With none left the run refuses, exit code
-  2: nothing is started over silently, and nothing is thrown away.
+- **A damaged checkpoint**: each is saved with the checksums of its files (`SHA256SUMS`, which `sha256sum --check`
+  reads), compared before anything of it is read, and with a digest of its content, compared after. One that is not as
+  it was saved is moved to `damaged/`, with a line that says so, and the one before is taken. With none left the run
+  refuses, exit code 2: nothing is started over silently, and nothing is thrown away.
 - **A disk that is full, read-only or gone**: one line that names the file and what the system said, exit code 2. What
   was half written is removed, earlier checkpoints are whole, and the same command goes on once that is put right. (An
   image cache that cannot be written is a warning: the images stay in memory.)

@@ -20,8 +20,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from flax_resnets.errors import UserError
+from flax_resnets.training.checksums import LIST, check_checksums, write_checksums
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.state import TrainState, tree_digest
+
+_TEMPORARY = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of a directory until it is whole
 
 
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
@@ -62,9 +65,12 @@ class Checkpoints:
         self.directory = directory.resolve()
         self._damaged = self.directory.parent / "damaged"
         self._policy = _LatestAndBest(best_step)
+        self._under_way: int | None = None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             cleanup_tmp_directories=True,  # what a killed save left
+            # Called by the first process once all have written all, before the directory gets the name of its step.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -76,7 +82,8 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Saves a state under its step and returns once it is copied; writing goes on behind.
 
-        The digest goes with it, so that `restore` can tell whether what it reads is what was saved.
+        The digest goes with it, so that `restore` can tell whether what it reads is what was saved; and a checksum of
+        every file, so that it need not try.
 
         Raises:
             OSError: the disk did not take it, or the one before.
@@ -88,6 +95,8 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         self._policy.finite_until = step - int(state.skipped_in_a_row)
+        self.wait()  # as Orbax would: the one before is the one under way until then
+        self._under_way = step
         with self._writing():
             saved = self._manager.save(step, args=items)
         if not saved:  # Orbax declines a step at or below its latest
@@ -118,7 +127,16 @@ class Checkpoints:
             )
         return None
 
+    def _list_checksums(self) -> None:
+        directory = self.directory / f"{self._under_way}{_TEMPORARY}"
+        parts = (directory / "state", directory / "proof")
+        write_checksums(directory, [path for part in parts for path in part.rglob("*") if path.is_file()])
+
     def _read(self, step: int, abstract: TrainState) -> TrainState:
+        # A changed byte can end the process in TensorStore's threads, so what has one must not come to them. What an
+        # earlier version saved has no checksums.
+        if (self.directory / str(step) / LIST).exists():
+            check_checksums(self.directory / str(step))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
@@ -146,7 +164,7 @@ class Checkpoints:
         except Exception as error:
             number = _errno(error)
             reason = os.strerror(number) if number else f"cannot be saved in: {_first_line(error)}"
-            for path in self.directory.glob("*.orbax-checkpoint-tmp"):
+            for path in self.directory.glob(f"*{_TEMPORARY}"):
                 shutil.rmtree(path, ignore_errors=True)
             raise OSError(number or errno.EIO, reason, str(self.directory)) from error
 

@@ -16,6 +16,7 @@ import train
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.checksums import write_checksums
 from flax_resnets.training.config import FREE_FIELDS, Config, load_config
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Trainer
@@ -281,6 +282,12 @@ def rewrite_json(path: Path, value: object) -> None:
     path.write_text(value if isinstance(value, str) else json.dumps(value))
 
 
+def rewrite_proof(step: Path, value: object) -> None:
+    """With a checksum that fits."""
+    rewrite_json(step / "proof" / "metadata", value)
+    write_checksums(step, [step / "proof" / "metadata"])
+
+
 def every_file(step: Path, content: bytes) -> None:
     for path in [each for each in step.rglob("*") if each.is_file()]:
         path.write_bytes(content)
@@ -299,11 +306,16 @@ DAMAGES = {
     "a pickle in every file": lambda step: every_file(step, b"cos\nsystem\n(S'touch canary'\ntR."),
     "no state": lambda step: shutil.rmtree(step / "state"),
     "no proof": lambda step: shutil.rmtree(step / "proof"),
-    "a proof of something else": lambda step: rewrite_json(step / "proof" / "metadata", {"digest": "0" * 64}),
-    "a proof without a digest": lambda step: rewrite_json(step / "proof" / "metadata", {}),
-    "a proof that is a list": lambda step: rewrite_json(step / "proof" / "metadata", [1]),
-    "a proof that is a number": lambda step: rewrite_json(step / "proof" / "metadata", 3),
-    "a proof nested deep": lambda step: rewrite_json(step / "proof" / "metadata", DEEP),
+    "a proof of something else": lambda step: rewrite_proof(step, {"digest": "0" * 64}),
+    "a proof without a digest": lambda step: rewrite_proof(step, {}),
+    "a proof that is a list": lambda step: rewrite_proof(step, [1]),
+    "a proof that is a number": lambda step: rewrite_proof(step, 3),
+    "a proof nested deep": lambda step: rewrite_proof(step, DEEP),
+    "the checksums are noise": lambda step: (step / "SHA256SUMS").write_bytes(b"\xff" * 64),
+    "the checksums are none": lambda step: (step / "SHA256SUMS").write_bytes(b""),
+    "the checksums of something else": lambda step: shutil.copy(step.parent / "3" / "SHA256SUMS", step / "SHA256SUMS"),
+    "a directory for the checksums": lambda step: a_directory(step / "SHA256SUMS"),
+    "checksums of what has no end": lambda step: (step / "SHA256SUMS").write_text(f"{'0' * 64}  /dev/zero\n"),
     "a directory for the proof": lambda step: a_directory(step / "proof" / "metadata"),
     "a state that leads to itself": lambda step: link(step / "state", "state"),
     "_METADATA is noise": lambda step: (step / "state" / "_METADATA").write_bytes(b"\xff" * 64),

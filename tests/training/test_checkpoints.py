@@ -8,10 +8,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.checksums import check_checksums
 from flax_resnets.training.state import TrainState
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,14 @@ def test_what_is_restored_is_what_was_saved(saved):
     assert [leaf.dtype for leaf in jax.tree.leaves(restored)] == [leaf.dtype for leaf in jax.tree.leaves(LIKE)]
 
 
+def test_every_file_that_is_read_has_a_checksum(saved):
+    for step in saved.iterdir():
+        check_checksums(step)
+        listed = {line.split()[1] for line in (step / "SHA256SUMS").read_text().splitlines()}
+        files = {str(path.relative_to(step)) for path in step.rglob("*") if path.is_file()}
+        assert files - listed == {"SHA256SUMS", "_CHECKPOINT_METADATA", "commit_success.txt"}
+
+
 def test_nothing_saved_is_none(tmp_path):
     assert restore(tmp_path / "checkpoints") is None
 
@@ -134,7 +144,32 @@ DAMAGES = [truncate, flip_a_byte, empty, remove_a_file, remove_everything, lose_
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_one_is_set_aside_and_the_one_before_taken(saved, damage):
+def test_what_is_damaged_does_not_come_to_orbax(saved, monkeypatch, damage):
+    """A changed byte once ended the process in one of TensorStore's threads, before any error was raised."""
+    read = []
+    orbax = ocp.CheckpointManager.restore
+    monkeypatch.setattr(
+        ocp.CheckpointManager, "restore", lambda self, step, **how: read.append(step) or orbax(self, step, **how)
+    )
+    damage(saved / "5")
+    restore(saved)
+    # An empty directory has no checksums, and nothing else that could be read.
+    assert read == ([5, 4] if damage is remove_everything else [4])
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums(saved):
+    for step in saved.iterdir():
+        (step / "SHA256SUMS").unlink()
+    restored = restore(saved)
+    assert restored is not None
+    assert int(restored.step) == 5
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_one_is_set_aside_and_the_one_before_taken(saved, damage, listed):
+    if not listed:
+        (saved / "5" / "SHA256SUMS").unlink()
     damage(saved / "5")
     said: list[str] = []
     restored = restore(saved, said)

@@ -1,0 +1,61 @@
+"""The sha256 of files that lie together, in a list beside them that `sha256sum --check` reads."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from flax_resnets.training.atomic import write_whole
+
+LIST = "SHA256SUMS"
+
+
+def write_checksums(directory: Path, files: Iterable[Path]) -> None:
+    """Lists files' checksums in the directory's `SHA256SUMS`.
+
+    Args:
+        directory: in which the list comes to lie.
+        files: below it.
+
+    Raises:
+        OSError: a file cannot be read, or the list not written.
+
+    Example:
+        >>> import tempfile
+        >>> directory = Path(tempfile.mkdtemp())
+        >>> (directory / "empty").touch()
+        >>> write_checksums(directory, [directory / "empty"])
+        >>> print((directory / "SHA256SUMS").read_text(), end="")
+        e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty
+        >>> check_checksums(directory)
+    """
+    lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in sorted(files)]
+    write_whole(directory / LIST, "".join(lines).encode())
+
+
+def check_checksums(directory: Path) -> None:
+    """Returns where every file that `SHA256SUMS` lists is as it was; others may have come.
+
+    Args:
+        directory: in which the list lies.
+
+    Raises:
+        ValueError: a file is missing or has changed; it is named. Or the list is none.
+        OSError: there is no list, or a file cannot be read.
+    """
+    found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    lines = (directory / LIST).read_text(errors="replace").splitlines()
+    for line in lines or [""]:
+        listed = re.fullmatch(r"([0-9a-f]{64})  ([\w./-]+)", line)
+        if not listed:
+            raise ValueError(f"{LIST} is no list of checksums")
+        digest, name = listed.groups()
+        if name not in found:
+            raise ValueError(f"{name} is missing")
+        if _sha256(found[name]) != digest:
+            raise ValueError(f"{name} is not what was written")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
