@@ -46,8 +46,9 @@ Written by `python benchmarks/results.py` from the runs in `results/`, which hol
 
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
 deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
-measured on, an optimist's figure. Time is a run's training, a mean over seeds, evaluation apart. "3 of 10" epochs are a
-recipe's first three.
+measured on, an optimist's figure. Time is a run's training, evaluation apart, a mean over seeds; where they ran on
+several kinds of hardware, over those of each, in the order of the next column. "3 of 10" epochs are a recipe's first
+three.
 
 | recipe | reference | last epoch | best | seeds | epochs | training time | hardware | notes |
 |---|---|---|---|---|---|---|---|---|
@@ -277,6 +278,9 @@ def _check(root: Path) -> int:
 def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list[str]:
     last = [run.epochs[-1]["accuracy"] for run in runs]
     best = max(row["accuracy"] for run in runs for row in run.epochs)
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        seconds.setdefault(_hardware(run.machine), []).append(run.seconds)
     return [
         f"[{recipe}](results/{recipe}/curves.png)",
         f"{_percent(reference['accuracy'])} ({reference['source']})" if reference else "",
@@ -284,8 +288,8 @@ def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list
         _percent(best),
         str(len(runs)),
         _epochs(runs[0]),
-        _duration(statistics.mean(run.seconds for run in runs)),
-        "; ".join(dict.fromkeys(_hardware(run.machine) for run in runs)),
+        "; ".join(_duration(statistics.mean(each)) for each in seconds.values()),
+        "; ".join(seconds),
         "; ".join(_notes(runs)),
     ]
 

@@ -16,9 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def finished(
-    workdir: Path, seed: int = 0, accuracies=(0.5, 0.7, 0.6), *, of: int | None = None, ema: bool = False, **fields
-):
-    """A workdir as train.py leaves it: 10 steps of 64 images an epoch, at 32 images a second.
+    workdir: Path,
+    seed: int = 0,
+    accuracies=(0.5, 0.7, 0.6),
+    *,
+    of: int | None = None,
+    ema: bool = False,
+    speed: float = 32.0,
+    **fields,
+) -> Path:
+    """A workdir as train.py leaves it: 10 steps of 64 images an epoch, at `speed` images a second.
 
     With `of`, more epochs than there are accuracies, as it leaves it when it is stopped.
     """
@@ -38,8 +45,8 @@ def finished(
             valid_loss=2.1 / epoch,
             accuracy=accuracy,
             top5_accuracy=0.9,
-            seconds=20.0,
-            images_per_second=32.0,
+            seconds=640 / speed,
+            images_per_second=speed,
             skipped_steps=0,
             **({"ema_valid_loss": 2.0, "ema_accuracy": accuracy + 0.05} if ema else {}),
         )
@@ -118,6 +125,15 @@ def test_one_seed_has_no_spread_and_names_the_processor(tmp_path, run, add):
     machine = json.loads((tmp_path / "results/noise/seed0/machine.json").read_text())
     assert hardware == f"{machine['processor']}, {machine['cores']} cores, jax {machine['versions']['jax']}"
     assert list(machine) == ["hardware", "data", "processor", "cores", "python", "versions"]
+
+
+def test_times_on_different_hardware_are_means_of_their_own(tmp_path, run, add):
+    for seed, (hardware, speed) in enumerate([("one abacus", 16.0), ("two abaci", 32.0), ("one abacus", 8.0)]):
+        add(finished(tmp_path / str(seed), seed=seed, speed=speed), "--hardware", hardware)
+    run()
+    jax = "jax " + json.loads((tmp_path / "results/noise/seed0/machine.json").read_text())["versions"]["jax"]
+    *_, time, hardware, _ = cells(tmp_path)
+    assert (time, hardware) == ("3 min; 60 s", f"one abacus, {jax}; two abaci, {jax}")
 
 
 def test_a_part_of_the_data_is_told(tmp_path, run, add):
