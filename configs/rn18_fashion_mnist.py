@@ -8,9 +8,9 @@ curve, without a figure.
 
 Reached so far: 90.20 % on all 10,000 test images after 5 of the 10 epochs (84.19, 87.39, 88.36, 89.39 before it), seed
 0, 1 CPU core (x86-64 virtual machine), Python 3.13, jax 0.12.0.1; 26 minutes an epoch and more, shared with other work.
-RESULTS.md's time lacks the first 54 steps, after which it was stopped. The rate being constant, the other five epochs
-change nothing of these. A run before, on two cores, by an earlier version and with the same seed, had 84.69, 88.02,
-89.00 and 89.57 % in its 4 epochs.
+It was stopped at step 54, before which RESULTS.md counts the time at the speed after it. The rate being constant, the
+other five epochs change nothing of these. A run before, on two cores, by an earlier version and with the same seed, had
+84.69, 88.02, 89.00 and 89.57 % in its 4 epochs.
 """
 
 from flax_resnets.training.config import Config
