@@ -7,7 +7,8 @@ epochs, pixels from 0 to 1 as they are and enlarged to 224 px, no augmentation. 
 curve, without a figure. The edition of July 2021 prints a test accuracy of 0.916, reached with learning rate 0.05 and
 batches of 128.
 
-No run of this recipe is recorded yet.
+Reached so far: 82.85 % on all 10,000 test images after 2 of the 10 epochs (78.60 before it), seed 0, 1 CPU core (x86-64
+virtual machine), Python 3.13, jax 0.12.0.1; 40 minutes an epoch alone, here paused and shared with other work.
 """
 
 from flax_resnets.training.config import Config
