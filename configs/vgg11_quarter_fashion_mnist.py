@@ -8,7 +8,7 @@ curve, without a figure. The edition of July 2021 prints a test accuracy of 0.91
 batches of 128.
 
 Reached so far: 82.85 % on all 10,000 test images after 2 of the 10 epochs (78.60 before it), seed 0, 1 CPU core (x86-64
-virtual machine), Python 3.13, jax 0.12.0.1; 40 minutes an epoch alone, here paused and shared with other work.
+virtual machine), Python 3.13, jax 0.12.0.1; 50 minutes an epoch and more, shared with other work and paused.
 """
 
 from flax_resnets.training.config import Config
