@@ -140,16 +140,20 @@ def _rise(peak: float, steps: int) -> optax.Schedule:
 
 
 def _up_and_down(steps: int, pct_start: float, first: float, middle: float, last: float) -> optax.Schedule:
-    turn = max(1, round(steps * pct_start))
-    return optax.join_schedules(
-        [_cosine(first, middle, turn), _cosine(middle, last, max(1, steps - turn))], boundaries=[turn]
-    )
+    turn = steps * pct_start  # between two steps, as a rule: rounded, a short run's rates would not be fastai's
+    up, down = _cosine(first, middle, turn), _cosine(middle, last, steps - turn)
+
+    def schedule(count: Any) -> Any:
+        return jnp.where(count < turn, up(count), down(count - turn))
+
+    return schedule
 
 
-def _cosine(first: float, last: float, steps: int) -> optax.Schedule:
-    # optax's own decays towards a share of its first value, so it can do neither up nor exactly this end.
-    fall = optax.cosine_decay_schedule(1.0, steps)
-    return lambda count: last + (first - last) * fall(count)
+def _cosine(first: float, last: float, steps: float) -> optax.Schedule:
+    # optax's own decays towards a share of its first value, so it can do neither up nor exactly this end, and takes
+    # whole steps alone. One of no steps is at its first value where it begins, as the way down is where none leads up.
+    steps = max(steps, 1e-3)
+    return lambda count: last + (first - last) * (0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(count, 0, steps) / steps)))
 
 
 def make_schedules(

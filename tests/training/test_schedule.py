@@ -26,9 +26,13 @@ def fastais_combined_cos(pct, start, middle, end, position):
     return first + (last - first) * (1 + np.cos(np.pi * (1 - within))) / 2
 
 
-@pytest.mark.parametrize("pct_start", [0.25, 0.4])
-def test_one_cycle_is_fastais_at_every_step_of_a_thousand(pct_start):
-    steps, peak, div_factor, final_div_factor = 1000, 4e-3, 25.0, 1e5
+@pytest.mark.parametrize(
+    ("steps", "pct_start"),
+    [(1000, 0.25), (1000, 0.4), (735, 0.25), (47, 0.3), (10, 0.25), (3, 0.1), (5, 0.0), (5, 1.0)],
+)
+def test_one_cycle_is_fastais_at_every_step(steps, pct_start):
+    """Wherever it turns: at a step, or between two."""
+    peak, div_factor, final_div_factor = 4e-3, 25.0, 1e5
     learning_rate, momentum = make_schedules(
         "one_cycle",
         steps,
@@ -55,8 +59,12 @@ def test_momentum_falls_as_the_rate_rises(steps, pct_start):
     assert rate.max() <= 1 + 1e-6
     assert momentum.min() >= 0.85 - 1e-6
     assert momentum.max() <= 0.95 + 1e-6
-    assert momentum[rate.argmax()] == pytest.approx(momentum.min())
-    assert rate[0] == pytest.approx(0.04 if steps > 1 else rate[0])
+    climbing = np.arange(1, steps) < steps * pct_start
+    falling = np.arange(steps - 1) >= steps * pct_start
+    for slopes in (np.diff(rate[:steps]), -np.diff(momentum[:steps])):
+        assert (slopes[climbing] >= 0).all()
+        assert (slopes[falling] <= 0).all()
+    assert rate[0] == pytest.approx(0.04)
 
 
 def test_flat_cosine_is_fastais_but_for_its_end():
