@@ -121,7 +121,12 @@ def _all(params: Any) -> Any:
 def _muon_or_adam(params: Any) -> Any:
     """Which rule each parameter follows: Muon is for hidden layers, and for neither the first nor the last.
 
-    The last is the head, a matrix `(I, O)`. The first is known by the image's channels: no other convolution
-    `(H, W, I, O)` of the named networks has as few as three.
+    The last is the head, a matrix `(I, O)`, or what is named so: `nin`'s is convolutions. The first is known by the
+    image's channels: no other convolution `(H, W, I, O)` of the named networks has as few as three.
     """
-    return jax.tree.map(lambda leaf: "muon" if leaf.ndim == 4 and leaf.shape[2] > 3 else "adam", params)
+
+    def rule(path: jax.tree_util.KeyPath, leaf: Any) -> str:
+        is_head = jax.tree_util.keystr(path, simple=True, separator="/").startswith("head")
+        return "muon" if leaf.ndim == 4 and leaf.shape[2] > 3 and not is_head else "adam"
+
+    return jax.tree.map_with_path(rule, params)

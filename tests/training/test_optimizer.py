@@ -192,6 +192,14 @@ def test_muon_takes_a_resnets_convolutions_between_stem_and_head():
     assert all(name.endswith("kernel") and "_block" in name and "squeeze_excite" not in name for name in names)
 
 
+def test_muon_leaves_a_head_of_convolutions_to_adamw():
+    params = jax.eval_shape(create_model("nin", 10).init, jax.random.key(0), jnp.zeros((1, 224, 224, 1)))["params"]
+    state = jax.eval_shape(make_optimizer("muon", lambda _: 0.1, lambda _: 0.9).init, params)
+    momenta = optax.tree.get(state, "MuonState").mu
+    names = {jax.tree_util.keystr(path[:1], simple=True) for path, _ in jax.tree.leaves_with_path(momenta)}
+    assert names == {f"block{i}_conv{j}" for i in (1, 2, 3) for j in (1, 2, 3)} - {"block1_conv1"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_decay_spares_biases_and_norms_unless_told_not_to(name):
     params = {"kernel": jnp.ones((1, 1, 4, 2)), "bias": jnp.ones(2)}
