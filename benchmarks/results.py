@@ -111,6 +111,8 @@ def read_run(directory: Path, so_far: bool = True) -> Run:
         raise UserError(f"{path}: not a run's metrics ({error})") from None
     if not epochs or not (done or so_far):
         raise UserError(f"{directory}: is not finished, metrics.jsonl has no closing row; the same train.py goes on")
+    if [row["epoch"] for row in epochs] != list(range(1, len(epochs) + 1)):
+        raise UserError(f"{path}: has not a row for each epoch so far, and what they took is not known without")
     if done and "state_digest" not in done:
         raise UserError(f"{path}: its closing row has no state_digest")
     machine = directory / "machine.json"

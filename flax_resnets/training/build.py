@@ -31,14 +31,14 @@ class Steps(NamedTuple):
         train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
             `make_train_step`.
         eval_step: see `make_eval_step`.
-        statistics_step: see `make_statistics_step`.
+        statistics_step_at: gives, as `train_step_at`, what `make_statistics_step` makes.
     """
 
     create_state: Callable[[], TrainState]
     abstract_state: TrainState
     train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
     eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
-    statistics_step: StatisticsStep
+    statistics_step_at: Callable[[int], StatisticsStep]
 
 
 def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
@@ -71,6 +71,36 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
     )
     optimizer = optimizer_for(config, learning_rate, momentum)
 
+    create, abstract_state = initial_state(model, optimizer, config, mesh, channels)
+    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
+
+    @cache
+    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
+        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
+
+    @cache
+    def statistics_step_at(size: int) -> StatisticsStep:
+        return make_statistics_step(model, config, mesh, image_size=size)
+
+    return Steps(create, abstract_state, train_step_at, make_eval_step(model, config, mesh), statistics_step_at)
+
+
+def initial_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh, channels: int
+) -> tuple[Callable[[], TrainState], TrainState]:
+    """What makes the state before the first step; and its shapes, dtypes and placement.
+
+    Args:
+        model: the network.
+        optimizer: as `make_optimizer` gives it.
+        config: the run.
+        mesh: as `make_mesh` gives it, or of devices that are not here.
+        channels: of the images.
+
+    Raises:
+        UserError: the network does not take such images, or not of each size that `progressive` names.
+    """
+
     def new_state(size: int) -> TrainState:
         return create_state(
             model,
@@ -95,14 +125,7 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
             )
-    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
-
-    @cache
-    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
-        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
-
-    eval_step = make_eval_step(model, config, mesh)
-    return Steps(create, abstract_state, train_step_at, eval_step, make_statistics_step(model, config, mesh))
+    return create, abstract_state
 
 
 def optimizer_for(

@@ -86,7 +86,7 @@ class Config:
         ema_decay: share of the old kept when the weights are averaged over steps, to be evaluated beside the weights
             themselves; None for no average.
         ema_batch_norm: which running statistics the averaged weights get: `average`, the statistics' own average, or
-            `recalibrate`, taken anew over the epoch's last `recalibrate_steps` batches.
+            `recalibrate`, taken anew over the epoch's last `recalibrate_steps` batches, as they were but unmixed.
         recalibrate_steps: see `ema_batch_norm`.
         seed: of the initial weights, the order of the images, and the augmentation.
         precision: of the network's computation; parameters stay float32. `float16` scales the loss.

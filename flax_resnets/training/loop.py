@@ -1,6 +1,7 @@
 """The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -109,7 +110,7 @@ class Trainer:
         if stop is None:
             with interruption() as stop:
                 return self.fit(workdir, stop)
-        log = MetricsLog(workdir, writes=is_first())
+        log = MetricsLog(workdir, writes=is_first(), eval_flip=self.config.eval_flip)
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
         with contextlib.closing(log), contextlib.closing(checkpoints):
             state = checkpoints.restore(self.steps.abstract_state, self.display.say)
@@ -125,7 +126,8 @@ class Trainer:
                 ):
                     state = jax.block_until_ready(self.steps.create_state())
             elif log.done is not None and int(state.step) == self.total_steps:
-                self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}")
+                flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
+                self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}{flip}")
                 return
             else:
                 self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
@@ -136,6 +138,11 @@ class Trainer:
                 )
             wait_for_all("metrics read")  # by all, before the first writes
             log.start(int(state.step))
+            # An epoch that has just ended may have no row yet; of those before it each had one.
+            past = range(1, (int(state.step) - 1) // self.steps_per_epoch + 1)
+            if missing := sorted(set(past) - {row.epoch for row in log.epochs}):
+                which = ", ".join(map(str, missing))
+                self.display.say(f"{workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
             # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
             with contextlib.closing(self._batches(range(int(state.step), self.total_steps))) as batches:
                 self._fit(state, batches, log, checkpoints, stop)
@@ -157,7 +164,7 @@ class Trainer:
         while not stop:
             step = int(state.step)
             epoch, position = divmod(step, self.steps_per_epoch)
-            if position == 0 and epoch > len(log.epochs):
+            if position == 0 and epoch > log.last_epoch:
                 try:
                     result = self._evaluate(state, stop)
                     ema = self._evaluate(state.ema, stop) if state.ema else None
@@ -169,7 +176,7 @@ class Trainer:
                 row = EpochMetrics(
                     epoch=epoch,
                     step=step,
-                    train_loss=float(state.loss_sum) / max(int(state.loss_count), 1),
+                    train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
                     valid_loss=result.loss,
                     accuracy=result.accuracy,
                     top5_accuracy=result.top5_accuracy,
@@ -237,9 +244,10 @@ class Trainer:
                 self._settle(*item, log, bar)
         if state.ema and self.config.ema_batch_norm == "recalibrate" and int(state.step) == end:
             # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
+            statistics_step = self.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
             steps = range(max(end - self.config.recalibrate_steps, end - self.steps_per_epoch), end)
             with contextlib.closing(self._batches(steps)) as again:
-                statistics = recalibrate(self.steps.statistics_step, state, zip(steps, again, strict=True))
+                statistics = recalibrate(statistics_step, state, zip(steps, again, strict=True))
             state = state.replace(ema=state.ema.replace(batch_stats=statistics))
         return state
 

@@ -5,6 +5,7 @@ and the suggestions are those of fastai's `lr_find` (fastai/callback/schedule.py
 """
 
 import contextlib
+import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -16,13 +17,11 @@ import optax
 from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
-from flax_resnets.errors import UserError
 from flax_resnets.training.ahead import each_computed
-from flax_resnets.training.build import optimizer_for
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.build import initial_state, optimizer_for
 from flax_resnets.training.config import Config
-from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
-from flax_resnets.training.state import TrainState, create_state
+from flax_resnets.training.out_of_memory import out_of_memory
+from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.step import StepOutput, make_train_step
 
 # fastai's numbers: the average's decay, how far above its lowest value it ends the search, and what the suggestions
@@ -82,32 +81,26 @@ def lr_find(
         progress: is told how many steps are done.
 
     Raises:
-        UserError: the network does not take such images, or there are fewer of them than a batch.
+        UserError: the network does not take such images, or there are fewer of them than a batch, or the device's
+            memory does not hold what they need.
     """
     steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
     size = config.size_in_epoch(0)
-    mesh = make_mesh()
+    config = dataclasses.replace(config, ema_decay=None)  # nothing looks at the weights' average
+    mesh = make_mesh(config.weight_shards)
     optimizer = optimizer_for(
         config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
     )
-    image_shape = (config.image_size, config.image_size, train.channels)
-
-    def first_state() -> TrainState:
-        try:
-            return create_state(model, optimizer, image_shape, config.seed, scale_loss=config.precision == "float16")
-        except (ValueError, TypeError, ZeroDivisionError) as error:
-            raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
-
-    shardings = weight_shardings(jax.eval_shape(first_state), mesh)
-    new_state = jax.jit(first_state, out_shardings=shardings, compiler_options=for_once(mesh))
+    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels)
     train_step = make_train_step(
         model, optimizer, config, mesh, image_size=size, mix_until=0 if config.mix_off_epoch == 0 else None
     )
 
     def outputs() -> Iterator[StepOutput]:
-        state = new_state()
+        with out_of_memory(f"model={config.model}", "a smaller one, or a larger weight_shards, needs less"):
+            state = jax.block_until_ready(new_state())
         with contextlib.closing(train.train_batches(config.batch_size, config.seed, range(steps))) as batches:
             for batch in batches:
                 state, output = train_step(state, to_devices(batch, mesh))
@@ -118,7 +111,8 @@ def lr_find(
             progress(done)
             yield jax.device_get(output)
 
-    return range_test(_points(told(), config))
+    with out_of_memory(f"batch_size={config.batch_size}", "a smaller one, or a larger accumulate, needs less"):
+        return range_test(_points(told(), config))
 
 
 def _points(outputs: Iterable[StepOutput], config: Config) -> Iterator[tuple[float, float]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ class EpochMetrics:
     Attributes:
         epoch: counted from 1.
         step: steps taken by its end.
-        train_loss: mean over its steps of the loss that was optimised, label smoothing and augmentation included.
+        train_loss: mean over its steps of the loss that was optimised, label smoothing and augmentation included;
+            not-a-number where every step was skipped. In the row what is not finite is null.
         valid_loss: cross-entropy in nats, a mean over every image of the validation split.
         accuracy: share of those images whose class came first, 0 to 1.
         top5_accuracy: share of those images whose class came among the first five.
@@ -54,6 +56,7 @@ class MetricsLog:
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
         writes: whether this process is the one that writes; the others keep the record in mind alone.
+        eval_flip: whether the accuracies are with a test-time flip; the curves and the closing row say so.
 
     Attributes:
         epochs: the rows so far.
@@ -63,9 +66,10 @@ class MetricsLog:
         UserError: a line of `metrics.jsonl` is no such row.
     """
 
-    def __init__(self, workdir: Path, writes: bool = True):
+    def __init__(self, workdir: Path, writes: bool = True, eval_flip: bool = False):
         self._workdir = workdir
         self._writes = writes
+        self._eval_flip = eval_flip
         self._path = workdir / "metrics.jsonl"
         self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
@@ -79,11 +83,16 @@ class MetricsLog:
             try:
                 row = json.loads(line)
                 if row.pop("event") == "epoch":
-                    self.epochs.append(_checked(row, len(self.epochs) + 1))
+                    self.epochs.append(_checked(row, self.last_epoch))
                 else:
                     self.done = {"best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
                 raise UserError(f"{self._path}:{number}: not a row of metrics ({error})") from None
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the epoch recorded last; 0 before the first."""
+        return self.epochs[-1].epoch if self.epochs else 0
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -91,13 +100,13 @@ class MetricsLog:
         return max(self.epochs, key=lambda row: row.accuracy, default=None)
 
     def start(self, step: int) -> None:
-        """Begins to record at a step, forgetting what came after it: the run will come by there again."""
+        """Begins to record after so many steps, forgetting what came later: the run will come by there again."""
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
         if not self._writes:
             return
         write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
-        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step)
+        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step + 1)
 
     def add_point(self, step: int, **values: float) -> None:
         """Records a step's figures, for TensorBoard alone."""
@@ -118,14 +127,15 @@ class MetricsLog:
             if name not in ("epoch", "step"):
                 self._tensorboard.add(f"epoch/{name}", value, row.step)
         self._tensorboard.flush()
-        draw_curves(self.epochs, self._workdir / "curves.png")
+        draw_curves(self.epochs, self._workdir / "curves.png", self._eval_flip)
 
     def finish(self, state_digest: str) -> None:
         """Appends the closing row."""
         assert self.best is not None, "a run is done after its last epoch"
         self.done = {"best_accuracy": self.best.accuracy, "state_digest": state_digest}
         if self._writes:
-            self._append(_line("done", self.done))
+            flip = {"eval_flip": True} if self._eval_flip else {}
+            self._append(_line("done", self.done | flip))
 
     def close(self) -> None:
         """Lets go of files and threads."""
@@ -140,8 +150,9 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def _checked(row: dict[str, Any], number: int) -> EpochMetrics:
-    """The row of an epoch, or a ValueError or TypeError where it is not that epoch's."""
+def _checked(row: dict[str, Any], before: int) -> EpochMetrics:
+    """The row of an epoch, or a ValueError or TypeError where it is none, or not of one after the epoch before."""
+    row = {name: math.nan if value is None else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():
         if value is None and name.startswith("ema_"):
@@ -150,17 +161,21 @@ def _checked(row: dict[str, Any], number: int) -> EpochMetrics:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name} is {str(value)[:100]!r}, no number")
         float(value)  # or OverflowError
-    if metrics.epoch != number:
-        raise ValueError(f"epoch {metrics.epoch} where {number} should be")
+    if metrics.epoch <= before:
+        raise ValueError(f"epoch {metrics.epoch} where one after {before} should be")
     return metrics
 
 
 def _line(event: str, row: dict[str, Any]) -> str:
-    return json.dumps({"event": event, **row}) + "\n"
+    # JSON has no word for not-a-number, and Python's own is refused by other readers.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+    return json.dumps({"event": event, **finite}, allow_nan=False) + "\n"
 
 
-def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
-    """Draws losses and accuracies against the epoch into a PNG."""
+def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
+    """Draws losses and accuracies against the epoch into a PNG; with a test-time flip, it says so."""
     # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -175,7 +190,7 @@ def draw_curves(epochs: list[EpochMetrics], path: Path) -> None:
     losses.set_ylabel("loss (nats)")
     accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
     accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
-    accuracies.set_ylabel("valid accuracy (%)")
+    accuracies.set_ylabel("valid accuracy (%)" + ", with a test-time flip" * eval_flip)
     averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
     if averaged:
         numbers = [row["epoch"] for row in averaged]

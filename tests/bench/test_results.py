@@ -94,6 +94,14 @@ def test_this_repositorys_table_is_up_to_date():
     assert results.main(["--check"]) == 0
 
 
+def test_a_run_that_lost_rows_is_refused(tmp_path, run):
+    path = finished(tmp_path / "a", accuracies=(0.5, 0.6, 0.7)) / "metrics.jsonl"
+    first, _, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, *others]))
+    code, said = run("--add", path.parent, "--recipe", "noise")
+    assert (code, "has not a row for each epoch so far" in said) == (2, True)
+
+
 def test_two_seeds_become_a_row(tmp_path, run, add):
     add(finished(tmp_path / "a", seed=0, accuracies=(0.5, 0.72, 0.7)), "--hardware", "two abaci")
     add(finished(tmp_path / "b", seed=1, accuracies=(0.4, 0.6, 0.71)), "--hardware", "two abaci")

@@ -7,6 +7,7 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flax_resnets import BasicBlock, ResNet
@@ -14,13 +15,14 @@ from flax_resnets.data.batches import eval_batches, train_batch
 from flax_resnets.training.config import Config
 from flax_resnets.training.optimizer import make_optimizer
 from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
+from flax_resnets.training.recalibration import make_statistics_step
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import create_state
 from flax_resnets.training.step import evaluate, make_eval_step, make_train_step
 
 
 def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -> dict:
-    """Losses of the first steps, the statistics and the evaluation after them, and the all-reduces in a step."""
+    """Losses of the first steps; after them statistics, anew too, and the evaluation; the all-reduces in a step."""
     config = Config(
         model="a small one: made below",
         dataset="noise: made below",
@@ -58,10 +60,13 @@ def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -
         state, output = train_step(state, batch_of(step))
         losses.append(float(output.loss))
     eval_step = make_eval_step(model, config, mesh)
+    statistics_step = make_statistics_step(model, config, mesh)
+    recalibrated = statistics_step(state.params, state.batch_stats, jnp.int32(0), batch_of(0))
     program = train_step.as_text()
     return {
         "losses": losses,
         "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
+        "recalibrated": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(recalibrated))],
         "evaluation": evaluate(eval_step, state, eval_batches(images, labels, 64), mesh),
         "bytes_of_weights": sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params)),
         "placed_as_before": jax.tree.all(

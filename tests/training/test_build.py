@@ -66,6 +66,7 @@ def test_a_size_has_one_step_and_all_sizes_one_state(config):
     steps = build_steps(config, make_mesh(), 10, 1, total_steps=3 * config.epochs)
     assert steps.train_step_at(16) is steps.train_step_at(16)
     assert steps.train_step_at(16) is not steps.train_step_at(config.image_size)
+    assert steps.statistics_step_at(16) is steps.statistics_step_at(16)
     state = steps.create_state()
     assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, steps.abstract_state)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -145,6 +146,67 @@ def test_a_finished_run_is_left_as_it_is(make_trainer, config, unbroken):
     before = (unbroken / "metrics.jsonl").read_bytes()
     make_trainer(config).fit(unbroken)
     assert (unbroken / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_test_time_flip_is_named_wherever_its_accuracy_is(make_trainer, config, unbroken, tmp_path, capsys):
+    trainer = make_trainer(dataclasses.replace(config, eval_flip=True))
+    trainer.fit(tmp_path)
+    assert "accuracies are with a test-time flip (eval_flip)" in capsys.readouterr().out
+    assert rows(tmp_path)[-1]["eval_flip"] is True
+    trainer.fit(tmp_path)
+    assert re.search(
+        r"already done, best accuracy [\d.]+, with a test-time flip \(eval_flip\)", capsys.readouterr().out
+    )
+    assert "eval_flip" not in rows(unbroken)[-1]
+
+
+def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config, monkeypatch, tmp_path):
+    trainer, sizes = make_trainer(growing_config(config)), []
+
+    def statistics_step_at(size):
+        sizes.append(size)
+        return steps.statistics_step_at(size)
+
+    steps = trainer.steps
+    monkeypatch.setattr(trainer, "steps", steps._replace(statistics_step_at=statistics_step_at))
+    trainer.fit(tmp_path)
+    assert sizes == [8, 10, 12]
+
+
+def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
+    make_trainer, config, unbroken, tmp_path, monkeypatch, capsys
+):
+    trainer = make_trainer(config)
+    with monkeypatch.context() as patch:
+        signal_at(patch, trainer, 13)
+        with pytest.raises(Stopped):
+            trainer.fit(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        signal_at(patch, trainer, 15)
+        with pytest.raises(Stopped):
+            trainer.fit(tmp_path)
+    assert "metrics.jsonl has lost the rows of epochs 1, 2; it goes on without" in capsys.readouterr().out
+    trainer.fit(tmp_path)
+    *epochs, done = figures(tmp_path)
+    *whole, whole_done = figures(unbroken)
+    assert epochs == whole[2:]
+    assert done["state_digest"] == whole_done["state_digest"]
+
+
+def test_an_epoch_of_skipped_steps_alone_has_no_loss(make_trainer, config, tmp_path, monkeypatch):
+    trainer = make_trainer(config)
+    create_state = trainer.steps.create_state
+
+    def poisoned():
+        state = create_state()
+        state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
+        return state
+
+    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(create_state=poisoned))
+    trainer.fit(tmp_path)
+    assert [row["train_loss"] for row in rows(tmp_path)[:-1]] == [None] * 3
+    assert [row["skipped_steps"] for row in rows(tmp_path)[:-1]] == [6, 12, 18]
 
 
 def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken, tmp_path):

@@ -92,6 +92,12 @@ def test_images_the_network_does_not_take_are_named(config, data):
         lr_find(create_model("alexnet", num_classes=4), config, data)
 
 
+def test_a_network_of_one_size_does_not_search_on_growing_images(config, data):
+    growing = dataclasses.replace(config, model="lenet", progressive=((1, 16),))
+    with pytest.raises(UserError, match="'lenet' has other parameters for images of 16 px than of 12"):
+        lr_find(create_model("lenet", num_classes=4), growing, data)
+
+
 def output(loss: float, skipped: int = 0) -> StepOutput:
     return StepOutput(np.float32(loss), np.float32(0.1), np.float32(0.9), np.int32(skipped))
 

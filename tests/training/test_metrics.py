@@ -1,10 +1,13 @@
 """A run's record on disk."""
 
+import dataclasses
 import json
+import math
 import struct
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -80,6 +83,40 @@ def test_a_row_cut_short_by_a_kill_is_no_row(log, tmp_path):
     assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1]
 
 
+def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
+    skipped = dataclasses.replace(row(1, 0.5), train_loss=math.nan, ema_valid_loss=math.inf, ema_accuracy=0.5)
+    log.add_epoch(skipped)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    written = json.loads(line, parse_constant=pytest.fail)
+    assert (written["train_loss"], written["ema_valid_loss"]) == (None, None)
+    (read,) = MetricsLog(tmp_path).epochs
+    assert math.isnan(read.train_loss)
+    assert read.ema_valid_loss is not None
+    assert read.ema_top5_accuracy is None
+
+
+def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(Axes, "set_ylabel", lambda self, label: labels.append(label))
+    log = MetricsLog(tmp_path, eval_flip=True)
+    log.start(0)
+    log.add_epoch(row(1, 0.5))
+    log.finish("abc")
+    log.close()
+    assert labels == ["loss (nats)", "valid accuracy (%), with a test-time flip"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
+    assert MetricsLog(tmp_path).done == {"best_accuracy": 0.5, "state_digest": "abc"}
+
+
+def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
+    lines = [json.dumps({"event": "epoch", **row(epoch, 0.5).as_row()}) + "\n" for epoch in (1, 3, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
+    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1, 3]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    with pytest.raises(UserError, match=r"metrics\.jsonl:3: .*epoch 3 where one after 3 should be"):
+        MetricsLog(tmp_path)
+
+
 @pytest.mark.parametrize("line", ["not json", "[]", '{"event": "epoch"}', '{"no": "event"}', "\x00"])
 def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
@@ -122,7 +159,8 @@ def test_tensorboard_is_told_from_where_a_run_goes_on(tmp_path):
         (path,) = (tmp_path / "tensorboard").iterdir()
         events = events_of(path)
         assert [event.session_log.status for event in events][1] == SessionLog.START
-        assert (events[1].step, events[2].step) == (step, step + 1)
+        # TensorBoard forgets what earlier files have from the first of these on: not the step gone on from.
+        assert (events[1].step, events[2].step) == (step + 1, step + 1)
         assert (events[2].summary.value[0].tag, events[2].summary.value[0].simple_value) == ("step/loss", 2.5)
         path.unlink()
 

@@ -9,6 +9,7 @@ import pytest
 
 from flax_resnets.models.layers import convolve
 from flax_resnets.training.recalibration import recalibrate
+from flax_resnets.training.step import augmented, step_key
 
 
 def prepared(make_trainer, config):
@@ -25,7 +26,7 @@ def batches(trainer, *steps: int):
 
 def test_the_first_norms_statistics_by_hand(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
-    got = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 0, 4, 5))
+    got = recalibrate(trainer.steps.statistics_step_at(12), state, batches(trainer, 0, 4, 5))
     expected = []
     for _, batch in batches(trainer, 0, 4, 5):
         images = np.asarray(batch.images, np.float32) / 255
@@ -38,15 +39,25 @@ def test_the_first_norms_statistics_by_hand(make_trainer, config):
 
 def test_what_the_running_statistics_were_does_not_matter(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
-    first = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 1))
+    first = recalibrate(trainer.steps.statistics_step_at(12), state, batches(trainer, 1))
     state = state.replace(batch_stats=jax.tree.map(lambda leaf: leaf + 1, state.batch_stats))
-    second = recalibrate(trainer.steps.statistics_step, state, batches(trainer, 1))
+    second = recalibrate(trainer.steps.statistics_step_at(12), state, batches(trainer, 1))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), first, second)
+
+
+def test_the_images_are_of_the_size_asked_for(make_trainer, config):
+    trainer, state = prepared(make_trainer, config)
+    got = recalibrate(trainer.steps.statistics_step_at(8), state, batches(trainer, 0))
+    ((_, batch),) = batches(trainer, 0)
+    images = augmented(step_key(trainer.config, jnp.int32(0)), batch.images, trainer.config, image_size=8)
+    assert images.shape[1:3] == (8, 8)
+    y = convolve(images, state.ema.params["stem_conv"]["kernel"], padding=1)
+    np.testing.assert_allclose(got["stem_norm"]["mean"], np.mean(y, (0, 1, 2)), rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_to_recalibrate(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
     with pytest.raises(ValueError, match="no batches"):
-        recalibrate(trainer.steps.statistics_step, state, [])
+        recalibrate(trainer.steps.statistics_step_at(12), state, [])
     with pytest.raises(ValueError, match="ema_decay is not set"):
-        recalibrate(trainer.steps.statistics_step, state.replace(ema=None), batches(trainer, 0))
+        recalibrate(trainer.steps.statistics_step_at(12), state.replace(ema=None), batches(trainer, 0))
