@@ -2,7 +2,8 @@
 
     python train.py --config configs/quickstart.py
 
-Hardware: 2 CPU cores (x86-64 virtual machine). It learns 6,000 images, 600 a class, and is tried on 1,000 others.
+It learns 6,000 images, 600 a class, and is tried on 1,000 others. Reached: 88.0 to 88.8 % of those after the last
+epoch, seed 0, depending on the versions of Python and jax. Hardware: 2 CPU cores (x86-64 virtual machine).
 
 γ = 0 in each block's last norm is not for accuracy here (without it, and at twice the learning rate, the sample gives a
 point more): a network that starts as the identity is calm, and its losses on 1 and on 8 devices agree to 1e-5 for the

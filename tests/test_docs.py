@@ -1,5 +1,6 @@
 """What docs/ tells a user to run is at least well formed, and names files that exist."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -29,7 +30,7 @@ def test_its_shell_parses(script):
 def training_commands() -> list[str]:
     texts = [p.read_text() for p in [*PAGES, JOBS / "slurm.sh"]]
     joined = re.sub(r"\\\n\s*", "", "\n".join(texts))
-    return re.findall(r"python train\.py ([^\n`\"&]+)", joined)
+    return re.findall(r"python train\.py ([^\n`\"&|]+)", joined)
 
 
 @pytest.mark.parametrize("command", sorted(set(training_commands())))
@@ -50,10 +51,41 @@ def test_the_kubernetes_job_holds_together():
     assert pod["serviceAccountName"] == parts["ServiceAccount"]["metadata"]["name"]
     assert job["completions"] == job["parallelism"]
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
-    program, script, *arguments = pod["containers"][0]["command"]
+    shell, option, command = pod["containers"][0]["command"]
+    assert (shell, option) == ("bash", "-c")
+    training, _, asking = command.partition(" && ")
+    program, script, *arguments = shlex.split(training)
     assert (program, script) == ("python", "train.py")
-    config_path, _, _ = train.parse(arguments)
+    config_path, workdir, _ = train.parse(arguments)
     assert (ROOT / config_path).exists()
+    assert shlex.split(asking) == ["grep", "-q", '"event": "done"', f"{workdir}/metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("training", "row", "queued"),
+    [
+        ("exit 0", '{"event": "done"}', False),
+        ("exit 0", '{"event": "epoch"}', True),  # a signal stopped it
+        ("exit 134", '{"event": "epoch"}', True),
+        ("exit 2", '{"event": "epoch"}', False),
+        ("exit 3", '{"event": "epoch"}', False),
+    ],
+)
+def test_the_slurm_job_is_queued_again_until_it_is_done(tmp_path, training, row, queued):
+    programs = {"srun": training, "scontrol": "echo queued $*"}
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    for path in (tmp_path / ".venv/bin/activate", tmp_path / "runs/rn50_imagenet/metrics.jsonl"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    path.write_text(row + "\n")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(
+        ["bash", JOBS / "slurm.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "queued requeue 7\n" * queued
+    assert done.returncode == int(training.removeprefix("exit "))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

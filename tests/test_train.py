@@ -330,3 +330,4 @@ def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("train.py: batch_size=6000: out of the device's memory (")
     assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -226,7 +227,14 @@ def _sweep(directories: list[Path], source: Source, alone: bool) -> None:
 def _in_memory(
     source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None, skip: bool
 ) -> CachedImages:
-    images = np.empty((len(source), size, size, source.channels), np.uint8)
+    shape = (len(source), size, size, source.channels)
+    try:
+        images = np.empty(shape, np.uint8)
+    except MemoryError:
+        raise UserError(
+            f"images of {size} px: memory does not hold their {math.prod(shape) / 2**30:.1f} GiB, which {cache_root()} "
+            "could not keep; FLAX_RESNETS_CACHE names another directory, images=streamed keeps none"
+        ) from None
     labels = np.empty(len(source), np.int32)
     done, broken = 0, []
     for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):

@@ -254,5 +254,10 @@ def _fingerprint(files: list[Path], directory: Path) -> str:
         stat = path.stat()
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     for name in ("dataset_info.json", "features.json"):
-        digest.update((directory / name).read_bytes())
+        try:
+            digest.update((directory / name).read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{directory / name}: {error.strerror}; delete its directory to have the dataset prepared again"
+            ) from error
     return digest.hexdigest()

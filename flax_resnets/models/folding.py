@@ -24,7 +24,8 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
         The network with `batch_norm="folded"`, which cannot be trained, and its variables: `params` alone.
 
     Raises:
-        ValueError: the network is pre-activated, or its norms are folded already.
+        ValueError: the network is no `ResNet` or pre-activated, its norms are folded already, or the variables have no
+            `params` or `batch_stats`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -36,10 +37,14 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
         >>> bool(jnp.allclose(folded.apply(folded_variables, x), model.apply(variables, x), atol=1e-4))
         True
     """
+    if not isinstance(model, ResNet):
+        raise ValueError(f"model={type(model).__name__}: only a ResNet's norms can be folded")
     if model.block.preactivated:
         raise ValueError(f"block={model.block.__name__}: its norms come before their convolutions and cannot be folded")
     if model.batch_norm == "folded":
         raise ValueError("batch_norm='folded': is folded already")
+    if missing := {"params", "batch_stats"} - variables.keys():
+        raise ValueError(f"variables: have no {' and no '.join(sorted(missing))}; must be as model.init gives them")
     params = _folded(variables["params"], variables["batch_stats"])
     return model.clone(batch_norm="folded"), {"params": params}
 

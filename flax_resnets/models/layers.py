@@ -78,6 +78,9 @@ def convolve(
         dilation: distance between the kernel's taps, in pixels.
         groups: the channels are split into so many groups that do not see each other.
 
+    Raises:
+        ValueError: the kernel does not fit into the images.
+
     Example:
         >>> convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1)), strides=2).ravel().tolist()
         [9.0, 9.0, 9.0, 9.0]
@@ -95,12 +98,14 @@ def convolve(
         )
 
     size, (height, width, channels) = kernel.shape[0], x.shape[1:]
+    reach = dilation * (size - 1)
+    if min(height, width) + 2 * padding <= reach:
+        raise ValueError(f"the image is too small: {height} x {width} is left for a kernel of {size} x {size}")
     if size == 1 and padding == 0 and groups == 1:
         return jax.lax.platform_dependent(x, kernel, cpu=lambda x, k: _as_product(x, k, strides), default=plain)
     # A stem: on so few channels XLA's kernels for processors leave most of a vector register empty.
     if size == 7 and strides == 2 and padding == 3 and dilation == 1 and channels <= 4 and height % 2 == width % 2 == 0:
         return jax.lax.platform_dependent(x, kernel, cpu=_space_to_depth, default=plain)
-    reach = dilation * (size - 1)
     if groups == 1 and (min(height, width) + 2 * padding - reach - 1) // strides < reach:
         # Onto an image smaller than the kernel. XLA has but a plain loop for it or for its gradient: eight times
         # ResNet-18's step at 64 px, where the last stage's images are 2x2.
@@ -194,7 +199,7 @@ def ghost_size(batch_norm: str) -> int | None:
         >>> ghost_size("ghost:32")
         32
     """
-    kind, _, size = batch_norm.partition(":")
+    kind, _, size = batch_norm.partition(":") if isinstance(batch_norm, str) else ("", "", "")
     if kind == "ghost" and size.isascii() and size.isdecimal() and len(size) < 10 and int(size) > 0:
         return int(size)
     if batch_norm in ("global", "device", "folded"):

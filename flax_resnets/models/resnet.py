@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.layers import (
     BatchNorm,
     Conv,
@@ -291,13 +292,18 @@ class ResNet(nn.Module):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, choices))}")
+        check_outputs(self.num_classes, self.dtype)
         for name in ("stochastic_depth", "dropout"):
-            if not isinstance(getattr(self, name), int | float) or not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be at least 0 and below 1")
+            check_share(name, getattr(self, name))
         for name in ("width", "groups", "width_per_group"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= 2**16:
-                raise ValueError(f"{name}={number!r}: must be a whole number above 0 and up to 65536")
+            check_whole(name, getattr(self, name))
+        if self.stem == "deep" and self.width < 2:
+            raise ValueError("width=1: the deep stem begins with half as many channels")
+        if self.width * self.width_per_group < 64:
+            raise ValueError(
+                f"width={self.width}: with width_per_group={self.width_per_group} leaves a group without channels; "
+                f"must be at least {-(-64 // self.width_per_group)}"
+            )
         parts = ("stem", *(f"stage{i + 1}" for i in range(len(self.stage_sizes))), "head")
         if isinstance(self.frozen, str) or not isinstance(self.frozen, Sequence):
             raise ValueError(f"frozen={self.frozen!r}: must be a tuple of parts, such as ('stem', 'stage1')")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.layers import BatchNorm, Conv, Linear, convolve, ghost_size, global_avg_pool, max_pool
 from flax_resnets.models.resnet import BasicBlock
 
@@ -35,7 +36,8 @@ class Textbook(nn.Module):
         activation function belongs to the step it follows. (Under `jax.jit` a dict comes back sorted.)
 
     Raises:
-        ValueError: the image is smaller than a window of the network's.
+        ValueError: the image is smaller than a window of the network's; or, where the network is made, an attribute has
+            a value it cannot have.
 
     Attributes:
         num_classes: outputs; 0 for none.
@@ -54,6 +56,10 @@ class Textbook(nn.Module):
 
     num_classes: int = 10
     dtype: Dtype = jnp.float32
+
+    def __post_init__(self):
+        check_outputs(self.num_classes, self.dtype)
+        super().__post_init__()
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Classify images; shapes as in the class."""
@@ -214,6 +220,10 @@ class LeNet(Textbook):
 
     padding: int = 2
 
+    def __post_init__(self):
+        check_whole("padding", self.padding, least=0)
+        super().__post_init__()
+
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`conv1`, `pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2`, `head`."""
@@ -256,6 +266,10 @@ class AlexNet(Textbook):
 
     dropout: float = 0.5
 
+    def __post_init__(self):
+        check_share("dropout", self.dropout)
+        super().__post_init__()
+
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`conv1`, `pool1`, `conv2`, `pool2`, `conv3` to `conv5`, `pool3`, `flatten`, `dense1`, `dense2`, `head`."""
@@ -284,6 +298,10 @@ class VGG(Textbook):
 
     stages: Sequence[tuple[int, int]] = ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))
     dropout: float = 0.5
+
+    def __post_init__(self):
+        check_share("dropout", self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -319,6 +337,10 @@ class NiN(Textbook):
     """
 
     dropout: float = 0.5
+
+    def __post_init__(self):
+        check_share("dropout", self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:

@@ -117,7 +117,7 @@ class Trainer:
             if state is None:
                 # Killed between the first row and the first checkpoint a run has one row. It has the second only
                 # once that checkpoint is whole: see `_fit`.
-                if len(log.epochs) > 1:
+                if len(log.epochs) > 1 or log.done is not None:
                     raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
                 if log.epochs:
                     self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")

@@ -14,6 +14,7 @@ from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
+from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import shown, step_key
 
@@ -52,7 +53,8 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         step: counted from 0.
 
     Raises:
-        UserError: there are fewer images than a batch has, or the run has no such step.
+        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory does not
+            hold the batch.
     """
     an_epochs = steps_per_epoch(len(train), config.batch_size)
     steps = config.epochs * an_epochs
@@ -70,7 +72,10 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
     )
     compiled = jax.jit(of_step, compiler_options=for_once(make_mesh()))
     batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
-    images, targets = jax.device_get(compiled(step_key(config, jnp.int32(step)), batch))
+    with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
+        # To the end: where there is no memory, to fetch what was not made aborts the process.
+        result = jax.block_until_ready(compiled(step_key(config, jnp.int32(step)), batch))
+    images, targets = jax.device_get(result)
     return ShownBatch(step, steps, epoch + 1, stored, labels, images.astype(np.float32), targets)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,14 @@ from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 
 @contextlib.contextmanager
 def opened(config: Config, workdir: Path) -> Iterator[None]:
-    """Makes the workdir, or finds this run in it, and keeps others out of it."""
+    """Makes the workdir, or finds this run in it, and keeps others out of it.
+
+    Where a run that begins here turns out to be impossible (a UserError) before anything of it is saved, what it wrote
+    is taken away again: else the same command, put right, would be refused as another run.
+    """
     with contextlib.ExitStack() as stack:
         try:
+            before = set(os.listdir(workdir)) if os.path.isdir(workdir) else None
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, wait=False))
             check_workdir(config, workdir)  # another process may have begun in it since
@@ -29,7 +35,30 @@ def opened(config: Config, workdir: Path) -> Iterator[None]:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
             raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
-        yield
+        try:
+            yield
+        except UserError:
+            if "config.json" not in (before or ()) and not _has_checkpoints(workdir):
+                _take_away(workdir, before)
+            raise
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+    directory = workdir / "checkpoints"
+    return directory.is_dir() and any(path.name.isdecimal() for path in directory.iterdir())
+
+
+def _take_away(workdir: Path, before: set[str] | None) -> None:
+    """Removes what a run writes, but for what was there before it; the workdir too, if it was not (None)."""
+    for name in ("config.json", "metrics.jsonl", "curves.png"):
+        if name not in (before or ()):
+            (workdir / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        if name not in (before or ()):
+            shutil.rmtree(workdir / name, ignore_errors=True)
+    if before is None:
+        with contextlib.suppress(OSError):
+            workdir.rmdir()
 
 
 def check_workdir(config: Config, workdir: Path) -> None:

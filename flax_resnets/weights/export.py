@@ -31,7 +31,7 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
         float32 arrays by name, kernels `(O, I, H, W)`, in copies of their own.
 
     Raises:
-        UserError: the variables are not this model's, or the layout has no such network.
+        UserError: the variables are not this model's, the layout has no such network, or its norms are folded.
 
     Example:
         >>> import flax_resnets, jax, jax.numpy as jnp
@@ -45,8 +45,13 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
         raise UserError(f"model={type(model).__name__}: only a ResNet has names in torchvision and timm")
     if layout not in get_args(Layout):
         raise UserError(f"layout={layout!r}: must be one of {', '.join(get_args(Layout))}")
+    if model.batch_norm == "folded":
+        raise UserError("batch_norm='folded': torch's networks have norms; export the one that was folded")
     if layout == "torchvision" and (
-        model.block.preactivated or model.squeeze_excite or model.stem == "deep" or model.shortcut == "avg_pool"
+        model.block.preactivated
+        or model.squeeze_excite
+        or model.blur_pool
+        or (model.stem, model.shortcut, model.activation) != (ResNet.stem, ResNet.shortcut, "relu")
     ):
         raise UserError("layout='torchvision': torchvision has no such network; layout='timm' has")
     state: dict[str, np.ndarray] = {}

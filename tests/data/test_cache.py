@@ -164,6 +164,18 @@ def test_where_nothing_can_be_written_the_images_stay_in_memory_and_it_says_so(s
     assert not in_memory.images.flags.writeable
 
 
+def test_images_that_neither_cache_nor_memory_holds_are_one_line(source, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "file"))
+    with (
+        pytest.warns(RuntimeWarning, match="image cache not written"),
+        pytest.raises(
+            UserError, match=r"images of 1048576 px: memory does not hold their 1024000\.0 GiB, which .*file"
+        ),
+    ):
+        cached_images(source, size=2**20)
+
+
 # Room for a hundred of the thousand images; past it write() fails as it does on a full disk.
 FULL_DISK = """
 import resource, signal, sys, warnings

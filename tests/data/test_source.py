@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_resnets.data.source import open_source
+from flax_resnets.data.source import _fingerprint, open_source
 from flax_resnets.errors import UserError
 
 TRAIN = "my_images-train.array_record-00000-of-00001"
@@ -161,6 +161,13 @@ def test_damaged_metadata(prepared):
     (prepared / "my_images" / "1.0.0" / "features.json").write_text("{")
     with pytest.raises(UserError, match="dataset='my_images'"):
         open_source("my_images", "train", prepared)
+
+
+def test_a_missing_description_of_the_features(tmp_path):
+    """Of a dataset that TFDS knows: what it has no files of, it takes from its own code."""
+    (tmp_path / "dataset_info.json").touch()
+    with pytest.raises(UserError, match=r"features\.json: No such file .*; delete its directory"):
+        _fingerprint([], tmp_path)
 
 
 def test_a_damaged_record_is_named_and_the_others_are_read(prepared):

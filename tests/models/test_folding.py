@@ -49,3 +49,10 @@ def test_what_cannot_be_folded_is_refused():
         fold_batch_norm(*trained("resnetv2_18")[:2])
     with pytest.raises(ValueError, match="folded already"):
         fold_batch_norm(*fold_batch_norm(*trained("resnet18")[:2]))
+
+
+def test_another_network_and_half_of_the_variables():
+    with pytest.raises(ValueError, match="model=FCN: only a ResNet's norms can be folded"):
+        fold_batch_norm(create_model("fcn"), {"params": {}, "batch_stats": {}})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="variables: have no batch_stats; must be as"):
+        fold_batch_norm(create_model("resnet18"), {"params": {}})  # pyright: ignore[reportArgumentType]

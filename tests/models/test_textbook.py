@@ -306,6 +306,13 @@ def modules_called(model: nn.Module, kind: type, x: jax.Array, **kwargs) -> list
     return called
 
 
+@pytest.mark.parametrize(("name", "size"), [("lenet", 7), ("alexnet", 7), ("nin", 2), ("nin", 40)])
+def test_images_that_are_too_small_are_named(name, size):
+    model = create_model(name, 10)
+    with pytest.raises(ValueError, match=r"the image is too small: \d+ x \d+ is left for a (kernel|window) of"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, size, size, 1)))
+
+
 @pytest.mark.parametrize(("model", "size", "dropouts"), [(AlexNet(), 65, 2), (VGG(), 32, 2), (NiN(), 67, 1)])
 def test_dropout_drops_half_in_training_only(model, size, dropouts):
     x = jnp.zeros((1, size, size, 1))

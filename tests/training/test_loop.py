@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -248,6 +249,16 @@ def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config
         path.rename(tmp_path / path.name)
     with pytest.raises(UserError, match="has metrics and no checkpoint"):
         trainer.fit(tmp_path)
+
+
+def test_a_finished_run_of_one_epoch_without_checkpoints_is_not_started_over(make_trainer, config, tmp_path):
+    trainer = make_trainer(dataclasses.replace(config, epochs=1))
+    trainer.fit(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="has metrics and no checkpoint"):
+        trainer.fit(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch):

@@ -73,6 +73,15 @@ def test_half_precision_is_shown_too(config, data):
     np.testing.assert_allclose(half.images, show_batch(config, data, 4).images, atol=0.02)
 
 
+def test_a_batch_that_memory_does_not_hold_is_named(config, data, monkeypatch):
+    def exhausted(_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    monkeypatch.setattr(jax, "block_until_ready", exhausted)
+    with pytest.raises(UserError, match="batch_size=32: out of the device's memory"):
+        show_batch(config, data, 4)
+
+
 def test_a_step_after_the_run_is_named(config, data):
     with pytest.raises(UserError, match="--step=18: must be below the run's 18 steps"):
         show_batch(config, data, 4, step=18)

@@ -53,3 +53,33 @@ def test_killed_while_it_opens_its_workdir_it_still_knows_it(config, tmp_path, m
         with pytest.raises(KeyboardInterrupt), opened(config, tmp_path):
             pass
     assert (tmp_path / "config.json").read_text() == before
+
+
+def begin(config, workdir, error: Exception, *made: str) -> None:
+    """A run that makes these directories in its workdir, and a file in it, and fails."""
+
+    def fit() -> None:
+        for name in made:
+            (workdir / name).mkdir(parents=True)
+        (workdir / "metrics.jsonl").touch()
+        raise error
+
+    with pytest.raises(type(error)), opened(config, workdir):
+        fit()
+
+
+def test_a_run_that_cannot_be_leaves_nothing(config, tmp_path):
+    begin(config, tmp_path / "new", UserError("too large"), "checkpoints", "tensorboard")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "theirs" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "theirs" / "notes").touch()
+    begin(config, tmp_path / "theirs", UserError("too large"), "checkpoints")
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} == {"tensorboard", "notes"}
+
+
+def test_what_is_saved_or_was_begun_before_stays(config, tmp_path):
+    begin(config, tmp_path / "saved", UserError("a broken image"), "checkpoints/7")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"checkpoints", "config.json", "metrics.jsonl"}
+    begin(config, tmp_path / "begun", RuntimeError("a bug"))
+    begin(config, tmp_path / "begun", UserError("a full disk"))
+    assert {path.name for path in (tmp_path / "begun").iterdir()} == {"config.json", "metrics.jsonl"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flax_resnets import BasicBlock, ResNet
+from flax_resnets import BasicBlock, ResNet, fold_batch_norm
 from flax_resnets.errors import UserError
 from flax_resnets.models.resnet import PreActBasicBlock
 from flax_resnets.weights import export_state_dict
@@ -59,7 +59,15 @@ def test_timm_writes_some_fully_connected_layers_as_convolutions():
 
 @pytest.mark.parametrize(
     "options",
-    [{"squeeze_excite": True}, {"stem": "deep"}, {"shortcut": "avg_pool"}, {"block": PreActBasicBlock}],
+    [
+        {"squeeze_excite": True},
+        {"stem": "deep"},
+        {"stem": "small"},
+        {"shortcut": "avg_pool"},
+        {"blur_pool": True},
+        {"activation": "mish"},
+        {"block": PreActBasicBlock},
+    ],
 )
 def test_torchvision_refuses_what_it_does_not_have(options):
     model = network(**options)
@@ -71,6 +79,8 @@ def test_mistakes_are_one_line():
     model = network()
     with pytest.raises(UserError, match="layout='keras': must be one of timm, torchvision"):
         export_state_dict(model, initial(model), layout="keras")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="batch_norm='folded': torch's networks have norms"):
+        export_state_dict(*fold_batch_norm(model, initial(model)))
     with pytest.raises(UserError, match="model=Dense: only a ResNet"):
         export_state_dict(nn.Dense(3), {})
     variables = initial(network(num_classes=6))

@@ -1,0 +1,43 @@
+"""What the attributes of networks may be."""
+
+import jax.numpy as jnp
+import pytest
+
+from flax_resnets import ResNet18, ResNet50, create_model
+from flax_resnets.errors import UserError
+from flax_resnets.models.attributes import check_outputs
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.dtype("float16"), "bfloat16"])
+def test_a_float_dtype_by_any_name(dtype):
+    check_outputs(10, dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {"dtype": "bf16"}, "dtype='bf16': must be a float dtype"),
+        ("resnet18", {"dtype": None}, "dtype=None: must be a float dtype"),
+        ("lenet", {"dtype": jnp.int32}, "dtype=.*: must be a float dtype, such as jnp.float32"),
+        ("resnet18", {"batch_norm": None}, "batch_norm=None: must be 'global', 'device' or"),
+        ("resnet18", {"stem": "deep", "width": 1}, "width=1: the deep stem begins with half as many"),
+        ("resnet18", {"width": 1.5}, "width=1.5: must be a whole number above 0"),
+        ("resnext50_32x4d", {"width": 8}, "width=8: with width_per_group=4 .* must be at least 16"),
+        ("nin", {"dropout": 50}, "dropout=50: must be at least 0 and below 1"),
+        ("nin", {"dropout": (0, 5)}, r"dropout=\(0, 5\): must be at least 0"),
+        ("alexnet", {"dropout": "half"}, "dropout='half': must be at least 0"),
+        ("vgg11", {"dropout": -1}, "dropout=-1: must be at least 0"),
+        ("lenet", {"padding": -3}, "padding=-3: must be a whole number 0 or above"),
+        ("lenet_bn", {"padding": "x"}, "padding='x': must be a whole number 0 or above"),
+    ],
+)
+def test_a_value_an_attribute_cannot_have(name, options, message):
+    with pytest.raises(UserError, match=f"^{name}: {message}"):
+        create_model(name, 10, **options)
+
+
+@pytest.mark.parametrize("classes", [-1, 2.5, True, "10"])
+@pytest.mark.parametrize("constructor", [ResNet18, ResNet50])
+def test_so_many_classes_there_are_not(constructor, classes):
+    with pytest.raises(ValueError, match=r"num_classes=.*: must be a whole number, 0 for pooled features"):
+        constructor(num_classes=classes)
