@@ -110,7 +110,7 @@ class Trainer:
         if stop is None:
             with interruption() as stop:
                 return self.fit(workdir, stop)
-        log = MetricsLog(workdir, writes=is_first(), eval_flip=self.config.eval_flip)
+        log = MetricsLog(workdir, self.steps_per_epoch, writes=is_first(), eval_flip=self.config.eval_flip)
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
         with contextlib.closing(log), contextlib.closing(checkpoints):
             state = checkpoints.restore(self.steps.abstract_state, self.display.say)

@@ -21,7 +21,7 @@ class EpochMetrics:
         epoch: counted from 1.
         step: steps taken by its end.
         train_loss: mean over its steps of the loss that was optimised, label smoothing and augmentation included;
-            not-a-number where every step was skipped. In the row what is not finite is null.
+            not-a-number where every step was skipped. In the row a loss that is not finite is null.
         valid_loss: cross-entropy in nats, a mean over every image of the validation split.
         accuracy: share of those images whose class came first, 0 to 1.
         top5_accuracy: share of those images whose class came among the first five.
@@ -55,6 +55,7 @@ class MetricsLog:
 
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
+        steps_per_epoch: of the run; tells which step an epoch's row must be of.
         writes: whether this process is the one that writes; the others keep the record in mind alone.
         eval_flip: whether the accuracies are with a test-time flip; the curves and the closing row say so.
 
@@ -63,10 +64,10 @@ class MetricsLog:
         done: the closing row; None before the run is done.
 
     Raises:
-        UserError: a line of `metrics.jsonl` is no such row.
+        UserError: a line of `metrics.jsonl` is no such row, or not of this run.
     """
 
-    def __init__(self, workdir: Path, writes: bool = True, eval_flip: bool = False):
+    def __init__(self, workdir: Path, steps_per_epoch: int, writes: bool = True, eval_flip: bool = False):
         self._workdir = workdir
         self._writes = writes
         self._eval_flip = eval_flip
@@ -83,11 +84,11 @@ class MetricsLog:
             try:
                 row = json.loads(line)
                 if row.pop("event") == "epoch":
-                    self.epochs.append(_checked(row, self.last_epoch))
+                    self.epochs.append(_checked(row, self.last_epoch, steps_per_epoch))
                 else:
                     self.done = {"best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-                raise UserError(f"{self._path}:{number}: not a row of metrics ({error})") from None
+                raise UserError(f"{self._path}:{number}: not a row of this run ({error})") from None
 
     @property
     def last_epoch(self) -> int:
@@ -150,9 +151,12 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def _checked(row: dict[str, Any], before: int) -> EpochMetrics:
+_LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
+
+
+def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMetrics:
     """The row of an epoch, or a ValueError or TypeError where it is none, or not of one after the epoch before."""
-    row = {name: math.nan if value is None else value for name, value in row.items()}
+    row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():
         if value is None and name.startswith("ema_"):
@@ -163,6 +167,11 @@ def _checked(row: dict[str, Any], before: int) -> EpochMetrics:
         float(value)  # or OverflowError
     if metrics.epoch <= before:
         raise ValueError(f"epoch {metrics.epoch} where one after {before} should be")
+    if metrics.step != metrics.epoch * steps_per_epoch:
+        raise ValueError(
+            f"step {metrics.step}, where epoch {metrics.epoch} ends at {metrics.epoch * steps_per_epoch}; "
+            "is data_dir the one it was trained on?"
+        )
     return metrics
 
 

@@ -35,7 +35,7 @@ def finished(
     )  # fmt: skip
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(config.to_json())
-    log = MetricsLog(workdir)
+    log = MetricsLog(workdir, steps_per_epoch=10)
     log.start(0)
     for epoch, accuracy in enumerate(accuracies, start=1):
         row = EpochMetrics(

@@ -146,7 +146,7 @@ METRICS: list[bytes] = [
             {"epoch": "1"},
             {"epoch": None},
             {"epoch": 0},
-            {"epoch": 2},
+            {"epoch": 2},  # whose step is not 6
             {"epoch": 1.0},
             {"epoch": True},
             {"step": "6"},
@@ -165,7 +165,7 @@ METRICS: list[bytes] = [
         )
     ),
     epoch().encode() * 2,
-    epoch().encode() + epoch(epoch=3, step=18).encode(),
+    epoch().encode() + epoch(epoch=2, step=18).encode(),
 ]
 
 
@@ -186,7 +186,7 @@ def test_any_row_is_read_or_refused_in_a_line(tmp_path_factory, name, value, jun
     (workdir / "metrics.jsonl").write_bytes(content)
     line = ""
     try:
-        best = MetricsLog(workdir, writes=False).best
+        best = MetricsLog(workdir, steps_per_epoch=6, writes=False).best
         assert best is None or isinstance(best, EpochMetrics)
     except UserError as error:
         line = str(error)
@@ -394,11 +394,18 @@ def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
     assert sorted(path.name for path in (workdir / "damaged").iterdir()) == ["3.0", "6.0"]
 
 
-def test_a_checkpoint_beyond_the_runs_end(workdir, capfd):
+def test_rows_and_a_checkpoint_beyond_the_runs_end(workdir, capfd):
     """As of a dataset that had more images: it must not train for ever."""
     config = load_config(QUICKSTART, {**SMALL, "epochs": "1", "batch_size": "3000"})
     (workdir / "config.json").write_text(config.to_json())
     arguments = [f"--config.{name}={value}" for name, value in {**SMALL, "epochs": "1", "batch_size": "3000"}.items()]
+    assert train.main([f"--config={QUICKSTART}", *arguments, "--workdir=run"]) == 2
+    assert (
+        capfd.readouterr().err
+        == "train.py: run/metrics.jsonl:1: not a row of this run (step 6, where epoch 1 ends at 2; "
+        "is data_dir the one it was trained on?)\n"
+    )
+    (workdir / "metrics.jsonl").unlink()
     assert train.main([f"--config={QUICKSTART}", *arguments, "--workdir=run"]) == 2
     err = capfd.readouterr().err
     assert (

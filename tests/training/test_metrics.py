@@ -16,11 +16,13 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.tensorboard import EventFile
 
+STEPS = 10  # an epoch
+
 
 def row(epoch: int, accuracy: float) -> EpochMetrics:
     return EpochMetrics(
         epoch=epoch,
-        step=10 * epoch,
+        step=STEPS * epoch,
         train_loss=2.0 / epoch,
         valid_loss=2.1 / epoch,
         accuracy=accuracy,
@@ -33,7 +35,7 @@ def row(epoch: int, accuracy: float) -> EpochMetrics:
 
 @pytest.fixture
 def log(tmp_path):
-    log = MetricsLog(tmp_path)
+    log = MetricsLog(tmp_path, STEPS)
     log.start(0)
     yield log
     log.close()
@@ -59,7 +61,7 @@ def test_read_again_it_is_the_same(log, tmp_path):
     log.add_epoch(row(1, 0.5))
     log.add_epoch(row(2, 0.5))
     log.finish("abc")
-    again = MetricsLog(tmp_path)
+    again = MetricsLog(tmp_path, STEPS)
     assert again.epochs == log.epochs
     assert again.done == log.done
     assert again.best == row(1, 0.5)  # the first of equals
@@ -69,18 +71,18 @@ def test_starting_at_a_step_forgets_what_came_after(log, tmp_path):
     for epoch in (1, 2, 3):
         log.add_epoch(row(epoch, 0.5))
     log.finish("abc")
-    again = MetricsLog(tmp_path)
+    again = MetricsLog(tmp_path, STEPS)
     again.start(25)
     again.close()
     assert again.done is None
-    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1, 2]
+    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1, 2]
 
 
 def test_a_row_cut_short_by_a_kill_is_no_row(log, tmp_path):
     log.add_epoch(row(1, 0.5))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "epoch", "epoch": 2, "st')
-    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1]
+    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1]
 
 
 def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
@@ -89,7 +91,7 @@ def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     written = json.loads(line, parse_constant=pytest.fail)
     assert (written["train_loss"], written["ema_valid_loss"]) == (None, None)
-    (read,) = MetricsLog(tmp_path).epochs
+    (read,) = MetricsLog(tmp_path, STEPS).epochs
     assert math.isnan(read.train_loss)
     assert read.ema_valid_loss is not None
     assert read.ema_top5_accuracy is None
@@ -98,36 +100,48 @@ def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
 def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):
     labels = []
     monkeypatch.setattr(Axes, "set_ylabel", lambda self, label: labels.append(label))
-    log = MetricsLog(tmp_path, eval_flip=True)
+    log = MetricsLog(tmp_path, STEPS, eval_flip=True)
     log.start(0)
     log.add_epoch(row(1, 0.5))
     log.finish("abc")
     log.close()
     assert labels == ["loss (nats)", "valid accuracy (%), with a test-time flip"]
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
-    assert MetricsLog(tmp_path).done == {"best_accuracy": 0.5, "state_digest": "abc"}
+    assert MetricsLog(tmp_path, STEPS).done == {"best_accuracy": 0.5, "state_digest": "abc"}
 
 
 def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
     lines = [json.dumps({"event": "epoch", **row(epoch, 0.5).as_row()}) + "\n" for epoch in (1, 3, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
-    assert [r.epoch for r in MetricsLog(tmp_path).epochs] == [1, 3]
+    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1, 3]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     with pytest.raises(UserError, match=r"metrics\.jsonl:3: .*epoch 3 where one after 3 should be"):
-        MetricsLog(tmp_path)
+        MetricsLog(tmp_path, STEPS)
+
+
+def test_a_row_of_a_run_with_longer_epochs_is_refused(log, tmp_path):
+    log.add_epoch(row(1, 0.5))
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: .*step 10, where epoch 1 ends at 12"):
+        MetricsLog(tmp_path, steps_per_epoch=12)
+
+
+def test_only_a_loss_may_be_null(log, tmp_path):
+    log.add_epoch(dataclasses.replace(row(1, 0.5), accuracy=math.nan))
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: .*accuracy is 'None', no number"):
+        MetricsLog(tmp_path, STEPS)
 
 
 @pytest.mark.parametrize("line", ["not json", "[]", '{"event": "epoch"}', '{"no": "event"}', "\x00"])
 def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl:1: not a row of metrics"):
-        MetricsLog(tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: not a row of this run"):
+        MetricsLog(tmp_path, STEPS)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_tensorboards_full_disk_is_an_error(tmp_path, monkeypatch):
     """In the thread that trains: one that writes for it would die, and leave it waiting."""
-    log = MetricsLog(tmp_path)
+    log = MetricsLog(tmp_path, STEPS)
     monkeypatch.setattr(EventFile, "flush", lambda self: None)  # not yet
     monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
     log.start(0)
@@ -141,7 +155,7 @@ def test_tensorboards_full_disk_is_an_error(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_tensorboards_file_is_never_an_empty_one(tmp_path, monkeypatch):
     monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
-    log = MetricsLog(tmp_path)
+    log = MetricsLog(tmp_path, STEPS)
     with pytest.raises(OSError, match="No space left"):
         log.start(0)
     monkeypatch.undo()
@@ -152,7 +166,7 @@ def test_tensorboards_file_is_never_an_empty_one(tmp_path, monkeypatch):
 
 def test_tensorboard_is_told_from_where_a_run_goes_on(tmp_path):
     for step in (0, 10):
-        log = MetricsLog(tmp_path)
+        log = MetricsLog(tmp_path, STEPS)
         log.start(step)
         log.add_point(step + 1, loss=2.5)
         log.close()
