@@ -7,7 +7,9 @@ epochs, pixels from 0 to 1 as they are and enlarged to 224 px, no augmentation. 
 curve, without a figure. The edition of July 2021 prints a test accuracy of 0.865, reached with learning rate 0.1 and
 batches of 128.
 
-No run of this recipe is recorded yet.
+Reached so far: 26.06 % on all 10,000 test images after the first of the 10 epochs, seed 0: the loss is only leaving its
+plateau (2.25 nats, a mean over the epoch, where chance is 2.30). 1 CPU core (x86-64 virtual machine, AMD Zen 5), Python
+3.13, jax 0.12.0.1; 46 minutes, shared with other work, 28 at the speed it had with its core to itself.
 """
 
 from flax_resnets.training.config import Config
