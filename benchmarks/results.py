@@ -223,7 +223,8 @@ def draw(recipe: str, runs: list[Run], path: Path) -> None:
     losses.set_ylabel("valid loss (nats)")
     for axes in (accuracies, losses):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, max(run.config["epochs"] for run in runs) + 0.5)  # a run so far leaves room for its rest
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=100, metadata={"Software": None})  # else every matplotlib would write other bytes

@@ -207,7 +207,8 @@ def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False)
         accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
     for axes in (losses, accuracies):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # else one epoch has ticks at 0.95 and 1.05
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     picture = io.BytesIO()

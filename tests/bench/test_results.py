@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import results
@@ -123,6 +124,16 @@ def test_two_seeds_become_a_row(tmp_path, run, add):
     ]
     with Image.open(tmp_path / "results/noise/curves.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_a_run_so_far_leaves_room_for_its_rest(tmp_path, run, add, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    add(finished(tmp_path / "a", accuracies=(0.5,), of=4), "--so-far")
+    run()
+    for axes in figures[0].axes:
+        assert axes.get_xlim() == (0.5, 4.5)
+        assert [tick for tick in axes.get_xticks() if 0.5 < tick < 4.5] == [1, 2, 3, 4]
 
 
 def test_one_seed_has_no_spread_and_names_the_processor(tmp_path, run, add):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog, draw_curves
 from flax_resnets.training.tensorboard import EventFile
 
 STEPS = 10  # an epoch
@@ -108,6 +109,16 @@ def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):
     assert labels == ["loss (nats)", "valid accuracy (%), with a test-time flip"]
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
     assert MetricsLog(tmp_path, STEPS).done == {"best_accuracy": 0.5, "state_digest": "abc"}
+
+
+@pytest.mark.parametrize("epochs", [(1,), (1, 2), (5, 6, 7)])
+def test_curves_have_ticks_at_whole_epochs(tmp_path, monkeypatch, epochs):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw_curves([row(epoch, 0.5) for epoch in epochs], tmp_path / "curves.png")
+    for axes in figures[0].axes:
+        first, last = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if first <= tick <= last] == list(epochs)
 
 
 def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
