@@ -6,7 +6,9 @@ The rules: random initial weights, the validation images no larger than the trai
 Training sees 64 px for six epochs, 96 for eight, 128 for the last six; crops of 35 % or more of an image, which seen
 twenty times whole would be learnt by heart.
 
-No run of this recipe is recorded yet.
+Reached so far: 90.34 % on all 3,925 validation images after 18 of the 20 epochs (the best was 90.62 %, after 17), seed
+0, no test-time tricks. The leaderboard's aim is 91.6 %. Hardware: 1 CPU core (x86-64 virtual machine, AMD Zen 5) for 13
+epochs and two for the rest, Python 3.13, jax 0.12.0.1, float32; about two hours of training.
 """
 
 from flax_resnets.training.config import Config
