@@ -33,7 +33,7 @@ def prepare(
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:use_cores])
     import jax  # counts the cores when it starts
 
-    from flax_resnets.data import augment
+    from flax_resnets import augment
     from flax_resnets.data.batches import train_batch, train_indices
     from flax_resnets.data.cache import cached_images, resized
     from flax_resnets.data.source import open_source
@@ -73,12 +73,8 @@ def prepare(
         return augment.for_training(
             jax.random.fold_in(jax.random.key(0), step),
             pixels,
-            size=size,
-            crop_scale=(0.08, 1.0),
-            crop_ratio=(3 / 4, 4 / 3),
-            flip=True,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
+            augment.AugmentConfig(crop_scale=(0.08, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+            size,
         )
 
     def repeat(n: int) -> None:

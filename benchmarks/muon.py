@@ -25,7 +25,7 @@ from flax_resnets import create_model  # noqa: E402
 from flax_resnets.bench.figures import ratios, spread  # noqa: E402
 from flax_resnets.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.muon import as_large_as_adams, scale_by_muon  # noqa: E402
+from flax_resnets.training.optimizers.orthogonal import as_large_as_adams, scale_by_muon  # noqa: E402
 
 
 def optaxs(momentum: Any) -> optax.GradientTransformation:

@@ -86,7 +86,7 @@ back. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2
 def compile_for(target: Target) -> dict[str, Any]:
     """What the compiler says of a target, with the versions that said it."""
     from flax_resnets.training.ahead_of_time import compile_only
-    from flax_resnets.training.config import load_config
+    from flax_resnets.training.recipes import load_config
 
     config = load_config(ROOT / "configs" / f"{RECIPE}.py")
     config = dataclasses.replace(config, batch_size=IMAGES_PER_CHIP * target.chips)

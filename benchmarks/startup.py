@@ -153,7 +153,7 @@ def main() -> int:
     from flax_resnets.data.cache import cache_root, cached_images
     from flax_resnets.data.source import open_source
     from flax_resnets.errors import UserError
-    from flax_resnets.training.config import load_config
+    from flax_resnets.training.recipes import load_config
 
     try:
         path, _, overrides = train.parse(arguments.train)

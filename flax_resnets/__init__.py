@@ -1,23 +1,27 @@
 """ResNets in JAX and Flax.
 
 Networks are linen modules: `create_model(name)` or the classes themselves. Training lives in `flax_resnets.training`,
-data in `flax_resnets.data`; neither is imported from here, so that a program which only wants a network pays for
-nothing else.
+data in `flax_resnets.data`. Importing the package imports nothing else, not even JAX: each name brings what it needs
+when it is first used.
 """
 
-from flax_resnets.models.folding import fold_batch_norm
-from flax_resnets.models.registry import create_model, list_models
-from flax_resnets.models.resnet import (
-    BasicBlock,
-    BottleneckBlock,
-    ResNet,
-    ResNet18,
-    ResNet34,
-    ResNet50,
-    ResNet101,
-    ResNet152,
-)
-from flax_resnets.weights import export_state_dict, load_weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flax_resnets.models.folding import fold_batch_norm
+    from flax_resnets.models.registry import create_model, list_models
+    from flax_resnets.models.resnet import (
+        BasicBlock,
+        BottleneckBlock,
+        ResNet,
+        ResNet18,
+        ResNet34,
+        ResNet50,
+        ResNet101,
+        ResNet152,
+    )
+    from flax_resnets.weights import export_state_dict, load_weights
 
 __version__ = "0.1.0"
 
@@ -36,3 +40,36 @@ __all__ = [
     "list_models",
     "load_weights",
 ]
+
+# Where each name comes from; the type checker reads the same above.
+_RESNET = "flax_resnets.models.resnet"
+_MODULES = {
+    "BasicBlock": _RESNET,
+    "BottleneckBlock": _RESNET,
+    "ResNet": _RESNET,
+    "ResNet18": _RESNET,
+    "ResNet34": _RESNET,
+    "ResNet50": _RESNET,
+    "ResNet101": _RESNET,
+    "ResNet152": _RESNET,
+    "create_model": "flax_resnets.models.registry",
+    "export_state_dict": "flax_resnets.weights",
+    "fold_batch_norm": "flax_resnets.models.folding",
+    "list_models": "flax_resnets.models.registry",
+    "load_weights": "flax_resnets.weights",
+}
+_SUBPACKAGES = ("augment", "configs", "data", "errors", "models", "training", "weights")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value  # the next time it is found without coming here
+        return value
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"flax_resnets.{name}")
+    raise AttributeError(f"module 'flax_resnets' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

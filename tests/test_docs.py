@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import train
-from flax_resnets.training.config import load_config
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -27,7 +27,7 @@ def test_its_python_runs_from_top_to_bottom():
 
 @pytest.mark.parametrize("line", re.findall(r"python train\.py (.+)", README))
 def test_its_training_commands_parse(line, monkeypatch):
-    from flax_resnets.training.config import load_config
+    from flax_resnets.training.recipes import load_config
 
     monkeypatch.chdir(ROOT)
     config_path, _, overrides = train.parse(line.split())

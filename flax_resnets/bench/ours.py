@@ -13,11 +13,12 @@ from flax_resnets import ResNet, create_model, fold_batch_norm
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.compilation import for_once, for_speed, keep_compiled_programs
 from flax_resnets.training.config import Config
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.network import DTYPES
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import replicated, to_devices
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import create_state
-from flax_resnets.training.step import DTYPES, make_train_step
+from flax_resnets.training.step import make_train_step
 
 CLASSES = 1000
 
@@ -57,9 +58,7 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
         weight_decay=0.0,
     )
     model = create_model(config.model, CLASSES, dtype=DTYPES[config.precision])
-    optimizer = make_optimizer(
-        config.optimizer, *make_schedules(config.schedule, 1, config.learning_rate, config.momentum)
-    )
+    optimizer = make_optimizer(config, *make_schedules(config, steps=1))
     mesh = _one_device()
     step = make_train_step(model, optimizer, config, mesh)
     state = jax.jit(

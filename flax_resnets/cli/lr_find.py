@@ -1,8 +1,6 @@
 """Finds learning rates to try: a short run of a recipe at a rising rate, and where its loss falls.
 
-    python -m flax_resnets lr-find --config configs/quickstart.py
-
-    --config.FIELD=VALUE     changes one field of the recipe, as in train.py
+    flax-resnets lr-find --config quickstart
 
 Nothing of the run itself is touched. The rate rises exponentially over a run's first steps, which end early once the
 smoothed loss is four times its lowest (Smith 2015, arXiv:1506.01186, section 3.3, as fastai's lr_find has it). Printed
@@ -18,15 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.cli import Parser, whole_number
 from flax_resnets.cli.output import free_names, make_directory
+from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
     """The command's arguments."""
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the recipe")
-    parser.add_overrides("--config.")
+    parser.add_config()
     parser.add_argument("--start", type=_positive, default=1e-7, metavar="RATE", help="of the first step; 1e-7")
     parser.add_argument("--end", type=_positive, default=10.0, metavar="RATE", help="of the last step; 10")
     parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="at least 10; 100")
@@ -41,22 +38,20 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not arguments.start < arguments.end:
         raise UserError(f"lr-find: --end={arguments.end:g}: must be above --start={arguments.start:g}")
-    try:
-        import jax
+    import jax
 
-        from flax_resnets.data.batches import steps_per_epoch
-        from flax_resnets.training import lr_find as finder
-        from flax_resnets.training.build import check_devices, make_model
-        from flax_resnets.training.compilation import keep_compiled_programs
-        from flax_resnets.training.config import load_config
-        from flax_resnets.training.display import Display
-        from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
-        from flax_resnets.training.splits import load_split
-    except ModuleNotFoundError as error:
-        raise UserError(f'lr-find: {error}; the trainer needs `pip install -e ".[train]"`') from None
+    from flax_resnets.data.batches import steps_per_epoch
+    from flax_resnets.training import lr_find as finder
+    from flax_resnets.training.build import check_devices
+    from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.display import Display
+    from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
+    from flax_resnets.training.network import make_model
+    from flax_resnets.training.recipes import load_config, run_name
+    from flax_resnets.training.splits import load_split
 
     config = load_config(arguments.config, arguments.overrides)
-    directory = arguments.output or Path("runs") / arguments.config.stem / "lr_find"
+    directory = arguments.output or Path("runs") / run_name(arguments.config) / "lr_find"
     if not has_tpu():
         expect_no_tpu()  # as in train.py
     keep_compiled_programs()
@@ -78,7 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
         "config": json.loads(config.to_json()),
         "versions": {library: version(library) for library in ("jax", "flax", "optax")},
     }
-    picture = finder.draw(test, suggestions, f"{arguments.config.stem}, {config.optimizer}, batch {config.batch_size}")
+    picture = finder.draw(
+        test, suggestions, f"{run_name(arguments.config)}, {config.optimizer}, batch {config.batch_size}"
+    )
     files = _write(directory, record, picture)
     if test.stopped != "end":
         what = {"diverged": "the loss diverged", "not finite": "the loss or gradient was not finite"}[test.stopped]
@@ -114,4 +111,4 @@ def _positive(text: str) -> float:
         number = math.nan
     if 0 < number < math.inf:
         return number
-    raise argparse.ArgumentTypeError(f"{text}: must be a number above 0")
+    raise argparse.ArgumentTypeError(f"={text}: must be a number above 0")

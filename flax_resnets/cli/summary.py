@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
-from flax_resnets.cli import whole_number
+from flax_resnets.cli.parser import whole_number
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import MODELS, create_model

@@ -18,6 +18,7 @@ from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.chips import Topology, parse_topology, roofline
 from flax_resnets.training.config import Config
 from flax_resnets.training.libtpu import expect_no_tpu
+from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import batch_sharding, make_mesh
 from flax_resnets.training.splits import check_channels
 
@@ -53,7 +54,8 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
     check_channels(config, metadata.channels)
 
     # The schedule's length is a constant in the program; any will do.
-    steps = build_steps(config, mesh, metadata.num_classes, metadata.channels, total_steps=config.epochs)
+    model = make_model(config, metadata.num_classes)
+    steps = build_steps(config, model, mesh, metadata.channels, total_steps=config.epochs)
     side = config.store_size or config.image_size
     abstract: Any = jax.ShapeDtypeStruct  # a step's annotations know arrays alone
     batch = Batch(

@@ -11,15 +11,14 @@ from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
-from flax_resnets.models.registry import create_model
 from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import TrainState, create_state
-from flax_resnets.training.step import DTYPES, EvalSums, StepOutput, make_eval_step, make_train_step
+from flax_resnets.training.step import EvalSums, StepOutput, make_eval_step, make_train_step
 
 
 class Steps(NamedTuple):
@@ -41,35 +40,21 @@ class Steps(NamedTuple):
     statistics_step_at: Callable[[int], StatisticsStep]
 
 
-def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
+def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, total_steps: int) -> Steps:
     """Network, schedule and optimizer put together.
 
     Args:
         config: the run.
+        model: as `make_model` gives it.
         mesh: as `make_mesh` gives it, or of devices that are not here.
-        num_classes: outputs of the network.
         channels: of the images.
         total_steps: of the run; a multiple of its epochs.
 
     Raises:
         UserError: the network does not take such images, or not of each size that `progressive` names.
     """
-    model = make_model(config, num_classes)
     steps_per_epoch = total_steps // config.epochs
-    learning_rate, momentum = make_schedules(
-        config.schedule,
-        total_steps,
-        config.learning_rate,
-        config.momentum,
-        steps_per_epoch=steps_per_epoch,
-        pct_start=config.pct_start,
-        div_factor=config.div_factor,
-        final_div_factor=config.final_div_factor,
-        warmup_epochs=config.warmup_epochs,
-        decay_epochs=config.decay_epochs,
-        decay_rate=config.decay_rate,
-    )
-    optimizer = optimizer_for(config, learning_rate, momentum)
+    optimizer = make_optimizer(config, *make_schedules(config, total_steps, steps_per_epoch))
 
     create, abstract_state = initial_state(model, optimizer, config, mesh, channels)
     mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
@@ -128,22 +113,6 @@ def initial_state(
     return create, abstract_state
 
 
-def optimizer_for(
-    config: Config, learning_rate: optax.Schedule, momentum: optax.Schedule
-) -> optax.GradientTransformation:
-    """The optimizer that a configuration names, with its settings, following two schedules."""
-    return make_optimizer(
-        config.optimizer,
-        learning_rate,
-        momentum,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        decay_all=config.decay_all,
-    )
-
-
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
     try:
         return jax.eval_shape(create)
@@ -153,24 +122,6 @@ def _abstract(create: Callable[[], TrainState], config: Config, size: int, chann
 
 def _alike(a: Any, b: Any) -> bool:
     return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
-
-
-def make_model(config: Config, num_classes: int) -> nn.Module:
-    """The network that a configuration names, with its precision and kind of BatchNorm.
-
-    Raises:
-        UserError: `model_options` has one that is not the network's own to decide.
-        ValueError: no such network or option.
-    """
-    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
-        if option in config.model_options:
-            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
-                option, "nothing: training decides it"
-            )
-            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
-    # `global` is every norm's default; any other word is for a network without norms to refuse.
-    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
-    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
 
 
 def check_devices(config: Config, devices: int) -> None:

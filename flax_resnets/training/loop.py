@@ -9,22 +9,25 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.ahead import AHEAD
-from flax_resnets.training.build import build_steps, check_devices, make_model
+from flax_resnets.training.average import Average
+from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.splits import load_split
-from flax_resnets.training.state import Average, TrainState, state_digest
+from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.workdir import check_workdir, opened
 
@@ -76,6 +79,7 @@ class Trainer:
         valid: validation split.
         num_classes: outputs of the network.
         display: where progress is shown.
+        model: the network; None for the one that the configuration names.
 
     Attributes:
         mesh: of all devices.
@@ -86,7 +90,15 @@ class Trainer:
         UserError: the network does not take such images, or there are fewer of them than a batch.
     """
 
-    def __init__(self, config: Config, train: Split, valid: Split, num_classes: int, display: Display):
+    def __init__(
+        self,
+        config: Config,
+        train: Split,
+        valid: Split,
+        num_classes: int,
+        display: Display,
+        model: nn.Module | None = None,
+    ):
         self.config = config
         self.train = train
         self.valid = valid
@@ -98,7 +110,8 @@ class Trainer:
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
 
-        self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
+        model = model or make_model(config, num_classes)
+        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
 
     def fit(self, workdir: Path, stop: Interruption | None = None) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s.

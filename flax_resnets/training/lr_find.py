@@ -18,8 +18,9 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.training.ahead import each_computed
-from flax_resnets.training.build import initial_state, optimizer_for
+from flax_resnets.training.build import initial_state
 from flax_resnets.training.config import Config
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.step import StepOutput, make_train_step
@@ -88,7 +89,7 @@ def lr_find(
     size = config.size_in_epoch(0)
     config = dataclasses.replace(config, ema_decay=None)  # nothing looks at the weights' average
     mesh = make_mesh(config.weight_shards)
-    optimizer = optimizer_for(
+    optimizer = make_optimizer(
         config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),

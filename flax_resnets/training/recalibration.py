@@ -10,14 +10,16 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from flax_resnets import augment
 from flax_resnets.data.batches import Batch
 from flax_resnets.models.layers import BatchNorm
 from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import batch_sharding, replicated, splits_weights, whole_weights
 from flax_resnets.training.state import TrainState
-from flax_resnets.training.step import augmented, dropout_key, step_key
+from flax_resnets.training.step import dropout_key, step_key
 
 StatisticsStep = Callable[[Any, Any, jax.Array, Batch[jax.Array]], Any]
 
@@ -50,7 +52,8 @@ def make_statistics_step(
 
     def step(params: Any, batch_stats: Any, number: jax.Array, batch: Batch[jax.Array]) -> Any:
         key = step_key(config, number)
-        images = augmented(key, batch.images, config, image_size)
+        size = image_size or config.image_size
+        images = augment.for_training(key, batch.images, config, size, DTYPES[config.precision])
         return statistics(whole_weights(params, mesh), batch_stats, images, dropout_key(key))
 
     one, split = replicated(mesh), batch_sharding(mesh)

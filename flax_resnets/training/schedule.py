@@ -1,10 +1,13 @@
 """How the learning rate and the momentum move over a run."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import optax
+
+from flax_resnets.fields import Fields, OneOf, Rule
 
 
 def one_cycle(
@@ -156,54 +159,83 @@ def _cosine(first: float, last: float, steps: float) -> optax.Schedule:
     return lambda count: last + (first - last) * (0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(count, 0, steps) / steps)))
 
 
+SCHEDULES: Mapping[str, Callable[["ScheduleConfig", int, int], optax.Schedule]] = {
+    "one_cycle": lambda config, steps, _: one_cycle(
+        steps,
+        config.learning_rate,
+        pct_start=config.pct_start,
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+    ),
+    "flat_cosine": lambda config, steps, _: flat_cosine(steps, config.learning_rate, flat=config.pct_start),
+    "warmup_cosine": lambda config, steps, steps_per_epoch: warmup_cosine(
+        steps, config.learning_rate, warmup_steps=round(config.warmup_epochs * steps_per_epoch)
+    ),
+    "step": lambda config, steps, steps_per_epoch: step_decay(
+        config.learning_rate,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        # What lies beyond the run may lie beyond int32.
+        boundaries=[round(min(epoch * steps_per_epoch, steps)) for epoch in config.decay_epochs],
+        decay_rate=config.decay_rate,
+    ),
+    "constant": lambda config, *_: optax.constant_schedule(config.learning_rate),
+}
+"""Each schedule's learning rate by name: of a configuration, the run's steps and an epoch's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Fields):
+    """How learning rate and momentum move. To add a schedule: a function, and its line in `SCHEDULES`.
+
+    Attributes:
+        schedule: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step` (see `step_decay`), or `constant` at learning_rate
+            and the first momentum.
+        learning_rate: the peak of the schedule.
+        pct_start, div_factor, final_div_factor: the shape of the one-cycle schedule, see `one_cycle`; `flat_cosine` is
+            flat for `pct_start` of the run.
+        warmup_epochs: over which `warmup_cosine` and `step` rise to the peak.
+        decay_epochs: after each of these, `step` multiplies the learning rate by `decay_rate`.
+        decay_rate: see `decay_epochs`.
+        momentum: (at the ends, at the peak) of the one-cycle schedule, and the first of them in the other schedules;
+            for `adamw`, `lamb` and `ranger` it stands for b1.
+    """
+
+    schedule: Annotated[str, OneOf(SCHEDULES)] = "one_cycle"
+    learning_rate: float
+    pct_start: float = 0.25
+    div_factor: float = 25.0
+    final_div_factor: float = 1e5
+    warmup_epochs: float = 0.0
+    decay_epochs: tuple[float, ...] = ()
+    decay_rate: float = 0.1
+    momentum: tuple[float, float] = (0.95, 0.85)
+
+    RULES = (
+        Rule("learning_rate div_factor final_div_factor", lambda v: v > 0, "above 0"),
+        Rule("warmup_epochs", lambda v: v >= 0, "at least 0"),
+        Rule("pct_start", lambda v: 0 < v < 1, "between 0 and 1"),
+        Rule("decay_rate", lambda v: 0 < v <= 1, "above 0 and up to 1"),
+        Rule("decay_epochs", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)), "rising, and above 0"),
+        Rule("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
+    )
+
+
 def make_schedules(
-    name: str,
-    steps: int,
-    learning_rate: float,
-    momentum: tuple[float, float],
-    *,
-    steps_per_epoch: int = 1,
-    pct_start: float = 0.25,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e5,
-    warmup_epochs: float = 0.0,
-    decay_epochs: Sequence[float] = (),
-    decay_rate: float = 0.1,
+    config: ScheduleConfig, steps: int, steps_per_epoch: int = 1
 ) -> tuple[optax.Schedule, optax.Schedule]:
     """Learning rate and momentum over a run.
 
     Args:
-        name: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step` (see `step_decay`), or `constant`.
+        config: the schedule and its shape.
         steps: of the whole run.
-        learning_rate: the largest value.
-        momentum: at the ends of a one-cycle schedule, and at its peak; the others stay at the first.
-        steps_per_epoch: what the epochs below are counted in, and rounded to whole steps by.
-        pct_start: see `one_cycle`, as the two that follow; of `flat_cosine`, its share `flat`.
-        div_factor: see `one_cycle`.
-        final_div_factor: see `one_cycle`.
-        warmup_epochs: length of the warm-up of `warmup_cosine` and `step`.
-        decay_epochs: boundaries of `step`: epochs gone by.
-        decay_rate: see `step_decay`.
+        steps_per_epoch: what `warmup_epochs` and `decay_epochs` are counted in, and rounded to whole steps by.
 
-    Raises:
-        ValueError: no such schedule.
+    Example:
+        >>> learning_rate, momentum = make_schedules(ScheduleConfig(learning_rate=0.1, schedule="constant"), steps=10)
+        >>> round(float(learning_rate(7)), 2), momentum(7)
+        (0.1, 0.95)
     """
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
-    if name == "one_cycle":
-        shape = {"pct_start": pct_start, "div_factor": div_factor, "final_div_factor": final_div_factor}
-        return one_cycle(steps, learning_rate, **shape), one_cycle_momentum(steps, *momentum, pct_start=pct_start)
-    if name == "flat_cosine":
-        rate = flat_cosine(steps, learning_rate, flat=pct_start)
-    elif name == "warmup_cosine":
-        rate = warmup_cosine(steps, learning_rate, warmup_steps=warmup_steps)
-    elif name == "step":
-        # What lies beyond the run may lie beyond int32.
-        boundaries = [round(min(epoch * steps_per_epoch, steps)) for epoch in decay_epochs]
-        rate = step_decay(learning_rate, warmup_steps=warmup_steps, boundaries=boundaries, decay_rate=decay_rate)
-    elif name == "constant":
-        rate = optax.constant_schedule(learning_rate)
-    else:
-        raise ValueError(
-            f"schedule={name!r}: must be 'one_cycle', 'flat_cosine', 'warmup_cosine', 'step' or 'constant'"
-        )
-    return rate, optax.constant_schedule(momentum[0])
+    rate = SCHEDULES[config.schedule](config, steps, steps_per_epoch)
+    if config.schedule == "one_cycle":
+        return rate, one_cycle_momentum(steps, *config.momentum, pct_start=config.pct_start)
+    return rate, optax.constant_schedule(config.momentum[0])

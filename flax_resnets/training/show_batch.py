@@ -16,7 +16,7 @@ from flax_resnets.training.compilation import for_once
 from flax_resnets.training.config import Config
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
-from flax_resnets.training.step import shown, step_key
+from flax_resnets.training.step import network_inputs, step_key
 
 _COLUMNS = 8
 
@@ -64,7 +64,7 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         stored, labels = next(batches)
     epoch = step // an_epochs
     of_step = partial(
-        shown,
+        network_inputs,
         config=config,
         num_classes=num_classes,
         image_size=config.size_in_epoch(epoch),

@@ -11,19 +11,8 @@ from flax import linen as nn
 from flax import struct
 from flax.training.dynamic_scale import DynamicScale
 
+from flax_resnets.training.average import Average
 from flax_resnets.training.placement import on_host
-
-
-class Average(struct.PyTreeNode):
-    """An exponential average over steps: Polyak and Juditsky 1992's idea, as evaluated beside the weights themselves.
-
-    Attributes:
-        params: the parameters' average, float32.
-        batch_stats: the running statistics that go with them, float32.
-    """
-
-    params: Any
-    batch_stats: Any
 
 
 class TrainState(struct.PyTreeNode):

@@ -14,11 +14,14 @@ from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from flax_resnets.data import augment
+from flax_resnets import augment
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.ahead import each_computed
+from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.loss import LOSSES
+from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
     batch_sharding,
     replicated,
@@ -27,9 +30,7 @@ from flax_resnets.training.placement import (
     to_devices,
     whole_weights,
 )
-from flax_resnets.training.state import Average, TrainState
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+from flax_resnets.training.state import TrainState
 
 
 class StepOutput(NamedTuple):
@@ -111,7 +112,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)
         mixing = True if mix_until is None else state.step < mix_until
-        images, targets = shown(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
+        images, targets = network_inputs(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
         targets = optax.smooth_labels(targets, config.label_smoothing)
         loss, batch_stats, grads, loss_scale = gradients(
             whole_weights(state.params, mesh), state.batch_stats, state.loss_scale, images, targets, dropout_key(key)
@@ -166,29 +167,7 @@ def dropout_key(step_key: jax.Array) -> jax.Array:
 _MIX = 8  # the first that augmentation leaves free
 
 
-def augmented(key: jax.Array, images: jax.Array, config: Config, image_size: int | None = None) -> jax.Array:
-    """A training batch as the configuration has it; see `augment.for_training`."""
-    return augment.for_training(
-        key,
-        images,
-        size=image_size or config.image_size,
-        crop_scale=config.crop_scale,
-        crop_ratio=config.crop_ratio,
-        flip=config.flip,
-        translate=config.translate,
-        rotate=config.rotate,
-        shear=config.shear,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        randaugment=config.randaugment,
-        random_erasing=config.random_erasing,
-        mean=config.mean,
-        std=config.std,
-        dtype=DTYPES[config.precision],
-    )
-
-
-def shown(
+def network_inputs(
     key: jax.Array,
     batch: Batch[jax.Array],
     config: Config,
@@ -196,7 +175,7 @@ def shown(
     image_size: int | None = None,
     mixing: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """What the network is shown in a training step: images, and their targets before label smoothing.
+    """What the network sees in a training step: augmented images, and their targets before label smoothing.
 
     Args:
         key: as `step_key` gives it.
@@ -209,24 +188,10 @@ def shown(
     Returns:
         Normalised images `(N, image_size, image_size, C)` in the run's precision, and float32 `(N, num_classes)`.
     """
-    images = augmented(key, batch.images, config, image_size)
+    size = image_size or config.image_size
+    images = augment.for_training(key, batch.images, config, size, DTYPES[config.precision])
     targets = jax.nn.one_hot(batch.labels, num_classes)
-    return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing)
-
-
-def averaged(ema: Average | None, new: Average, step: jax.Array, config: Config) -> Average | None:
-    """The average with one more step's weights in it; None stays None.
-
-    The first steps weigh more, or the initial weights would linger: after t steps the decay is at most
-    (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. Statistics that are to be recalibrated are left
-    alone here.
-    """
-    if ema is None or config.ema_decay is None:
-        return None
-    decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
-    if config.ema_batch_norm == "recalibrate":
-        new = new.replace(batch_stats=ema.batch_stats)
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, new)
+    return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config, mixing)
 
 
 def _gradients(
@@ -242,7 +207,7 @@ def _gradients(
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
     """Loss, new statistics, gradients, loss scale; averaged over `axis_names` where each device sees its own share."""
-    loss_of = {"cross_entropy": optax.softmax_cross_entropy, "bce": _binary_cross_entropy}[loss_name]
+    loss_of = LOSSES[loss_name]
 
     def loss_and_stats(
         params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, key: jax.Array
@@ -306,11 +271,6 @@ def _in_parts(
     return loss, batch_stats, grads
 
 
-def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """One yes or no for each class, averaged over the classes: Wightman et al. 2021, arXiv:2110.00476, section 2.2."""
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
-
-
 def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
     """The compiled evaluation of one batch by the running statistics; arguments as `make_train_step`'s.
 
@@ -319,9 +279,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
     """
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
-        images = augment.for_evaluation(
-            batch.images, size=config.image_size, crop_pct=config.crop_pct, mean=config.mean, std=config.std
-        )
+        images = augment.for_evaluation(batch.images, config, config.image_size)
         variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
         logits = cast(jax.Array, model.apply(variables, images, train=False))
         if config.eval_flip:

@@ -9,7 +9,8 @@ import pytest
 
 import train
 from benchmarks import experiments
-from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, load_config
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "configs" / "rn18_imagenette_64.py"

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import results
-from flax_resnets.training.config import Config, load_config
+from flax_resnets.training.config import Config
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from flax_resnets import cli
 from flax_resnets.training import lr_find as finder
-from flax_resnets.training.config import load_config
 from flax_resnets.training.lr_find import RangeTest
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from flax_resnets import cli
-from flax_resnets.training.config import load_config
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
 
 

@@ -11,9 +11,10 @@ from made import JSON
 from watching import QUICKSTART, short
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.config import Config, load_config
+from flax_resnets.training.config import Config
+from flax_resnets.training.recipes import load_config
 
-HEAD = "from flax_resnets.training.config import Config, load_config\nimport dataclasses\n"
+HEAD = "from flax_resnets.training.config import Config\nimport dataclasses\n"
 
 
 def returning(expression: str) -> str:

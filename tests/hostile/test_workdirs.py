@@ -17,10 +17,11 @@ from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.checksums import write_checksums
-from flax_resnets.training.config import FREE_FIELDS, Config, load_config
+from flax_resnets.training.config import FREE_FIELDS, Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Trainer
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
 

@@ -5,10 +5,10 @@ import pytest
 
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.cache import CachedImages
-from flax_resnets.training import build
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Trainer
+from flax_resnets.training.network import DTYPES
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +43,14 @@ def make_trainer(data):
     The trainer of a configuration is made once: it keeps nothing of what it trained.
     """
 
-    def small_model(config: Config, num_classes: int) -> ResNet:
-        dtype = build.DTYPES[config.precision]
-        return ResNet((1, 1), BasicBlock, num_classes, 8, stem="small", dtype=dtype, batch_norm=config.batch_norm)
-
     made: dict[str, Trainer] = {}
 
     def make(config: Config) -> Trainer:
         key = config.to_json()
         if key not in made:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(build, "make_model", small_model)
-                made[key] = Trainer(config, data, data, 4, Display())
+            dtype = DTYPES[config.precision]
+            model = ResNet((1, 1), BasicBlock, 4, 8, stem="small", dtype=dtype, batch_norm=config.batch_norm)
+            made[key] = Trainer(config, data, data, 4, Display(), model)
         return made[key]
 
     return make

@@ -13,7 +13,7 @@ import pytest
 from flax_resnets.errors import UserError
 from flax_resnets.training.ahead_of_time import compile_only, in_words
 from flax_resnets.training.chips import CHIPS
-from flax_resnets.training.config import load_config
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -74,10 +74,10 @@ def test_momentum_is_what_the_schedule_has_at_the_peak(model, config, data, monk
     class Made(Exception):
         pass
 
-    def optimizer_for(config, learning_rate, momentum):
+    def make_optimizer(config, learning_rate, momentum):
         raise Made(float(momentum(0)))
 
-    monkeypatch.setattr(finder, "optimizer_for", optimizer_for)
+    monkeypatch.setattr(finder, "make_optimizer", make_optimizer)
     with pytest.raises(Made, match=str(momentum)):
         lr_find(model, dataclasses.replace(config, schedule=schedule, momentum=(0.9, 0.8)), data)
 

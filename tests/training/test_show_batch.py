@@ -12,7 +12,7 @@ from flax import linen as nn
 from PIL import Image
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.optimizers import OptimizerConfig, make_optimizer
 from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.show_batch import ShownBatch, draw, in_words, show_batch
 from flax_resnets.training.state import create_state
@@ -41,7 +41,9 @@ def augmented(config):
 
 @pytest.mark.parametrize("step", [0, 7])
 def test_it_is_what_the_training_step_shows_the_network(augmented, data, step):
-    optimizer = make_optimizer("sgd", optax.constant_schedule(0.1), optax.constant_schedule(0.0))
+    optimizer = make_optimizer(
+        OptimizerConfig(optimizer="sgd"), optax.constant_schedule(0.1), optax.constant_schedule(0.0)
+    )
     model, mesh = Witness(4), make_mesh()
     state = create_state(model, optimizer, (12, 12, 1), augmented.seed).replace(step=jnp.int32(step))
     (batch,) = data.train_batches(augmented.batch_size, augmented.seed, range(step, step + 1))

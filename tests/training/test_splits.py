@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.config import Config, load_config
+from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
 
 

@@ -1,12 +1,34 @@
 """Random erasing: rectangles of noise."""
 
 import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from flax_resnets.augment.augmentation import Augmentation
+from flax_resnets.fields import Rule
+
 _AREA = (0.02, 1 / 3)
 _RATIO = (0.3, 1 / 0.3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomErasing(Augmentation):
+    """See `random_erasing`; it comes after `Normalise`.
+
+    Attributes:
+        random_erasing: share of the training images in which a rectangle is erased.
+    """
+
+    random_erasing: float = 0.0
+
+    DRAWS = 7
+    RULES = (Rule("random_erasing", lambda v: 0 <= v <= 1, "from 0 to 1"),)
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return random_erasing(key, images, self.random_erasing) if self.random_erasing else images
 
 
 def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:

@@ -4,10 +4,33 @@ Image i is joined with image N - 1 - i, and there is one share for the batch, as
 already.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from flax_resnets.data.augment.erasing import rectangles
+from flax_resnets.augment.erasing import rectangles
+from flax_resnets.fields import MOST, Fields, Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig(Fields):
+    """How pairs of images are joined.
+
+    Attributes:
+        mixup: α of mixup's Beta distribution; 0 for none.
+        cutmix: α of CutMix's; with mixup as well, each batch takes one of the two by a coin's throw.
+        mix_off_epoch: neither of the two from this epoch on, counted from 0; None for all epochs.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_off_epoch: int | None = None
+
+    RULES = (
+        Rule("mix_off_epoch", lambda v: v <= MOST, f"at most {MOST}"),
+        Rule("mixup cutmix mix_off_epoch", lambda v: v >= 0, "at least 0"),
+    )
 
 
 def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
@@ -71,8 +94,7 @@ def mix(
     key: jax.Array,
     images: jax.Array,
     targets: jax.Array,
-    mixup_alpha: float,
-    cutmix_alpha: float,
+    config: MixConfig,
     enabled: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
     """Mixup, CutMix, or for each batch one of the two by the throw of a fair coin.
@@ -81,8 +103,7 @@ def mix(
         key: of the draw.
         images: see `mixup`.
         targets: see `mixup`.
-        mixup_alpha: see `mixup`; 0 for no mixup.
-        cutmix_alpha: see `cutmix`; 0 for no CutMix.
+        config: which of the two, and their α.
         enabled: bool, which may be traced: False returns images and targets untouched.
 
     Returns:
@@ -91,12 +112,12 @@ def mix(
     coin_key, key = jax.random.split(key)
 
     def by_mixup(images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return mixup(key, images, targets, mixup_alpha)
+        return mixup(key, images, targets, config.mixup)
 
     def by_cutmix(images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return cutmix(key, images, targets, cutmix_alpha)
+        return cutmix(key, images, targets, config.cutmix)
 
-    ways = [way for way, alpha in ((by_mixup, mixup_alpha), (by_cutmix, cutmix_alpha)) if alpha > 0]
+    ways = [way for way, alpha in ((by_mixup, config.mixup), (by_cutmix, config.cutmix)) if alpha > 0]
     if not ways:
         return images, targets
     drawn = jax.random.randint(coin_key, (), 0, len(ways))

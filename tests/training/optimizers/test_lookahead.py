@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from flax_resnets.training.lookahead import lookahead
+from flax_resnets.training.optimizers.lookahead import lookahead
 
 
 @pytest.mark.parametrize(("steps", "step_size"), [(1, 0.25), (3, 0.5), (4, 1.0)])

@@ -1,6 +1,6 @@
 """The pipeline: what is on happens in its order, what is off leaves no trace."""
 
-import inspect
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnets.data import augment
-from flax_resnets.training.config import Config
+from flax_resnets import augment
 
-PLAIN = {"size": 16, "crop_scale": (0.35, 1.0), "crop_ratio": (3 / 4, 4 / 3), "mean": (0.5,), "std": (0.25,)}
+
+def config(**fields) -> augment.AugmentConfig:
+    return augment.AugmentConfig(**({"crop_scale": (0.35, 1.0), "mean": (0.5,), "std": (0.25,)} | fields))
+
+
+def preprocessing(**fields) -> SimpleNamespace:
+    return SimpleNamespace(**{"crop_pct": 1.0} | fields)
 
 
 def pictures(n: int, side: int, channels: int = 3) -> jax.Array:
@@ -31,16 +36,8 @@ def test_normalise_gives_zero_mean_and_unit_variance():
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_training_batch_depends_on_its_key_alone(crop_scale, flip):
     def batch(seed: int) -> jax.Array:
-        return augment.for_training(
-            jax.random.key(seed),
-            pictures(4, 20),
-            size=16,
-            crop_scale=crop_scale,
-            crop_ratio=(3 / 4, 4 / 3),
-            flip=flip,
-            mean=(0.5,),
-            std=(0.25,),
-        )
+        changed = config(crop_scale=crop_scale, flip=flip)
+        return augment.for_training(jax.random.key(seed), pictures(4, 20), changed, size=16)
 
     assert batch(0).shape == (4, 16, 16, 3)
     np.testing.assert_array_equal(batch(0), batch(0))
@@ -50,7 +47,7 @@ def test_a_training_batch_depends_on_its_key_alone(crop_scale, flip):
 
 def test_an_evaluation_batch_is_the_image_itself():
     images = pictures(2, 16)
-    out = augment.for_evaluation(images, size=16, mean=(0.5,), std=(0.5,))
+    out = augment.for_evaluation(images, preprocessing(mean=(0.5,), std=(0.5,)), size=16)
     np.testing.assert_allclose(out, np.asarray(images, np.float32) / 127.5 - 1, atol=1e-5)
 
 
@@ -60,15 +57,12 @@ def test_with_all_else_off_a_batch_is_its_crop_and_flip_by_the_two_halves_of_the
     crop_key, flip_key = jax.random.split(key)
     cropped = augment.random_resized_crop(crop_key, images.astype(jnp.float32), 16, (0.35, 1.0), (3 / 4, 4 / 3))
     expected = augment.normalise(augment.random_flip(flip_key, cropped), (0.5,), (0.25,))
-    np.testing.assert_array_equal(augment.for_training(key, images, flip=True, **PLAIN), expected)
+    np.testing.assert_array_equal(augment.for_training(key, images, config(), size=16), expected)
 
 
 def test_everything_on_happens_in_its_order():
     key, images = jax.random.key(5), pictures(4, 20)
-    out = augment.for_training(
-        key,
-        images,
-        flip=True,
+    everything = config(
         translate=2,
         rotate=10.0,
         shear=5.0,
@@ -76,8 +70,8 @@ def test_everything_on_happens_in_its_order():
         auto_augment="randaugment",
         randaugment=(1, 5.0),
         random_erasing=0.5,
-        **PLAIN,
     )
+    out = augment.for_training(key, images, everything, size=16)
     crop_key, flip_key = jax.random.split(key)
     expected = augment.random_resized_crop(crop_key, images.astype(jnp.float32), 16, (0.35, 1.0), (3 / 4, 4 / 3))
     expected = augment.random_flip(flip_key, expected)
@@ -93,32 +87,38 @@ def test_everything_on_happens_in_its_order():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_dtype_and_number_of_channels_goes_through(dtype, channels: int):
-    options = {
-        "translate": 2,
-        "rotate": 10.0,
-        "color_jitter": (0.4, 0.4, 0.4, 0.1),
-        "auto_augment": "trivialaugment",
-        "random_erasing": 0.5,
-        "dtype": dtype,
-    }
+    everything = config(
+        translate=2,
+        rotate=10.0,
+        color_jitter=(0.4, 0.4, 0.4, 0.1),
+        auto_augment="trivialaugment",
+        random_erasing=0.5,
+    )
     out = jax.eval_shape(
-        lambda key, images: augment.for_training(key, images, flip=True, **options, **PLAIN),
+        lambda key, images: augment.for_training(key, images, everything, 16, dtype),
         jax.random.key(0),
         jax.ShapeDtypeStruct((4, 20, 24, channels), jnp.uint8),
     )
     assert (out.shape, out.dtype) == ((4, 16, 16, channels), dtype)
 
 
-def test_the_options_are_off_by_default_and_named_as_the_configs_fields():
-    parameters = inspect.signature(augment.for_training).parameters
-    fields = Config.__dataclass_fields__
-    for name in ("translate", "rotate", "shear", "color_jitter", "auto_augment", "randaugment", "random_erasing"):
-        assert parameters[name].default == fields[name].default, name
+def test_all_but_the_flip_is_off_by_default():
+    key, images = jax.random.key(5), pictures(4, 16)
+    out = augment.for_training(key, images, augment.AugmentConfig(mean=(0.5,), std=(0.25,)), size=16)
+    flipped = augment.random_flip(jax.random.fold_in(key, 1), images)
+    np.testing.assert_array_equal(out, augment.normalise(flipped, (0.5,), (0.25,)))
+
+
+def test_no_two_augmentations_draw_from_one_key():
+    """Nor from those that training folds in itself: 2 for dropout, 8 for mixing."""
+    draws = [vars(step)["DRAWS"] for step in augment.AugmentConfig.__bases__]
+    assert sorted(set(draws)) == sorted(draws)
+    assert not {2, 8} & set(draws)
 
 
 def test_evaluation_crops_the_centre_before_it_resizes():
     images = pictures(1, 40)
-    out = augment.for_evaluation(images, size=24, crop_pct=0.8, mean=(0.0,), std=(1.0,))
+    out = augment.for_evaluation(images, preprocessing(crop_pct=0.8, mean=(0.0,), std=(1.0,)), size=24)
     centre = Image.fromarray(np.asarray(images[0])).crop((4, 4, 36, 36))
     by_pil = np.asarray(centre.resize((24, 24), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(255 * np.asarray(out[0]), by_pil, atol=1.0)

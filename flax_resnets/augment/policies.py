@@ -1,13 +1,16 @@
 """Policies: operations drawn from a list, by RandAugment and TrivialAugment."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from flax_resnets.data.augment import color, levels
-from flax_resnets.data.augment.geometry import rotation, warp
+from flax_resnets.augment import color, levels
+from flax_resnets.augment.augmentation import Augmentation
+from flax_resnets.augment.geometry import rotation, warp
+from flax_resnets.fields import OneOf, Rule
 
 OPERATIONS = (
     "identity",
@@ -173,3 +176,36 @@ def _changes(ranges: Ranges, height: int, width: int) -> dict[str, Callable[[jax
         "autocontrast": lambda images, amounts: levels.autocontrast(images),
         "equalize": lambda images, amounts: levels.equalize(images),
     }
+
+
+POLICIES: dict[str, Callable[[jax.Array, jax.Array, "AutoAugment"], jax.Array]] = {
+    "randaugment": lambda key, images, config: randaugment(key, images, *config.randaugment),
+    "trivialaugment": lambda key, images, config: trivialaugment(key, images),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoAugment(Augmentation):
+    """Operations drawn from a list.
+
+    Attributes:
+        auto_augment: `randaugment` or `trivialaugment`: operations drawn from a list; None for none.
+        randaugment: operations an image, and their magnitude from 0 to 10.
+    """
+
+    auto_augment: Annotated[str, OneOf(POLICIES)] | None = None
+    randaugment: tuple[int, float] = (2, 9.0)
+
+    DRAWS = 5
+    RULES = (
+        Rule(
+            "randaugment",
+            lambda v: v[0] >= 1 and 0 <= v[1] <= 10,
+            "operations, at least 1, and a magnitude from 0 to 10",
+        ),
+        Rule("randaugment", lambda v: v[0] <= 100, "at most 100 operations"),
+    )
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return images if self.auto_augment is None else POLICIES[self.auto_augment](key, images, self)

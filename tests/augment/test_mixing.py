@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flax_resnets.data.augment import cutmix, mix, mixup
+from flax_resnets.augment import MixConfig, cutmix, mix, mixup
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Compiled once for each α and used by all: compilation is what takes time here.
 MIXUP = {alpha: jax.jit(partial(mixup, alpha=alpha)) for alpha in (0.2, 1.0)}
 CUTMIX = {alpha: jax.jit(partial(cutmix, alpha=alpha)) for alpha in (0.2, 1.0)}
-MIX = jax.jit(partial(mix, mixup_alpha=0.2, cutmix_alpha=1.0))
+MIX = jax.jit(partial(mix, config=MixConfig(mixup=0.2, cutmix=1.0)))
 
 
 def batch(n: int = 6, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
@@ -75,7 +75,9 @@ def test_mix_throws_a_fair_coin_for_each_batch():
 def test_mix_when_not_enabled_leaves_everything_untouched(mixup_alpha: float, cutmix_alpha: float, dtype):
     images = jax.random.normal(jax.random.key(0), (4, 6, 6, 3), dtype).at[0, 0, 0, 0].set(jnp.inf)
     targets = jax.nn.softmax(jax.random.normal(jax.random.key(1), (4, 5)))
-    mixing = jax.jit(lambda key, enabled: mix(key, images, targets, mixup_alpha, cutmix_alpha, enabled))
+    mixing = jax.jit(
+        lambda key, enabled: mix(key, images, targets, MixConfig(mixup=mixup_alpha, cutmix=cutmix_alpha), enabled)
+    )
     same, same_targets = mixing(jax.random.key(0), jnp.array(False))
     np.testing.assert_array_equal(same, images)
     np.testing.assert_array_equal(same_targets, targets)
@@ -87,7 +89,7 @@ def test_mix_when_not_enabled_leaves_everything_untouched(mixup_alpha: float, cu
 @pytest.mark.parametrize(("alphas", "between"), [((0.2, 0.0), True), ((0.0, 1.0), False)])
 def test_with_one_of_them_alone_mix_is_that_one(alphas: tuple[float, float], between: bool):
     images, targets = batch()
-    mixing = jax.jit(lambda key: mix(key, images, targets, *alphas)[0])
+    mixing = jax.jit(lambda key: mix(key, images, targets, MixConfig(mixup=alphas[0], cutmix=alphas[1]))[0])
     found = [bool((~np.isin(np.asarray(mixing(jax.random.key(seed))), np.arange(6))).any()) for seed in range(20)]
     assert any(found) == between
 

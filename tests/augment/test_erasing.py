@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnets.data.augment import random_erasing
+from flax_resnets.augment import random_erasing
 
 
 def erased_rectangles(out: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from flax_resnets.data.augment import randaugment, trivialaugment
-from flax_resnets.data.augment.policies import OPERATIONS, Ranges, apply_operations
+from flax_resnets.augment import randaugment, trivialaugment
+from flax_resnets.augment.policies import OPERATIONS, Ranges, apply_operations
 
 RANGES = Ranges(shear=0.3, translate=(9.0, 12.0), rotate=30.0, factor=0.9, bits=4)
 WIDE = Ranges(shear=0.99, translate=(32.0, 32.0), rotate=135.0, factor=0.99, bits=6)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flax_resnets.data import augment
-from flax_resnets.data.augment.geometry import rotation, warp
+from flax_resnets import augment
+from flax_resnets.augment.geometry import rotation, warp
 
 
 def pictures(n: int, side: int, channels: int = 3) -> jax.Array:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from flax_resnets.data.augment import levels
+from flax_resnets.augment import levels
 
 
 @st.composite

@@ -7,19 +7,23 @@ import optax
 import pytest
 
 from flax_resnets import create_model
-from flax_resnets.training.muon import scale_by_muon
-from flax_resnets.training.optimizer import make_optimizer
-from flax_resnets.training.schedule import make_schedules
+from flax_resnets.errors import UserError
+from flax_resnets.training.optimizers import OPTIMIZERS, OptimizerConfig, make_optimizer
+from flax_resnets.training.optimizers.orthogonal import scale_by_muon
+from flax_resnets.training.schedule import ScheduleConfig, make_schedules
 
-NAMES = ["sgd", "adamw", "lamb", "ranger", "muon"]
 RATES, MOMENTA = np.linspace(0.2, 0.02, 14), np.linspace(0.9, 0.7, 14)
 SETTINGS = {"weight_decay": 0.3, "beta2": 0.95, "epsilon": 1e-4}
+
+
+def config(name: str, **settings) -> OptimizerConfig:
+    return OptimizerConfig(**({"optimizer": name, "weight_decay": 0.0} | settings))
 
 
 def scheduled(name, **settings):
     """An optimizer at a new learning rate and momentum for each update."""
     rates, momenta = jnp.array(RATES), jnp.array(MOMENTA)
-    return make_optimizer(name, lambda step: rates[step], lambda step: momenta[step], **settings)
+    return make_optimizer(config(name, **settings), lambda step: rates[step], lambda step: momenta[step])
 
 
 def tiny_params():
@@ -106,7 +110,7 @@ def test_sgd_is_nesterovs_at_the_schedules_values():
 
 
 def test_plain_sgd_is_the_gradient_times_the_rate():
-    optimizer = make_optimizer("sgd", *make_schedules("constant", 100, 0.5, (0.0, 0.0)))
+    optimizer = make_optimizer(config("sgd"), lambda _: 0.5, lambda _: 0.0)
     params = jnp.array([1.0, -2.0])
     state = optimizer.init(params)
     for gradient in ([2.0, 4.0], [-1.0, 3.0]):
@@ -122,7 +126,7 @@ def test_adamw_is_adam_and_decay_apart(decay_all):
 
 def test_adamws_defaults_are_fastais():
     rate, momentum = jnp.float32(0.1), jnp.float32(0.9)
-    ours, _ = trajectory(make_optimizer("adamw", lambda _: rate, lambda _: momentum, weight_decay=0.01), 3)
+    ours, _ = trajectory(make_optimizer(config("adamw", weight_decay=0.01), lambda _: rate, lambda _: momentum), 3)
     kernels = {name: weight.ndim > 1 for name, weight in tiny_params().items()}
     optaxs, _ = trajectory(optax.adamw(0.1, 0.9, b2=0.99, eps=1e-5, weight_decay=0.01, mask=kernels), 3)
     assert_same_paths(ours, optaxs)
@@ -183,7 +187,7 @@ def test_muon_moves_a_kernel_by_its_direction_and_by_decay():
 def test_muon_takes_a_resnets_convolutions_between_stem_and_head():
     model = create_model("seresnet18", 10)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
-    optimizer = make_optimizer("muon", lambda _: 0.1, lambda _: 0.9)
+    optimizer = make_optimizer(config("muon"), lambda _: 0.1, lambda _: 0.9)
     state = jax.eval_shape(optimizer.init, params)
     momenta = optax.tree.get(state, "MuonState").mu
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(momenta)}
@@ -194,24 +198,24 @@ def test_muon_takes_a_resnets_convolutions_between_stem_and_head():
 
 def test_muon_leaves_a_head_of_convolutions_to_adamw():
     params = jax.eval_shape(create_model("nin", 10).init, jax.random.key(0), jnp.zeros((1, 224, 224, 1)))["params"]
-    state = jax.eval_shape(make_optimizer("muon", lambda _: 0.1, lambda _: 0.9).init, params)
+    state = jax.eval_shape(make_optimizer(config("muon"), lambda _: 0.1, lambda _: 0.9).init, params)
     momenta = optax.tree.get(state, "MuonState").mu
     names = {jax.tree_util.keystr(path[:1], simple=True) for path, _ in jax.tree.leaves_with_path(momenta)}
     assert names == {f"block{i}_conv{j}" for i in (1, 2, 3) for j in (1, 2, 3)} - {"block1_conv1"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_decay_spares_biases_and_norms_unless_told_not_to(name):
     params = {"kernel": jnp.ones((1, 1, 4, 2)), "bias": jnp.ones(2)}
     for decay_all in (False, True):
-        optimizer = make_optimizer(name, lambda _: 0.1, lambda _: 0.9, weight_decay=0.5, decay_all=decay_all)
+        optimizer = make_optimizer(config(name, weight_decay=0.5, decay_all=decay_all), lambda _: 0.1, lambda _: 0.9)
         no_gradient = jax.tree.map(jnp.zeros_like, params)
         updates, _ = jax.jit(optimizer.update)(no_gradient, optimizer.init(params), params)
         assert float(updates["kernel"].max()) < 0
         assert bool(updates["bias"].any()) == decay_all
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_an_update_is_the_same_each_time_and_names_what_the_schedules_gave(name):
     optimizer = scheduled(name, weight_decay=0.1, clip_norm=1.0)
     params, gradient = tiny_params(), gradients(1)[0]
@@ -226,10 +230,11 @@ def test_an_update_is_the_same_each_time_and_names_what_the_schedules_gave(name)
         np.testing.assert_allclose(values, (RATES[step], MOMENTA[step]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_each_finds_the_bottom_of_a_bowl(name):
     target = jax.tree.map(jnp.asarray, tiny_params())
-    optimizer = make_optimizer(name, *make_schedules("flat_cosine", 200, 0.05, (0.9, 0.9), pct_start=0.5))
+    schedule = ScheduleConfig(schedule="flat_cosine", learning_rate=0.05, momentum=(0.9, 0.9), pct_start=0.5)
+    optimizer = make_optimizer(config(name), *make_schedules(schedule, steps=200))
 
     def loss(params):
         return sum(((a - b) ** 2).sum() for a, b in zip(*map(jax.tree.leaves, (params, target)), strict=True)) / 2
@@ -248,12 +253,12 @@ def test_each_finds_the_bottom_of_a_bowl(name):
 
 
 def test_clipping_bounds_the_global_norm():
-    optimizer = make_optimizer("sgd", lambda _: 1.0, lambda _: 0.0, clip_norm=0.5)
+    optimizer = make_optimizer(config("sgd", clip_norm=0.5), lambda _: 1.0, lambda _: 0.0)
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
     updates, _ = optimizer.update(jax.tree.map(lambda p: p + 7.0, params), optimizer.init(params), params)
     assert float(optax.tree.norm(updates)) == pytest.approx(0.5)
 
 
 def test_an_optimizer_there_is_not():
-    with pytest.raises(ValueError, match="optimizer='lion': must be 'sgd', 'adamw', 'lamb', 'ranger' or 'muon'"):
-        make_optimizer("lion", lambda _: 1.0, lambda _: 0.0)
+    with pytest.raises(UserError, match="optimizer=lion: must be one of sgd, adamw, lamb, ranger, muon"):
+        config("lion")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optax import contrib
 
-from flax_resnets.training.muon import by_gram, scale_by_muon
+from flax_resnets.training.optimizers.orthogonal import by_gram, scale_by_muon
 
 
 def newton_schulz(matrix):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.config import Config, load_config
+from flax_resnets.training.config import Config
+from flax_resnets.training.recipes import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.py"

@@ -5,9 +5,35 @@ Pixels are 0 to 255, `(N, H, W, C)` of any float dtype, with one channel or thre
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+
+from flax_resnets.augment.augmentation import Augmentation
+from flax_resnets.fields import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorJitter(Augmentation):
+    """See `color_jitter`.
+
+    Attributes:
+        color_jitter: how far brightness, contrast, saturation and hue move at most: torchvision's `ColorJitter`.
+    """
+
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    DRAWS = 6
+    RULES = (
+        Rule(
+            "color_jitter", lambda v: all(j >= 0 for j in v) and v[3] <= 0.5, "four numbers from 0 up, hue's up to 0.5"
+        ),
+    )
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return color_jitter(key, images, *self.color_jitter) if any(self.color_jitter) else images
 
 
 def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:

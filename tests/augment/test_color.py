@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageEnhance
 
-from flax_resnets.data.augment import color
+from flax_resnets.augment import color
 
 PIXELS = hnp.arrays(np.uint8, (5, 6, 3))
 

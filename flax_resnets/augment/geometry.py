@@ -1,10 +1,97 @@
 """Where pixels go: crops, flips, shifts, turns, resizing."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+
+from flax_resnets.augment.augmentation import Augmentation
+from flax_resnets.fields import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop(Augmentation):
+    """A random part of the image, or all of it, resized to what the network sees: see `random_resized_crop`.
+
+    Attributes:
+        crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
+        crop_ratio: aspect ratio of that crop, from and to.
+    """
+
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    DRAWS = 0
+    RULES = (
+        Rule("crop_scale", lambda v: 0 < v[0] <= v[1] <= 1, "two shares above 0 and up to 1, the smaller first"),
+        Rule("crop_ratio", lambda v: 0 < v[0] <= v[1], "two numbers above 0, the smaller first"),
+    )
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        if self.crop_scale == (1.0, 1.0):
+            return resize(images, size)
+        return random_resized_crop(key, images, size, self.crop_scale, self.crop_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomFlip(Augmentation):
+    """See `random_flip`.
+
+    Attributes:
+        flip: mirror half of the training images left to right.
+    """
+
+    flip: bool = True
+
+    DRAWS = 1
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return random_flip(key, images) if self.flip else images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomTranslate(Augmentation):
+    """See `random_translate`.
+
+    Attributes:
+        translate: pixels by which a training image moves at most, each way, what is missing mirrored.
+    """
+
+    translate: int = 0
+
+    DRAWS = 3
+    RULES = (Rule("translate", lambda v: v >= 0, "at least 0"),)
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return random_translate(key, images, self.translate) if self.translate else images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomAffine(Augmentation):
+    """See `random_affine`.
+
+    Attributes:
+        rotate: degrees by which a training image turns at most, either way.
+        shear: degrees by which it slants at most, either way.
+    """
+
+    rotate: float = 0.0
+    shear: float = 0.0
+
+    DRAWS = 4
+    RULES = (
+        Rule("rotate", lambda v: 0 <= v <= 180, "from 0 to 180 degrees"),
+        Rule("shear", lambda v: 0 <= v < 90, "at least 0 and below 90 degrees"),
+    )
+
+    def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+        """See `Augmentation`."""
+        return random_affine(key, images, self.rotate, self.shear) if self.rotate or self.shear else images
 
 
 def random_resized_crop(

@@ -1,0 +1,68 @@
+"""The network that a configuration names."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from flax_resnets.errors import UserError
+from flax_resnets.fields import Fields, Rule
+from flax_resnets.models.layers import ghost_size
+from flax_resnets.models.registry import create_model
+
+DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Fields):
+    """Which network is trained, and in what it computes.
+
+    Attributes:
+        model: a name of `flax_resnets.list_models()`.
+        model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
+        precision: of the network's computation; parameters stay float32. `float16` scales the loss.
+        batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
+    """
+
+    model: str
+    model_options: dict[str, Any] = field(default_factory=dict)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_norm: str = "global"
+
+    RULES = (
+        Rule("batch_norm", lambda v: v != "folded", "global, device or ghost:K: a folded network cannot be trained"),
+    )
+
+    def check(self) -> None:
+        """As `Fields.check`."""
+        super().check()
+        try:
+            json.dumps(self.model_options, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"model_options: must be what config.json can hold: {error}") from None
+        try:
+            ghost_size(self.batch_norm)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+def make_model(config: NetworkConfig, num_classes: int) -> nn.Module:
+    """The network that a configuration names, with its precision and kind of BatchNorm.
+
+    Raises:
+        UserError: `model_options` has one that is not the network's own to decide.
+        ValueError: no such network or option.
+    """
+    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
+        if option in config.model_options:
+            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
+                option, "nothing: training decides it"
+            )
+            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
+    # `global` is every norm's default; any other word is for a network without norms to refuse.
+    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
+    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
