@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.results import read_json  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 from flax_resnets.training.atomic import write_whole  # noqa: E402
-from flax_resnets.training.chips import parse_topology  # noqa: E402
+from flax_resnets.training.tpu.chips import parse_topology  # noqa: E402
 
 RECIPE = "rn50_imagenet"
 IMAGES_PER_CHIP = 256
@@ -85,8 +85,8 @@ back. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2
 
 def compile_for(target: Target) -> dict[str, Any]:
     """What the compiler says of a target, with the versions that said it."""
-    from flax_resnets.training.ahead_of_time import compile_only
     from flax_resnets.training.recipes import load_config
+    from flax_resnets.training.tpu.compile_only import compile_only
 
     config = load_config(ROOT / "configs" / f"{RECIPE}.py")
     config = dataclasses.replace(config, batch_size=IMAGES_PER_CHIP * target.chips)

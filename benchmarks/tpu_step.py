@@ -24,10 +24,10 @@ from jax.sharding import PartitionSpec as P
 
 from flax_resnets.bench.plain_linen import BottleneckBlock, ResNet
 from flax_resnets.cli.table import table
-from flax_resnets.training.ahead_of_time import compile_only, figures, topology_mesh
-from flax_resnets.training.chips import parse_topology
 from flax_resnets.training.placement import batch_sharding, replicated
 from flax_resnets.training.recipes import load_config
+from flax_resnets.training.tpu.chips import parse_topology
+from flax_resnets.training.tpu.compile_only import compile_only, figures, topology_mesh
 
 RECIPE = Path(__file__).parents[1] / "configs" / "rn50_imagenet.py"
 VARIANTS = ("plain:global", "ours:global", "bare:global", "plain:device", "ours:device", "bare:device")

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh
 
 from flax_resnets import ResNet, create_model, fold_batch_norm
 from flax_resnets.data.batches import Batch
-from flax_resnets.training.compilation import for_once, for_speed, keep_compiled_programs
+from flax_resnets.training.compilation import for_speed, keep_compiled_programs, quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.optimizers import make_optimizer
@@ -64,7 +64,7 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
     state = jax.jit(
         lambda: create_state(model, optimizer, (size, size, 3), config.seed),
         out_shardings=replicated(mesh),
-        compiler_options=for_once(mesh),
+        compiler_options=quick_to_compile(mesh),
     )()
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, size, size, 3), np.uint8)

@@ -39,9 +39,9 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.data.source import open_source
     from flax_resnets.training import show_batch as shower
     from flax_resnets.training.display import Display
-    from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / run_name(arguments.config) / "show_batch"

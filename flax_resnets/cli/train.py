@@ -59,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Imported here, for --help and a misspelt flag need not wait for JAX.
     from flax_resnets.training.compilation import keep_compiled_programs
-    from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
     from flax_resnets.training.recipes import load_config, run_name
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
 
     if not has_tpu():
         expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
@@ -90,8 +90,8 @@ def _called(arguments: argparse.Namespace) -> list[str]:
 
 def _compile_for(topology: str, arguments: argparse.Namespace) -> int:
     """Compiles the step for a TPU topology and prints what the compiler counts; returns the exit code."""
-    from flax_resnets.training.ahead_of_time import compile_only, in_words
     from flax_resnets.training.recipes import load_config
+    from flax_resnets.training.tpu.compile_only import compile_only, in_words
 
     result = compile_only(load_config(arguments.config, arguments.overrides), topology)
     print(json.dumps(result))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
@@ -98,7 +98,9 @@ def initial_state(
 
     abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
     shardings = weight_shardings(abstract_state, mesh)
-    create = jax.jit(lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=for_once(mesh))
+    create = jax.jit(
+        lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=quick_to_compile(mesh)
+    )
     abstract_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract_state,

@@ -29,7 +29,7 @@ def for_speed(mesh: Mesh) -> dict[str, Any]:
     return options if _on_processors(mesh) and _known(tuple(options.items())) else {}
 
 
-def for_once(mesh: Mesh) -> dict[str, Any]:
+def quick_to_compile(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs once."""
     # With all of LLVM's optimisations, drawing the initial weights takes a processor many times longer to compile.
     return {"xla_backend_optimization_level": 1} if _on_processors(mesh) else {}

@@ -13,12 +13,12 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
-from flax_resnets.training.ahead import AHEAD
 from flax_resnets.training.average import Average
 from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Bar, Display
+from flax_resnets.training.in_flight import AHEAD
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.network import make_model

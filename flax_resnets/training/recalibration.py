@@ -13,9 +13,9 @@ from jax.sharding import PartitionSpec as P
 from flax_resnets import augment
 from flax_resnets.data.batches import Batch
 from flax_resnets.models.layers import BatchNorm
-from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import batch_sharding, replicated, splits_weights, whole_weights
 from flax_resnets.training.state import TrainState

@@ -12,7 +12,7 @@ import numpy as np
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
@@ -70,7 +70,7 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         image_size=config.size_in_epoch(epoch),
         mixing=config.mix_off_epoch is None or epoch < config.mix_off_epoch,
     )
-    compiled = jax.jit(of_step, compiler_options=for_once(make_mesh()))
+    compiled = jax.jit(of_step, compiler_options=quick_to_compile(make_mesh()))
     batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
     with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
         # To the end: where there is no memory, to fetch what was not made aborts the process.

@@ -16,10 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 from flax_resnets import augment
 from flax_resnets.data.batches import Batch
-from flax_resnets.training.ahead import each_computed
 from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.loss import LOSSES
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (

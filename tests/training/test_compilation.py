@@ -13,7 +13,7 @@ def test_this_xla_knows_the_options_for_speed():
     assert compilation.for_speed(make_mesh())
 
 
-@pytest.mark.parametrize("options_for", [compilation.for_speed, compilation.for_once])
+@pytest.mark.parametrize("options_for", [compilation.for_speed, compilation.quick_to_compile])
 def test_a_program_compiles_with_them(options_for):
     add = jax.jit(lambda x: x + 1, compiler_options=options_for(make_mesh()))
     assert add(jnp.ones(())) == 2

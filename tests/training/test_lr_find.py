@@ -16,12 +16,12 @@ from flax_resnets import BasicBlock, ResNet, create_model
 from flax_resnets.data.batches import train_batch
 from flax_resnets.errors import UserError
 from flax_resnets.training import lr_find as finder
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.lr_find import RangeTest, Suggestions, draw, lr_find, range_test, steepest, suggest, valley
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import StepOutput
 
-QUICKLY = for_once(make_mesh())
+QUICKLY = quick_to_compile(make_mesh())
 
 
 @pytest.fixture(scope="module")

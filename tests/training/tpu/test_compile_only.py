@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.ahead_of_time import compile_only, in_words
-from flax_resnets.training.chips import CHIPS
 from flax_resnets.training.recipes import load_config
+from flax_resnets.training.tpu.chips import CHIPS
+from flax_resnets.training.tpu.compile_only import compile_only, in_words
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 ON_EIGHT_DEVICES = """
 import json
 import jax
 import jax.numpy as jnp
-from flax_resnets.training.ahead_of_time import figures
+from flax_resnets.training.tpu.compile_only import figures
 from flax_resnets.training.placement import batch_sharding, make_mesh, replicated
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -140,8 +140,8 @@ def test_a_step_that_does_not_fit(tmp_path):
 def test_libtpu_has_every_slice():
     pytest.importorskip("libtpu")
     script = """
-from flax_resnets.training.ahead_of_time import topology_mesh
-from flax_resnets.training.chips import CHIPS, parse_topology
+from flax_resnets.training.tpu.compile_only import topology_mesh
+from flax_resnets.training.tpu.chips import CHIPS, parse_topology
 
 for generation, chip in CHIPS.items():
     for shape in chip.slices:

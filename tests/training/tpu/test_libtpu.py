@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
+from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
@@ -27,9 +27,11 @@ def test_a_tpu_shows_itself_as_a_device_file(monkeypatch, there):
 
 
 @pytest.mark.skipif(has_tpu(), reason="there is a TPU")
-def test_the_processor_is_found_without_a_word(tmp_path):
+def test_the_cpu_is_found_without_a_word(tmp_path):
     pytest.importorskip("libtpu")
-    script = "from flax_resnets.training.libtpu import expect_no_tpu; expect_no_tpu(); import jax; print(jax.devices())"
+    script = (
+        "from flax_resnets.training.tpu.libtpu import expect_no_tpu; expect_no_tpu(); import jax; print(jax.devices())"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     command = [sys.executable, "-W", "error", "-c", script]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from flax_resnets.data.batches import eval_batches
-from flax_resnets.training.ahead import AHEAD, each_computed
+from flax_resnets.training.in_flight import AHEAD, each_computed
 from flax_resnets.training.step import evaluate
 
 

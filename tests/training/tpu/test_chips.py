@@ -3,7 +3,7 @@
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.chips import CHIPS, parse_topology, roofline
+from flax_resnets.training.tpu.chips import CHIPS, parse_topology, roofline
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.data.metadata import dataset_metadata
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps, check_devices
-from flax_resnets.training.chips import Topology, parse_topology, roofline
 from flax_resnets.training.config import Config
-from flax_resnets.training.libtpu import expect_no_tpu
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import batch_sharding, make_mesh
 from flax_resnets.training.splits import check_channels
+from flax_resnets.training.tpu.chips import Topology, parse_topology, roofline
+from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
 
 def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
 
     Args:
         config: the run; the dataset need not be prepared.
-        topology: such as `v5e:4x4`, see `flax_resnets.training.chips`.
+        topology: such as `v5e:4x4`, see `flax_resnets.training.tpu.chips`.
         num_slices: so many of them, which meet over the data centre's network.
 
     Returns:
