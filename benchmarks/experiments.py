@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.results import Run, add_run, read_json, read_results, with_spread  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.config import FREE_FIELDS, Config, load_config  # noqa: E402
+from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS, Config  # noqa: E402
+from flax_resnets.training.recipes import load_config  # noqa: E402
 
 BASE = "base"
 
@@ -52,7 +53,8 @@ def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
     start = dataclasses.asdict(load_config(root / "configs" / f"{recipe}.py"))
     wanted = dataclasses.asdict(Config(**config))
     flags = []
-    for name, value in wanted.items():
+    for name in FIELD_TYPES:
+        value = wanted[name]
         if name == "model_options":
             if gone := start[name].keys() - value.keys():
                 raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag takes it away")

@@ -146,7 +146,7 @@ def main() -> int:
     if arguments.child is not None:
         child(arguments.child, arguments.train)
 
-    import train
+    from flax_resnets import cli
     from flax_resnets.bench.figures import spread
     from flax_resnets.bench.machine import describe_machine
     from flax_resnets.cli.table import table
@@ -156,8 +156,8 @@ def main() -> int:
     from flax_resnets.training.recipes import load_config
 
     try:
-        path, _, overrides = train.parse(arguments.train)
-        config = load_config(path, overrides)
+        parsed = cli.parse(["train", *arguments.train])
+        config = load_config(parsed.config, parsed.overrides)
         for split in ("train", "validation"):
             source = open_source(config.dataset, split, config.data_dir)
             cached_images(source, config.store_size or config.image_size, config.resize)
@@ -184,7 +184,11 @@ def main() -> int:
         cells = [[phase, *(f"{value:.2f}" for value in whats.values())] for phase, whats in median.items()]
         print(table(["phase", "seconds", "of it traced", "lowered", "compiled"], cells, left=1), end="\n\n")
         row = {"compile_cache": kind, "seconds": total.median, "quartiles": [total.low, total.high], "phases": median}
-        row |= {"each_round": [_total(phases) for phases in each], "config": path.stem, "machine": describe_machine()}
+        row |= {
+            "each_round": [_total(phases) for phases in each],
+            "config": Path(parsed.config).stem,
+            "machine": describe_machine(),
+        }
         print(json.dumps(row), end="\n\n")
         if arguments.json:
             with arguments.json.open("a") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import train
+from flax_resnets import cli
 from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +36,8 @@ def training_commands() -> list[str]:
 @pytest.mark.parametrize("command", sorted(set(training_commands())))
 def test_its_training_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config_path, _, overrides = train.parse(shlex.split(command))
-    load_config(config_path, overrides)
+    parsed = cli.parse(["train", *shlex.split(command)])
+    load_config(parsed.config, parsed.overrides)
 
 
 def test_the_kubernetes_job_holds_together():
@@ -56,9 +56,9 @@ def test_the_kubernetes_job_holds_together():
     training, _, asking = command.partition(" && ")
     program, script, *arguments = shlex.split(training)
     assert (program, script) == ("python", "train.py")
-    config_path, workdir, _ = train.parse(arguments)
-    assert (ROOT / config_path).exists()
-    assert shlex.split(asking) == ["grep", "-q", '"event": "done"', f"{workdir}/metrics.jsonl"]
+    parsed = cli.parse(["train", *arguments])
+    assert (ROOT / parsed.config).exists()
+    assert shlex.split(asking) == ["grep", "-q", '"event": "done"', f"{parsed.workdir}/metrics.jsonl"]
 
 
 @pytest.mark.parametrize(

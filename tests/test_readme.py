@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import flax_resnets.cli
-import train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,8 +29,8 @@ def test_its_training_commands_parse(line, monkeypatch):
     from flax_resnets.training.recipes import load_config
 
     monkeypatch.chdir(ROOT)
-    config_path, _, overrides = train.parse(line.split())
-    load_config(config_path, overrides)
+    parsed = flax_resnets.cli.parse(["train", *line.split()])
+    load_config(parsed.config, parsed.overrides)
 
 
 PRINTED = {

@@ -6,10 +6,11 @@ A command is a line in `COMMANDS` and a module of its name here (`lr-find` is `l
 without. `--help` imports no JAX.
 """
 
+import argparse
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, nearest
@@ -87,24 +88,46 @@ def _run(arguments: list[str], program: str, own_process: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
-    command, *rest = arguments
     if arguments == ["train"]:
-        rest = ["--help"]  # which lists the recipes
+        arguments = ["train", "--help"]  # which lists the recipes
+    try:
+        parsed = parse(arguments, program)
+        parsed.own_process = own_process
+        return _module(arguments[0]).run(parsed) or 0
+    except SystemExit:  # --help has been printed
+        return 0
+    except ModuleNotFoundError as error:
+        raise UserError(f"{arguments[0]}: {error}; {_remedy(arguments[0], error)}") from None
+
+
+def parse(arguments: list[str], program: str = "flax_resnets") -> argparse.Namespace:
+    """A command's arguments as it gets them.
+
+    Args:
+        arguments: as `main`'s.
+        program: as `main`'s.
+
+    Raises:
+        UserError: there is no such command, or it does not take such arguments.
+        SystemExit: `--help` was asked for, and is printed.
+
+    Example:
+        >>> parse(["train", "--config", "quickstart", "--config.epochs=1"]).overrides
+        {'epochs': '1'}
+    """
+    command, *rest = arguments
     if command not in COMMANDS:
         raise UserError(f"{command}: no such command; {nearest(command, COMMANDS)}")
-    parser = Parser(command, program)
-    try:
-        module = importlib.import_module(f"flax_resnets.cli.{command.replace('-', '_')}")
-        parser.description = module.__doc__
-        module.add_arguments(parser)
-        try:
-            parsed = parser.parse(rest)
-        except SystemExit:  # --help has been printed
-            return 0
-        parsed.program, parsed.arguments, parsed.own_process = program, rest, own_process
-        return module.run(parsed) or 0
-    except ModuleNotFoundError as error:
-        raise UserError(f"{command}: {error}; {_remedy(command, error)}") from None
+    module, parser = _module(command), Parser(command, program)
+    parser.description = module.__doc__
+    module.add_arguments(parser)
+    parsed = parser.parse(rest)
+    parsed.program, parsed.arguments, parsed.own_process = program, rest, False
+    return parsed
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"flax_resnets.cli.{command.replace('-', '_')}")
 
 
 def _remedy(command: str, error: ModuleNotFoundError) -> str:

@@ -132,6 +132,14 @@ class Config(
         return json.dumps({name: values[name] for name in FIELD_TYPES}, indent=2) + "\n"
 
 
+def __getattr__(name: str) -> Any:
+    if name == "load_config":  # where it was before version 0.2; recipes that build on others import it
+        from flax_resnets.training.recipes import load_config
+
+        return load_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 FIELD_TYPES: Mapping[str, Any] = field_types(Config)
 
 # What another start of the same run may change: where data and weights lie, how often something is written, never a

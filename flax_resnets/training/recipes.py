@@ -70,7 +70,7 @@ def _path(source: str | Path) -> Path:
     if text in by_name:
         return by_name[text]
     path = Path(text)
-    if path.suffix or path.name != text or os.path.exists(text):  # which takes any text, as Path.exists does not
+    if path.suffix or path.name != text or os.path.lexists(text):  # which takes any text, as Path.exists does not
         return path
     close = difflib.get_close_matches(text, by_name, n=1)
     right = f"did you mean {close[0]}?" if close else "`flax-resnets train` lists them"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import train
 from benchmarks import experiments
+from flax_resnets import cli
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 from flax_resnets.training.recipes import load_config
 
@@ -29,7 +29,8 @@ def test_a_runs_command_makes_its_configuration_again(overrides):
     config = load_config(RECIPE, overrides)
     line = experiments.command("rn18_imagenette_64", json.loads(config.to_json()))
     assert line.startswith("python train.py --config configs/rn18_imagenette_64.py")
-    path, _, parsed = train.parse(shlex.split(line)[2:])
+    given = cli.parse(["train", *shlex.split(line)[2:]])
+    path, parsed = given.config, given.overrides
     assert load_config(ROOT / path, parsed) == config
 
 
@@ -92,6 +93,6 @@ def test_the_page_in_this_tree_is_what_its_runs_say():
 def test_the_command_of_a_run_that_is_kept_makes_its_configuration(run):
     recipe = json.loads((run.parents[1] / "group.json").read_text())["recipe"]
     kept = json.loads((run / "config.json").read_text())
-    path, _, overrides = train.parse(shlex.split(experiments.command(recipe, kept))[2:])
-    made = json.loads(load_config(ROOT / path, overrides).to_json())
+    parsed = cli.parse(["train", *shlex.split(experiments.command(recipe, kept))[2:]])
+    made = json.loads(load_config(ROOT / parsed.config, parsed.overrides).to_json())
     assert {name for name in made if made[name] != {**DEFAULTS, **kept}[name]} <= {"seed", *FREE_FIELDS}

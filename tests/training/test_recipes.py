@@ -1,4 +1,4 @@
-"""Reading a recipe, changing it from the command line, and what is said of mistakes."""
+"""Reading a recipe by name, file or run; changing it from the command line; and what is said of mistakes."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.config import Config
+from flax_resnets.training.config import FIELD_TYPES, Config
 from flax_resnets.training.recipes import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -111,7 +111,7 @@ def test_mistakes_name_the_field_the_value_and_what_would_be_right(field, text, 
     assert message in str(caught.value)
 
 
-@given(field=st.sampled_from(sorted(Config.__dataclass_fields__)), text=st.text(max_size=12))
+@given(field=st.sampled_from(sorted(FIELD_TYPES)), text=st.text(max_size=12))
 def test_any_text_for_any_field_is_a_config_or_a_user_error(field, text):
     try:
         config = load_config(QUICKSTART, {field: text})
@@ -144,6 +144,47 @@ def test_a_recipe_that_does_not_work_is_named_with_its_line(tmp_path, body, mess
     with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, body))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "from flax_resnets.configs.quickstart import get_config as quickstart\n",
+        "from flax_resnets.training.recipes import load_config\ndef quickstart():\n    return load_config('quickstart')\n",
+        # As it was written before version 0.2.
+        "from flax_resnets.training.config import Config, load_config\n"
+        f"def quickstart():\n    return load_config({str(QUICKSTART)!r})\n",
+    ],
+)
+def test_a_recipe_can_build_on_another(tmp_path, head):
+    body = "import dataclasses\ndef get_config():\n    return dataclasses.replace(quickstart(), epochs=3)\n"
+    (tmp_path / "mine.py").write_text(head + body)
+    assert load_config(tmp_path / "mine.py") == load_config("quickstart", {"epochs": "3"})
+
+
+def test_a_runs_configuration_is_a_recipe(tmp_path):
+    config = load_config("quickstart", {"seed": "5", "progressive": "(2,16),"})
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert load_config(tmp_path / "config.json") == config
+    assert load_config(tmp_path / "config.json", {"epochs": "3"}).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no run's configuration"),
+        ("[]", "it is no object of fields"),
+        ('{"epoch": 3}', "epoch: no such field; did you mean epochs?"),
+        ('{"epochs": 3}', "is no run's configuration"),
+        ("[" * 100_000, "is no run's configuration"),
+    ],
+)
+def test_a_json_file_that_is_no_runs_configuration(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(tmp_path / "config.json")
+    assert message in str(caught.value)
+    assert "config.json" in str(caught.value)
 
 
 def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
