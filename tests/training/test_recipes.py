@@ -150,7 +150,8 @@ def test_a_recipe_that_does_not_work_is_named_with_its_line(tmp_path, body, mess
     "head",
     [
         "from flax_resnets.configs.quickstart import get_config as quickstart\n",
-        "from flax_resnets.training.recipes import load_config\ndef quickstart():\n    return load_config('quickstart')\n",
+        "from flax_resnets.training.recipes import load_config\n"
+        "def quickstart():\n    return load_config('quickstart')\n",
         # As it was written before version 0.2.
         "from flax_resnets.training.config import Config, load_config\n"
         f"def quickstart():\n    return load_config({str(QUICKSTART)!r})\n",

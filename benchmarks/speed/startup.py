@@ -1,6 +1,6 @@
 """Seconds from the start of `train.py`'s process to the end of its first step, and what they go to.
 
-    python benchmarks/startup.py -- --config configs/rn18_imagenette.py --config.data_dir=DIR
+    python -m benchmarks.speed.startup -- --config configs/rn18_imagenette.py --config.data_dir=DIR
 
 What follows `--` is train.py's command line. Each round starts it twice in a directory of its own for compiled
 programs: cold, where that is empty, and then warm, where it holds what the cold start left. The images are decoded
@@ -27,8 +27,6 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 PHASES = ("imports", "config, devices", "data", "network", "loop", "first step")
 _EVENTS = {
     "/jax/core/compile/jaxpr_trace_duration": "traced",
@@ -127,7 +125,7 @@ def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py starts itself over
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # where the package keeps compiled programs by itself
     with tempfile.TemporaryDirectory() as workdir:
-        command = [sys.executable, __file__, "--child", str(time.monotonic()), "--", *arguments]
+        command = [sys.executable, "-m", "benchmarks.speed.startup", "--child", str(time.monotonic()), "--", *arguments]
         command += ["--workdir", f"{workdir}/run"]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:

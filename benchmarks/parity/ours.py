@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import parity_cases
+from benchmarks.parity import cases as parity_cases
 from flax_resnets import create_model
 from flax_resnets.weights import export_state_dict, load_weights
 

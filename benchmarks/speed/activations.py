@@ -1,7 +1,7 @@
 """What an activation function costs a network's training, in seconds and memory, turn by turn.
 
-    python benchmarks/activations.py
-    python benchmarks/activations.py --models resnet18d --batch-size 8 --image-size 64 --rounds 3
+    python -m benchmarks.speed.activations
+    python -m benchmarks.speed.activations --models resnet18d --batch-size 8 --image-size 64 --rounds 3
 
 Loss and gradients of one batch, compiled as the trainer compiles a step, without optimizer and augmentation: with ReLU,
 with this library's Mish, and with `jax.nn.mish` in its place. A turn begins with a repetition that is not timed: memory
@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import optax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import optax
 
-from flax_resnets import create_model  # noqa: E402
-from flax_resnets.bench.figures import ratios, spread  # noqa: E402
-from flax_resnets.bench.machine import describe_machine  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.models import resnet  # noqa: E402
-from flax_resnets.models.layers import mish  # noqa: E402
-from flax_resnets.training.compilation import for_speed  # noqa: E402
-from flax_resnets.training.placement import make_mesh  # noqa: E402
+from flax_resnets import create_model
+from flax_resnets.bench.figures import ratios, spread
+from flax_resnets.bench.machine import describe_machine
+from flax_resnets.errors import UserError
+from flax_resnets.models import resnet
+from flax_resnets.models.layers import mish
+from flax_resnets.training.compilation import for_speed
+from flax_resnets.training.placement import make_mesh
 
 CONTENDERS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,

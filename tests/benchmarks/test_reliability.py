@@ -1,4 +1,4 @@
-"""benchmarks/reliability.py: a few of its drills, and the page that tells what all of them gave."""
+"""benchmarks/drills/reliability.py: a few of its drills, and the page that tells what all of them gave."""
 
 import resource
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import reliability
-from benchmarks.reliability import Entry, Ground, Start
+from benchmarks.drills import reliability
+from benchmarks.drills.reliability import Entry, Ground, Start
 
 
 @pytest.fixture(scope="module")

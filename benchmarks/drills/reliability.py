@@ -1,9 +1,9 @@
 """Breaks runs of train.py in the ways it promises to survive, and writes down what that cost.
 
-    python benchmarks/reliability.py
-    python benchmarks/reliability.py --drill kills --kills 200
-    python benchmarks/reliability.py --page
-    python benchmarks/reliability.py --check
+    python -m benchmarks.drills.reliability
+    python -m benchmarks.drills.reliability --drill kills --kills 200
+    python -m benchmarks.drills.reliability --page
+    python -m benchmarks.drills.reliability --check
 
 A drill starts `train.py` as a user does, in a process of its own on a terminal of its own, on the bundled sample; does
 something to it; starts it again; and compares the end with that of a run which nothing was done to. `--drill` names
@@ -37,12 +37,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from benchmarks.results import read_json  # noqa: E402
-from flax_resnets.bench.machine import describe_machine  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.atomic import write_whole  # noqa: E402
+from benchmarks.records.results import read_json
+from flax_resnets.bench.machine import describe_machine
+from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Three epochs of twelve steps, saved every second: a start takes three seconds to its first step and as long again to
 # its end, and there is no moment at which nothing is being computed, evaluated or written.
@@ -702,7 +702,7 @@ def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
 _HEADER = """\
 # What a run survives
 
-Written by `python benchmarks/reliability.py` from `results/reliability.json`, which holds every figure.
+Written by `python -m benchmarks.drills.reliability` from `results/reliability.json`, which holds every figure.
 
 ## What is promised
 

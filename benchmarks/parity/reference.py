@@ -1,14 +1,13 @@
 """The other side of the comparison: what torchvision and timm compute. Needs torch, torchvision, timm; not jax.
 
-    python benchmarks/parity_reference.py --golden                        # tests/models/golden/*.json, all cases
-    python benchmarks/parity_reference.py resnet18 --tensors /tmp/out     # whole tensors, for benchmarks/parity.py
+    python -m benchmarks.parity.reference --golden                        # tests/models/golden/*.json, all cases
+    python -m benchmarks.parity.reference resnet18 --tensors /tmp/out     # whole tensors, for compare.py
 
 Golden files are computed in float64, whole tensors in float32; of gradients there are both.
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,9 @@ import timm
 import torch
 import torchvision
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import parity_cases
+from benchmarks.parity import cases as parity_cases
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "models" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models" / "golden"
 
 
 def build(case: parity_cases.Case) -> torch.nn.Module:

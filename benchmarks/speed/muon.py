@@ -1,7 +1,7 @@
 """Muon's directions for a network's kernels against optax's own, in seconds, turn by turn.
 
-    python benchmarks/muon.py
-    python benchmarks/muon.py --models resnet18d --rounds 3
+    python -m benchmarks.speed.muon
+    python -m benchmarks.speed.muon --models resnet18d --rounds 3
 
 Both make directions of the same random gradients for the kernels of a network's hidden convolutions; the network itself
 is not run. Also told is the largest difference between the two directions of a kernel, over their root mean square.
@@ -14,18 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import optax  # noqa: E402
-from optax import contrib  # noqa: E402
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
 
-from flax_resnets import create_model  # noqa: E402
-from flax_resnets.bench.figures import ratios, spread  # noqa: E402
-from flax_resnets.bench.machine import describe_machine  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.optimizers.orthogonal import as_large_as_adams, scale_by_muon  # noqa: E402
+from flax_resnets import create_model
+from flax_resnets.bench.figures import ratios, spread
+from flax_resnets.bench.machine import describe_machine
+from flax_resnets.errors import UserError
+from flax_resnets.training.optimizers.orthogonal import as_large_as_adams, scale_by_muon
 
 
 def optaxs(momentum: Any) -> optax.GradientTransformation:

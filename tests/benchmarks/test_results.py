@@ -1,4 +1,4 @@
-"""benchmarks/results.py on runs made up here: what it takes in, what it refuses, what it writes."""
+"""benchmarks/records/results.py on runs made up here: what it takes in, what it refuses, what it writes."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks import results
+from benchmarks.records import results
 from flax_resnets.training.config import Config
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.recipes import load_config
@@ -201,7 +201,7 @@ def test_durations(seconds, words):
 def test_check_sees_what_is_out_of_date(tmp_path, run, add):
     assert run("--check") == (0, "")  # neither runs nor a table
     add(finished(tmp_path / "a"))
-    out_of_date = (1, "results.py: RESULTS.md is out of date; `python benchmarks/results.py` writes it")
+    out_of_date = (1, "results.py: RESULTS.md is out of date; `python -m benchmarks.records.results` writes it")
     assert run("--check") == out_of_date
     run()
     assert run("--check") == (0, "")

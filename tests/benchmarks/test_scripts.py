@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def run(tmp_path, script, *arguments):
     path = tmp_path / "figures.jsonl"
-    command = [sys.executable, f"benchmarks/{script}.py", "--json", path, *arguments]
+    command = [sys.executable, "-m", f"benchmarks.speed.{script}", "--json", path, *arguments]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -66,7 +66,7 @@ def test_activations_are_compared_with_relu(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_measured(script, arguments, words):
-    command = [sys.executable, f"benchmarks/{script}.py", *arguments.split()]
+    command = [sys.executable, "-m", f"benchmarks.speed.{script}", *arguments.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

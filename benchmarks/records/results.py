@@ -1,9 +1,9 @@
 """Writes RESULTS.md, the table of what recipes reached, and each recipe's curves, from the runs kept in results/.
 
-    python benchmarks/results.py --add runs/rn18_imagenette --recipe rn18_imagenette
-    python benchmarks/results.py --add DIR --recipe NAME --hardware "one H200"
-    python benchmarks/results.py
-    python benchmarks/results.py --check
+    python -m benchmarks.records.results --add runs/rn18_imagenette --recipe rn18_imagenette
+    python -m benchmarks.records.results --add DIR --recipe NAME --hardware "one H200"
+    python -m benchmarks.records.results
+    python -m benchmarks.records.results --check
 
 `--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
 and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
@@ -26,11 +26,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from flax_resnets.bench.machine import describe_machine  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.config import DEFAULTS, FREE_FIELDS  # noqa: E402
+from flax_resnets.bench.machine import describe_machine
+from flax_resnets.errors import UserError
+from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What runs of one recipe may differ in: their seed, and what changes no number.
 _MAY_DIFFER = ("seed", *FREE_FIELDS)
@@ -42,7 +42,7 @@ _EPOCH_FIELDS = {"epoch", "step", "valid_loss", "accuracy", "seconds", "images_p
 _HEADER = """\
 # Results
 
-Written by `python benchmarks/results.py` from the runs in `results/`, which hold every figure and configuration.
+Written by `python -m benchmarks.records.results` from the runs in `results/`, which hold every figure and setting.
 
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
 deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
@@ -274,7 +274,7 @@ def _check(root: Path) -> int:
     path = root / "RESULTS.md"
     if (path.read_text() if path.exists() else None) == wanted:
         return 0
-    print("results.py: RESULTS.md is out of date; `python benchmarks/results.py` writes it", file=sys.stderr)
+    print("results.py: RESULTS.md is out of date; `python -m benchmarks.records.results` writes it", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/experiments.py: what a run changes of its recipe, and the page of comparisons."""
+"""benchmarks/records/experiments.py: what a run changes of its recipe, and the page of comparisons."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import experiments
+from benchmarks.records import experiments
 from flax_resnets import cli
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 from flax_resnets.training.recipes import load_config

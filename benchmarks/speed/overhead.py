@@ -1,7 +1,7 @@
 """The share of a training run that is not spent in a step, and the process's memory after each epoch.
 
-    python benchmarks/overhead.py -- --config configs/rn18_imagenette.py --config.data_dir=DIR
-    python benchmarks/overhead.py --images 640 -- --config configs/rn18_imagenette.py --config.data_dir=DIR
+    python -m benchmarks.speed.overhead -- --config configs/rn18_imagenette.py --config.data_dir=DIR
+    python -m benchmarks.speed.overhead --images 640 -- --config configs/rn18_imagenette.py --config.data_dir=DIR
 
 What follows `--` is train.py's command line; `train.main` runs it in this process, in a new workdir. Every training
 step and every evaluation step is waited for, which the trainer would not do. So what is done between steps, such as
@@ -29,14 +29,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-import jax  # noqa: E402
+import jax
 
-import train  # noqa: E402
-from flax_resnets.bench.machine import describe_machine  # noqa: E402
-from flax_resnets.data.cache import CachedImages  # noqa: E402
-from flax_resnets.training import build, loop, splits  # noqa: E402
+import train
+from flax_resnets.bench.machine import describe_machine
+from flax_resnets.data.cache import CachedImages
+from flax_resnets.training import build, loop, splits
 
 
 def watch(images: int | None) -> dict[str, list[float]]:

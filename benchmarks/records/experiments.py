@@ -1,8 +1,8 @@
 """Writes docs/experiments.md, the log of runs that compare settings, from those kept in results/experiments/.
 
-    python benchmarks/experiments.py --add runs/mine --group GROUP --name NAME
-    python benchmarks/experiments.py
-    python benchmarks/experiments.py --check
+    python -m benchmarks.records.experiments --add runs/mine --group GROUP --name NAME
+    python -m benchmarks.records.experiments
+    python -m benchmarks.records.experiments --check
 
 A group compares one setting at a time with a run named `base`, at the same seeds. Its group.json has the `recipe` that
 all its runs start from, a `title`, and a `text` that says what was learnt. `--add` takes a finished run's workdir into
@@ -19,19 +19,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from benchmarks.results import Run, add_run, read_json, read_results, with_spread  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS, Config  # noqa: E402
-from flax_resnets.training.recipes import load_config  # noqa: E402
+from benchmarks.records.results import Run, add_run, read_json, read_results, with_spread
+from flax_resnets.errors import UserError
+from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS, Config
+from flax_resnets.training.recipes import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 BASE = "base"
 
 _HEADER = """\
 # Experiments
 
-Written by `python benchmarks/experiments.py` from the runs in `results/experiments/`.
+Written by `python -m benchmarks.records.experiments` from the runs in `results/experiments/`.
 
 Accuracy is top-1 after the last epoch on every image of the validation split: the mean over seeds, ± their sample
 standard deviation where there are several. The difference is the mean over seeds of what a run has more than the base

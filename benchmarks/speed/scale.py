@@ -1,9 +1,9 @@
 """Compiles ResNet-50's training step for 8 to 1024 TPU chips, 256 images on each, and writes docs/scale.md.
 
-    python benchmarks/scale.py
-    python benchmarks/scale.py --only v5e:8x8 v5p:4x4x4
-    python benchmarks/scale.py --page
-    python benchmarks/scale.py --check
+    python -m benchmarks.speed.scale
+    python -m benchmarks.speed.scale --only v5e:8x8 v5p:4x4x4
+    python -m benchmarks.speed.scale --page
+    python -m benchmarks.speed.scale --check
 
 Needs no TPU: `pip install -e ".[train,tpu]"` brings the compiler. A step takes minutes to compile, the smallest slices
 come first, and each result is kept in results/scale.json as it comes: what is there already is not compiled again.
@@ -20,12 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from benchmarks.results import read_json  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
-from flax_resnets.training.atomic import write_whole  # noqa: E402
-from flax_resnets.training.tpu.chips import parse_topology  # noqa: E402
+from benchmarks.records.results import read_json
+from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.tpu.chips import parse_topology
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RECIPE = "rn50_imagenet"
 IMAGES_PER_CHIP = 256
@@ -68,7 +68,7 @@ TARGETS = (
 _HEADER = f"""\
 # One step on more and more chips
 
-Written by `python benchmarks/scale.py` from `results/scale.json`: the training step of `configs/{RECIPE}.py`
+Written by `python -m benchmarks.speed.scale` from `results/scale.json`: the training step of `configs/{RECIPE}.py`
 (ResNet-50, 224 px, bfloat16, BatchNorm over the whole batch), {IMAGES_PER_CHIP} images a chip, compiled for TPUs that
 are not here. It was run on none of them. Figures are the compiler's, for one chip and one step.
 

@@ -1,12 +1,12 @@
 """Measures how far our networks are from torchvision's and timm's, and writes the table of docs/models.md.
 
-    python benchmarks/parity.py --torch /environment/with/torch/bin/python         # all cases, random images
-    python benchmarks/parity.py --torch ... --images photos.npy resnet18 resnet50  # photographs instead
-    python benchmarks/parity.py                                                    # the table alone
+    python -m benchmarks.parity.compare --torch /environment/with/torch/bin/python         # all cases, random images
+    python -m benchmarks.parity.compare --torch ... --images photos.npy resnet18 resnet50  # photographs instead
+    python -m benchmarks.parity.compare                                                    # the table alone
 
-Both sides compute in float32 on the processor, from the same weights. Every measurement is kept in
-benchmarks/parity.json under its case; a case measured again replaces its own. `photos.npy` holds normalised NHWC images
-of 224 pixels or more.
+Both sides compute in float32 on the CPU, from the same weights. Every measurement is kept in parity.json, beside this
+file, under its case; a case measured again replaces its own. `photos.npy` holds normalised NHWC images of 224 pixels or
+more.
 """
 
 import argparse
@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from benchmarks import parity_cases, parity_ours  # noqa: E402
-from flax_resnets.models.registry import MODELS  # noqa: E402
+from benchmarks.parity import cases as parity_cases
+from benchmarks.parity import ours as parity_ours
+from flax_resnets.models.registry import MODELS
 
-RESULTS = ROOT / "benchmarks" / "parity.json"
+ROOT = Path(__file__).resolve().parents[2]
+
+RESULTS = Path(__file__).with_name("parity.json")
 TABLE = ROOT / "docs" / "models.md"
 KINDS = ("eval", "train", "statistics", "gradients", "torch's own")
 _PHOTOGRAPHS = " photographs"
@@ -41,9 +42,16 @@ def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
     case = parity_cases.CASES[name]
     given = np.load(photos) if photos else None
     with tempfile.TemporaryDirectory() as folder:
-        script = ROOT / "benchmarks" / "parity_reference.py"
-        command = [torch_python, script, name, "--tensors", folder, *(["--images", photos] if photos else [])]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [
+            torch_python,
+            "-m",
+            "benchmarks.parity.reference",
+            name,
+            "--tensors",
+            folder,
+            *(["--images", photos] if photos else []),
+        ]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         reference = dict(np.load(Path(folder, f"{name}.npz")))
     errors = dict.fromkeys(KINDS, 0.0)
     for size in case.sizes:
@@ -78,7 +86,7 @@ _HEAD = """\
 # Networks
 
 Every name that `create_model` knows. Parameters and multiply-adds (of convolutions and linear layers, for one image)
-are those at the native size, channels and classes of the network. Written by `benchmarks/parity.py`.
+are those at the native size, channels and classes of the network. Written by `benchmarks/parity/compare.py`.
 """
 
 _EXPLANATION = """

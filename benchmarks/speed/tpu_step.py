@@ -1,7 +1,7 @@
 """ResNet-50's training step compiled for a TPU: this package's against one written in plain linen.
 
-    python benchmarks/tpu_step.py
-    python benchmarks/tpu_step.py --topology v6e:2x2 --images-per-chip 128 --only plain:global ours:global
+    python -m benchmarks.speed.tpu_step
+    python -m benchmarks.speed.tpu_step --topology v6e:2x2 --images-per-chip 128 --only plain:global ours:global
 
 Needs no TPU: `pip install -e ".[train,tpu]"` brings the compiler. A step takes minutes to compile; a JSON line tells of
 each, and a table of all at the end. `bare` is this package's step without random-resized crops, on images stored at the
@@ -29,7 +29,7 @@ from flax_resnets.training.recipes import load_config
 from flax_resnets.training.tpu.chips import parse_topology
 from flax_resnets.training.tpu.compile_only import compile_only, figures, topology_mesh
 
-RECIPE = Path(__file__).parents[1] / "configs" / "rn50_imagenet.py"
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "rn50_imagenet.py"
 VARIANTS = ("plain:global", "ours:global", "bare:global", "plain:device", "ours:device", "bare:device")
 FIGURES = ("bytes_accessed", "temp_bytes", "flops", "all_reduces")
 

@@ -1,6 +1,6 @@
 """Images a second and core that reach the step, from the second epoch on, against torch's DataLoader on the same JPEGs.
 
-    python benchmarks/input_pipeline.py --data_dir DIR --torch /environment/with/torch/bin/python
+    python -m benchmarks.speed.input_pipeline --data_dir DIR --torch /environment/with/torch/bin/python
 
 Contenders take turns, as in `python -m flax_resnets bench`; each is confined to the cores it is divided by (on Linux).
 
@@ -25,16 +25,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from flax_resnets.bench.contenders import foreign_environment  # noqa: E402
-from flax_resnets.bench.figures import ratios, spread  # noqa: E402
-from flax_resnets.bench.interleave import Contender, Process, interleave  # noqa: E402
-from flax_resnets.bench.machine import cores, describe_machine  # noqa: E402
-from flax_resnets.cli.table import table  # noqa: E402
-from flax_resnets.data.cache import cached_images  # noqa: E402
-from flax_resnets.data.source import open_source  # noqa: E402
-from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.bench.contenders import foreign_environment
+from flax_resnets.bench.figures import ratios, spread
+from flax_resnets.bench.interleave import Contender, Process, interleave
+from flax_resnets.bench.machine import cores, describe_machine
+from flax_resnets.cli.table import table
+from flax_resnets.data.cache import cached_images
+from flax_resnets.data.source import open_source
+from flax_resnets.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _HERE = Path(__file__).parent
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scale
+from benchmarks.speed import scale
 
 ROOT = Path(__file__).parents[2]
 
