@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from flax_resnets.bench import contenders
+from flax_resnets.cli.bench import contenders
 from flax_resnets.data.lock import locked
 
 ROOT = Path(__file__).parents[1]

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records.results import read_json
-from flax_resnets.bench.machine import describe_machine
+from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
 

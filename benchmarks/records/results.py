@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.bench.machine import describe_machine
+from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 

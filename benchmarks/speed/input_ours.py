@@ -16,7 +16,7 @@ def prepare(
     way: str,
     use_cores: int,
 ) -> tuple[Any, dict[str, Any]]:
-    """Sets up a contender; see `flax_resnets/bench/child.py`.
+    """Sets up a contender; see `flax_resnets/cli/bench/child.py`.
 
     Args:
         dataset: as the config's.

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 
 def prepare(folder, decoder, workers, batch, size, use_cores):
-    """Sets up a contender; see `flax_resnets/bench/child.py`.
+    """Sets up a contender; see `flax_resnets/cli/bench/child.py`.
 
     Args:
         folder: with a folder of JPEGs for each class.

@@ -32,7 +32,7 @@ from typing import Any
 import jax
 
 import train
-from flax_resnets.bench.machine import describe_machine
+from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.data.cache import CachedImages
 from flax_resnets.training import build, loop, splits
 

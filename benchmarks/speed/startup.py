@@ -119,7 +119,7 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     """The phases of one start with `caches` as the package's cache directory."""
-    from flax_resnets.bench.contenders import MALLOC  # not by the child, whose imports are timed
+    from flax_resnets.cli.bench.contenders import MALLOC  # not by the child, whose imports are timed
 
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
     environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py starts itself over
@@ -145,8 +145,8 @@ def main() -> int:
         child(arguments.child, arguments.train)
 
     from flax_resnets import cli
-    from flax_resnets.bench.figures import spread
-    from flax_resnets.bench.machine import describe_machine
+    from flax_resnets.cli.bench.figures import spread
+    from flax_resnets.cli.bench.machine import describe_machine
     from flax_resnets.cli.table import table
     from flax_resnets.data.cache import cache_root, cached_images
     from flax_resnets.data.source import open_source

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from flax_resnets.bench.plain_linen import BottleneckBlock, ResNet
+from flax_resnets.cli.bench.plain_linen import BottleneckBlock, ResNet
 from flax_resnets.cli.table import table
 from flax_resnets.training.placement import batch_sharding, replicated
 from flax_resnets.training.recipes import load_config

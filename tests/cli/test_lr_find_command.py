@@ -95,18 +95,18 @@ def test_nothing_to_suggest_is_said(capsys, recipe, search, test, said, complain
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "lr-find: the following arguments are required: --config"),
+        ("", "lr-find: --config=RECIPE is needed"),
         ("--config nowhere.py", "--config=nowhere.py: No such file or directory"),
         ("--config small.py --config.epoch=3", "--config.epoch: no such field; did you mean epochs?"),
         ("--config small.py --config.epochs 3", "lr-find: --config.epochs: write --config.epochs=VALUE"),
         ("--config small.py --config.epochs=0", "epochs=0: must be at least 1"),
         ("--config small.py --config.model=lenett", "model='lenett': no such model; did you mean lenet"),
         ("--config small.py --config.batch_size=9999", "batch_size=9999: must be at most the 6000 training images"),
-        ("--config small.py --config.data=3 --stpes=9", "lr-find: --stpes: not understood; did you mean --steps?"),
-        ("--config small.py --start=0", "lr-find: --start: 0: must be a number above 0"),
-        ("--config small.py --end=inf", "lr-find: --end: inf: must be a number above 0"),
+        ("--config small.py --config.data=3 --stpes=9", "lr-find: --stpes: no such flag; did you mean --steps?"),
+        ("--config small.py --start=0", "lr-find: --start=0: must be a number above 0"),
+        ("--config small.py --end=inf", "lr-find: --end=inf: must be a number above 0"),
         ("--config small.py --start=1 --end=0.1", "lr-find: --end=0.1: must be above --start=1"),
-        ("--config small.py --steps=9", "lr-find: --steps: 9: must be a whole number from 10 up"),
+        ("--config small.py --steps=9", "lr-find: --steps=9: must be a whole number from 10 up"),
         ("--config small.py --output small.py", "lr-find: --output=small.py: File exists; name a directory"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flax_resnets.bench.interleave import Contender, Process, interleave
+from flax_resnets.cli.bench.interleave import Contender, Process, interleave
 
 FAKE = """
 import os, sys, time

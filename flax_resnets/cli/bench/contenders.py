@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import flax_resnets
-from flax_resnets.bench.cases import Case
-from flax_resnets.bench.interleave import Contender, Process
+from flax_resnets.cli.bench.cases import Case
+from flax_resnets.cli.bench.interleave import Contender, Process
 from flax_resnets.data.cache import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_resnets.bench.figures import off_the_line, ratios, spread
+from flax_resnets.cli.bench.figures import off_the_line, ratios, spread
 
 
 def test_a_spread_is_the_median_between_the_quartiles():

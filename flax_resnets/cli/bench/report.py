@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flax_resnets.bench.cases import Case
-from flax_resnets.bench.contenders import OURS
-from flax_resnets.bench.figures import off_the_line, ratios, spread
-from flax_resnets.bench.interleave import Measurement
+from flax_resnets.cli.bench.cases import Case
+from flax_resnets.cli.bench.contenders import OURS
+from flax_resnets.cli.bench.figures import off_the_line, ratios, spread
+from flax_resnets.cli.bench.interleave import Measurement
 from flax_resnets.cli.table import table
 
 Row = dict[str, Any]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from flax_resnets.bench.cases import CASES
-from flax_resnets.bench.interleave import Measurement
-from flax_resnets.bench.report import peer_rows, peer_table, scaling_rows, scaling_table
+from flax_resnets.cli.bench.cases import CASES
+from flax_resnets.cli.bench.interleave import Measurement
+from flax_resnets.cli.bench.report import peer_rows, peer_table, scaling_rows, scaling_table
 
 
 def test_peers_have_ours_as_the_measure():

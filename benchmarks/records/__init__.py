@@ -1,0 +1,1 @@
+"""Runs that are kept, and the pages made of them."""
