@@ -101,7 +101,7 @@ def test_a_run_that_lost_rows_is_refused(tmp_path, run):
     first, _, *others = path.read_text().splitlines(keepends=True)
     path.write_text("".join([first, *others]))
     code, said = run("--add", path.parent, "--recipe", "noise")
-    assert (code, "has not a row for each epoch so far" in said) == (2, True)
+    assert (code, "must have a row for each epoch so far" in said) == (2, True)
 
 
 def test_two_seeds_become_a_row(tmp_path, run, add):
@@ -212,7 +212,7 @@ def test_check_sees_what_is_out_of_date(tmp_path, run, add):
 
 
 def test_without_runs_nothing_is_written(tmp_path, run):
-    assert run() == (2, "results.py: results/ holds no run; --add WORKDIR --recipe NAME takes one in")
+    assert run() == (2, "results.py: results/ holds no run; --add WORKDIR --recipe NAME adds one")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,9 +230,9 @@ def test_a_run_is_shown_as_far_as_it_got(tmp_path, run, add):
     assert cells(tmp_path)[2:7] == ["**70.00 %**", "70.00 %", "1", "2 of 3", "40 s"]
     code, said = run("--add", finished(tmp_path / "b", accuracies=(0.5, 0.8), of=3), "--recipe", "noise", "--so-far")
     assert code == 2
-    assert "seed0: holds the first 2 epochs of another run; --replace lets them go" in said
+    assert "seed0: holds the first 2 epochs of another run; --replace replaces them" in said
     code, said = run("--add", finished(tmp_path / "c", seed=1), "--recipe", "noise")
-    assert (code, said) == (2, "results.py: noise: has runs of 2 and 3 epochs; no mean is taken of those")
+    assert (code, said) == (2, "results.py: noise: has runs of 2 and 3 epochs; they cannot be averaged")
     # The run's whole takes its beginning's place, and keeps it.
     add(finished(tmp_path / "d"))
     run()
@@ -259,7 +259,10 @@ def test_another_run_of_the_same_seed_goes_only_by_replace(tmp_path, run, add):
 def test_a_recipe_has_one_configuration(tmp_path, run, add):
     add(finished(tmp_path / "a", seed=0))
     code, said = run("--add", finished(tmp_path / "b", seed=1, weight_decay=0.05), "--recipe", "noise")
-    assert (code, said) == (2, "results.py: noise: has runs with weight_decay=0.01 and 0.05; give one its own name")
+    assert (code, said) == (
+        2,
+        "results.py: noise: has runs with weight_decay=0.01 and 0.05; give one of them another recipe name",
+    )
     add(finished(tmp_path / "c", seed=2, log_every=7))
     run()
     # A run of a version without the field had its default, and is no run with another value.
