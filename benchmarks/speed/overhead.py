@@ -45,7 +45,7 @@ def watch(images: int | None) -> dict[str, list[float]]:
 
     Returns:
         Lists that the run will fill: `train` and `evaluation`, seconds of each step; `memory`, MiB after each epoch;
-            `started`, the time at which the first step was done.
+        `started`, the time at which the first step was done.
     """
     seen: dict[str, list[float]] = {"train": [], "evaluation": [], "memory": [], "started": []}
     make = {"train": build.make_train_step, "evaluation": build.make_eval_step}

@@ -37,7 +37,7 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
     Zhong et al. 2017, arXiv:1708.04896, section 3.2. The area is uniform between 2 % and a third of the image, as in
     timm (up to 40 % in the paper). The logarithm of the aspect ratio is uniform between those of 0.3 and 1 / 0.3. A
     side longer than the image is cut to the image's side, where the paper draws again. The noise is that of timm's
-    `pixel` mode, where the paper uses one random value.
+    `pixel` mode, in place of the paper's uniform colour.
 
     Args:
         key: PRNG key.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def posterize(images: jax.Array, bits: jax.Array) -> jax.Array:
-    """Keeps the highest `bits` of each pixel, int `(N,)` from 1 to 8, after rounding pixels to whole levels.
+    """Rounds pixels to whole levels and keeps their highest bits; `bits` is int `(N,)`, from 1 to 8 for each image.
 
     Example:
         >>> posterize(jnp.full((1, 1, 1, 1), 255.0), jnp.array([1])).squeeze().tolist()
@@ -56,7 +56,7 @@ def equalize(images: jax.Array) -> jax.Array:
 
 
 def _equalized(pixels: jax.Array) -> jax.Array:
-    """One channel, int `(H, W)`."""
+    """`equalize` for one channel, int `(H, W)`."""
     counts = jnp.zeros(256, jnp.int32).at[pixels].add(1, mode="promise_in_bounds")
     below = jnp.cumsum(counts) - counts
     step = below[pixels.max()] // 255

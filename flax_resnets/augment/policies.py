@@ -35,7 +35,7 @@ class Ranges(NamedTuple):
     """The strongest form of each operation.
 
     Attributes:
-        shear: horizontal (or vertical) shift for each pixel down (or across), in pixels.
+        shear: slope: pixels of shift for each pixel of distance from the edge.
         translate: pixels, down and to the right.
         rotate: degrees.
         factor: largest difference from 1 of the factors of brightness, saturation, contrast and sharpness.
@@ -50,7 +50,7 @@ class Ranges(NamedTuple):
 
 
 def randaugment(key: jax.Array, images: jax.Array, ops: int, magnitude: float) -> jax.Array:
-    """RandAugment: `ops` operations after each other, drawn for each image separately, all with one magnitude.
+    """RandAugment: `ops` operations one after the other, drawn for each image separately, with the same magnitude.
 
     Cubuk et al. 2019, arXiv:1909.13719, section 3. The operations and their ranges are those of torchvision's
     `RandAugment`. Magnitudes are on timm's scale from 0 to 10; torchvision's go from 0 to 30, so its default of 9 is 3

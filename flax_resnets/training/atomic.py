@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file atomically: after a kill or on a full disk, and to any reader, it has the old content or the new.
+    """Writes a file atomically: it has the old content or the new, even after a kill or on a full disk.
 
     Args:
         path: of the file; an existing file is replaced.

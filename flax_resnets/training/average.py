@@ -15,8 +15,8 @@ class AverageConfig(Fields):
     """Whether a run keeps an EMA of the weights, and which running statistics are evaluated with it.
 
     Attributes:
-        ema_decay: share of the old average that is kept in each step. The averaged weights are evaluated as well as the
-            weights themselves; None for no average.
+        ema_decay: share of the old average that is kept in each step. The averaged weights are evaluated in addition
+            to the weights themselves; None for no average.
         ema_batch_norm: which running statistics are evaluated with the averaged weights. `average`: the EMA of the
             running statistics. `recalibrate`: statistics computed anew on the epoch's last `recalibrate_steps` batches,
             augmented as in training, but without mixup and CutMix.

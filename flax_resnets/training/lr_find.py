@@ -193,9 +193,9 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
     """The rate half way down the longest descent (fastai's `valley`).
 
     The descent is the longest strictly falling subsequence of the losses; points in between may rise. Of several, the
-    one that ends first counts. If its last point has index e and it has L points, the suggestion is the rate at index e
-    - L + L // 3 + L // 6, as if the points were neighbours. If other points lie between them, the suggestion is nearer
-    to the end of the descent than half way.
+    one that ends first counts. Let e be the index of its last point, and L the number of its points. The suggestion is
+    the rate at index `e - L + L // 3 + L // 6`, as if the points were neighbours. If other points lie between them, the
+    suggestion is nearer to the end of the descent than half way.
 
     Args:
         rates: `(N,)`, rising; N at least 1.

@@ -155,7 +155,7 @@ _LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
 
 
 def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMetrics:
-    """Checks the row of an epoch; ValueError or TypeError if it is not one, or not later than the epoch before."""
+    """Raises ValueError or TypeError unless the row is that of an epoch of this run, later than epoch `before`."""
     row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():

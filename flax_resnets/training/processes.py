@@ -74,6 +74,6 @@ def is_first() -> bool:
 
 
 def wait_for_all(where: str) -> None:
-    """Waits until every process has called this function with the same `where`, a name used in one place only."""
+    """Waits until every process has called this function with the same `where`. Each call has a name of its own."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)

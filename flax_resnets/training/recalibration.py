@@ -36,9 +36,9 @@ def make_statistics_step(
         image_size: see `make_train_step`.
 
     Returns:
-        A function from params, any batch_stats, the number of the training step and its batch to that batch's
-            statistics, structured like batch_stats. The images are augmented as in that step, but not mixed, since
-            images are not mixed in evaluation either. Frozen norms return the statistics they were given.
+        A function of params, any batch_stats, the number of a training step and the batch of that step. It returns the
+        statistics of the batch, structured like batch_stats. The images are augmented as in that step, but not mixed,
+        since images are not mixed in evaluation either. Frozen norms return the statistics they were given.
     """
     statistics = partial(_statistics, model)
     if config.batch_norm == "device":

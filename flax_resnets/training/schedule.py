@@ -64,8 +64,8 @@ def one_cycle_momentum(steps: int, ends: float, middle: float, *, pct_start: flo
 def flat_cosine(steps: int, peak: float, *, flat: float) -> optax.Schedule:
     """A constant learning rate for a share of the run, then a cosine down to 0.
 
-    fastai's `fit_flat_cos`, which ends at `peak / 1e5`. It suits optimizers that warm up by themselves, such as
-    `ranger`.
+    This is fastai's `fit_flat_cos`, except that fastai's ends at `peak / 1e5`. It suits optimizers that warm up by
+    themselves, such as `ranger`.
 
     Args:
         steps: of the whole run.

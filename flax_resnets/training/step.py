@@ -97,7 +97,7 @@ def make_train_step(
 
     Returns:
         A function from state and batch to the next state and the step's figures. The state passed in is donated: it
-            cannot be used afterwards.
+        cannot be used afterwards.
     """
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
@@ -251,7 +251,7 @@ def _in_parts(
     targets: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
-    """Splits a batch into parts, one after the other: mean loss, last running statistics and mean gradients."""
+    """Computes a batch in parts, one after the other: mean loss, last running statistics, mean gradients."""
 
     def part(carry: Any, inputs: Any) -> tuple[Any, None]:
         batch_stats, sums = carry

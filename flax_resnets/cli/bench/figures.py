@@ -26,9 +26,9 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, Spread]:
-    """How many times as fast one contender is as each of the others.
+    """The speed of one contender relative to each of the others: 2.0 means twice as fast.
 
-    The ratio is computed for each round, of turns that directly follow each other, and the median is taken over the
+    The ratio is computed for each round, from turns that directly follow each other, and the median is taken over the
     rounds. A machine that is slow for a while then slows both.
 
     Args:

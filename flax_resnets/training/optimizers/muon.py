@@ -11,7 +11,7 @@ from flax_resnets.training.optimizers.orthogonal import scale_by_muon
 
 
 def muon(config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-    """Convolution kernels by `scale_by_muon`, all other parameters by AdamW. For the arguments see `Optimizer`."""
+    """Muon: `scale_by_muon` for convolution kernels, AdamW for all others. For the arguments see `Optimizer`."""
     directions: dict[Hashable, optax.GradientTransformation] = {
         "muon": scale_by_muon(momentum),
         "adam": optax.scale_by_adam(momentum, config.beta2, config.epsilon),

@@ -37,9 +37,9 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
 
     Returns:
         The figures of `figures`, and `topology`, `devices` (of all slices), `compile_seconds`, `chip_memory_bytes`,
-            `fits` (whether the step fits into that memory), and `estimate` (see `roofline`). If the compiler refuses
-            the step as too large, the figures that are then unknown are None, and `memory_bytes` is what the step's
-            temporary values alone would need.
+        `fits` (whether the step fits into that memory), and `estimate` (see `roofline`). If the compiler refuses
+        the step as too large, the figures that are then unknown are None, and `memory_bytes` is what the step's
+        temporary values alone would need.
 
     Raises:
         UserError: there is no such topology or dataset, the devices do not divide the batch, the network does not take
@@ -125,8 +125,8 @@ def figures(compiled: jax.stages.Compiled) -> dict[str, int]:
 
     Returns:
         A dict with the keys `FIGURES`: `flops` and `bytes_accessed` by the compiler's cost analysis; `temp_bytes`,
-            memory besides arguments and results; `argument_bytes`; `memory_bytes`, the sum of all memory; and
-            `all_reduces`, the number of all-reduces.
+        memory besides arguments and results; `argument_bytes`; `memory_bytes`, the sum of all memory; and
+        `all_reduces`, the number of all-reduces.
 
     Example:
         >>> add = jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()
