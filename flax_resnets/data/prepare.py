@@ -2,8 +2,8 @@
 
 To prepare an image dataset, TFDS needs only TensorFlow's file functions and its PNG and JPEG encoders: TFDS serialises
 examples with its own protocol buffers, and array_record writes the records. If TensorFlow is not installed,
-`tensorflow_stand_in` supplies these functions during the preparation. TFDS reads the result on any machine. The bytes of
-a PNG may differ from those of TensorFlow's encoder, but its pixels are the same.
+`tensorflow_stand_in` supplies these functions during the preparation. TFDS reads the result on any machine. The bytes
+of a PNG may differ from those of TensorFlow's encoder, but its pixels are the same.
 """
 
 import contextlib

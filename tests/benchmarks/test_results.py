@@ -137,7 +137,7 @@ def test_a_run_so_far_leaves_room_for_its_rest(tmp_path, run, add, monkeypatch):
         assert [tick for tick in axes.get_xticks() if 0.5 < tick < 4.5] == [1, 2, 3, 4]
 
 
-def test_one_seed_has_no_spread_and_names_the_processor(tmp_path, run, add):
+def test_one_seed_has_no_spread_and_names_the_cpu(tmp_path, run, add):
     add(finished(tmp_path / "a"))
     run()
     _, reference, last, best, seeds, _, _, hardware, _ = cells(tmp_path)
