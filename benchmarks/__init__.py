@@ -1,1 +1,1 @@
-"""What BENCHMARKS.md, RESULTS.md and some pages of docs/ quote: a script a claim, by kind; run by `python -m`."""
+"""Scripts behind the figures of BENCHMARKS.md, RESULTS.md and pages of docs/, by kind; run them with `python -m`."""

@@ -1,6 +1,6 @@
-"""The one error a user's mistake raises."""
+"""The error that every mistake of a user raises."""
 
-# As long as a path may be. A longer word is a value that nobody typed.
+# The longest path that is possible. A longer word was not typed by anybody.
 _LONGEST_WORD = 4096
 
 
@@ -10,8 +10,8 @@ class UserError(ValueError):
     The message is one line that names the field or file, its value, and what would be right. The command line
     prints that line to stderr and exits with code 2; a traceback would only hide it.
 
-    Values come into the message as they are, from command lines and files. White space becomes single spaces, what
-    else does not print is escaped as in Python, so that no value breaks the line or commands the terminal, and a word
+    The message may contain values from command lines and files. White space becomes single spaces, and other characters
+    that cannot be printed are escaped as in Python, so that no value can break the line or control the terminal. A word
     longer than any path is cut.
 
     Example:

@@ -1,7 +1,7 @@
-"""Groups of configuration fields: typed, checked as they are made, frozen; and read from text.
+"""Groups of configuration fields: typed, frozen, checked when they are made, and parsed from text.
 
-A group is a dataclass that derives from `Fields` and stands beside the code that it steers. A run's `Config` derives
-from all groups, so that its fields are theirs.
+A group is a dataclass derived from `Fields`, in the same file as the code it configures. A run's `Config` derives from
+all groups, so it has all their fields.
 """
 
 import ast
@@ -20,11 +20,11 @@ from flax_resnets.errors import UserError
 
 
 class Rule(NamedTuple):
-    """What the values of some fields must be, beyond their types.
+    """A condition on the values of some fields, beyond their types.
 
     Attributes:
-        names: of the fields, with spaces between.
-        holds: whether a value is right; None always is.
+        names: of the fields, separated by spaces.
+        holds: whether a value is right; it is not called for None, which is always right.
         right: what would be right, in words that follow "must be".
     """
 
@@ -34,22 +34,22 @@ class Rule(NamedTuple):
 
 
 class OneOf(NamedTuple):
-    """Marks a text field whose values are a table's keys: `Annotated[str, OneOf(OPTIMIZERS)]`."""
+    """Marks a text field whose value must be a key of a table: `Annotated[str, OneOf(OPTIMIZERS)]`."""
 
     table: Collection[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """A group of fields. Every field's type and every `RULES` entry is checked as an object is made.
+    """A group of fields. Making an object checks the type of every field and every rule in `RULES`.
 
     Types may be `int`, `float`, `bool`, `str`, `Literal`, `OneOf`, tuples and dicts of these, and unions with None.
 
     Attributes:
-        RULES: of this group's fields.
+        RULES: rules for this group's fields.
 
     Raises:
-        UserError: a field has the wrong type, or a value it cannot have.
+        UserError: a field has the wrong type, or a value that is not allowed.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Fields:
         self.check()
 
     def check(self) -> None:
-        """Raises UserError where fields do not go together; a group that has such a rule calls its parent's too."""
+        """Raises UserError if fields contradict each other. An override must call its parent's `check` too."""
 
 
 @cache
@@ -85,18 +85,18 @@ def field_types(group: type[Fields]) -> Mapping[str, Any]:
     """The type of each field of a group, by name."""
     hints = typing.get_type_hints(group, include_extras=True)
     names = {field.name for field in dataclasses.fields(group)}
-    # Those of its bases first, in their order; dataclasses has the last base's first.
+    # The fields of the first base come first, and so on; dataclasses begins with the last base.
     own = [vars(each).get("__annotations__", {}) for each in (*group.__mro__[1:], group)]
     return {name: hints[name] for annotations in own for name in annotations if name in names}
 
 
-# Steps and what is counted beside them are int32 on the devices.
+# Step numbers and counts are int32 on the devices.
 MOST = 2**31 - 1
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 def parsed(name: str, text: str, annotation: Any) -> Any:
-    """The value that `--config.name=text` means, as far as the text alone can tell; the group checks the rest."""
+    """Parses the text of `--config.name=text` as far as the text alone allows; the group checks the rest."""
     options = _alternatives(annotation)
     if type(None) in options and text.lower() == "none":
         return None
@@ -113,7 +113,7 @@ def parsed(name: str, text: str, annotation: Any) -> Any:
 
 
 def literal(text: str) -> Any:
-    """A Python literal, or else the text itself.
+    """A Python literal, or the text itself if it is not one.
 
     Example:
         >>> literal("1e-3"), literal("small")
@@ -121,14 +121,14 @@ def literal(text: str) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd Python, and text here
+            warnings.simplefilter("ignore")  # Python warns about odd literals, which are plain text here
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def checked(name: str, value: Any, annotation: Any) -> Any:
-    """The value as its annotation has it (a list as a tuple, a whole number as a float), or a UserError."""
+    """The value converted to its type (a list to a tuple, an int to a float); raises UserError if that fails."""
     for option in _alternatives(annotation):
         if option is type(None) and value is None:
             return None
@@ -146,22 +146,22 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
             if kinds[-1] is Ellipsis:
                 kinds = (kinds[0],) * len(value)
             if len(value) == len(kinds):
-                with contextlib.suppress(UserError):  # of an item; what is said below is of the whole
+                with contextlib.suppress(UserError):  # about one item; the error below shows the whole value
                     return tuple(checked(name, item, kind) for item, kind in zip(value, kinds, strict=True))
     raise UserError(f"{name}={shown(value)}: must be {_in_words(annotation)}{_close_choice(value, annotation)}")
 
 
 def _fits_float32(number: float) -> bool:
-    return abs(number) <= _LARGEST_FLOAT32  # NaN is not
+    return abs(number) <= _LARGEST_FLOAT32  # False for NaN
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)  # `Literal[...] | None` is the latter
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)  # `Literal[...] | None` is a typing.Union
     return typing.get_args(annotation) if union else (annotation,)
 
 
 def _choices(option: Any) -> tuple[str, ...] | None:
-    """The words that a value can be; None where it is of another kind."""
+    """The words that are allowed as a value; None if the type is not a choice of words."""
     if typing.get_origin(option) is Literal:
         return typing.get_args(option)
     if typing.get_origin(option) is Annotated:
@@ -203,8 +203,8 @@ def _close_choice(value: Any, annotation: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message has it."""
+    """A value as it is printed in a message."""
     try:
         return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    except (ValueError, RecursionError) as error:  # Python writes out no number of thousands of digits
+    except (ValueError, RecursionError) as error:  # Python refuses to print integers of thousands of digits
         return f"({error})"

@@ -1,1 +1,1 @@
-"""What runs survive."""
+"""Tests of what a run survives."""

@@ -1,18 +1,18 @@
-"""Breaks runs of train.py in the ways it promises to survive, and writes down what that cost.
+"""Interrupts and damages runs of train.py in the ways that they must survive, and records what was lost.
 
     python -m benchmarks.drills.reliability
     python -m benchmarks.drills.reliability --drill kills --kills 200
     python -m benchmarks.drills.reliability --page
     python -m benchmarks.drills.reliability --check
 
-A drill starts `train.py` as a user does, in a process of its own on a terminal of its own, on the bundled sample; does
-something to it; starts it again; and compares the end with that of a run which nothing was done to. `--drill` names
-one, and may be given several times; without it all take place. Each writes its entry of results/reliability.json as it
-goes, and docs/reliability.md with it, so that one broken off has counted what took place. Mounts need root on Linux: a
-drill that cannot make them says so in its entry.
+A drill starts `train.py` as a user does, in its own process and terminal, on the bundled sample. It causes a fault,
+starts `train.py` again, and compares the end with that of an undisturbed run. `--drill` names a drill, and may be given
+several times; without it all drills run. Each drill updates its entry of results/reliability.json and
+docs/reliability.md as it goes, so that an interrupted drill keeps its counts. Mounts need root on Linux: a drill that
+cannot mount says so in its entry.
 
-`--page` writes docs/reliability.md alone; `--check` writes nothing and exits with 1 where it is not what would be
-written. Other mistakes are one line and exit code 2.
+`--page` only writes docs/reliability.md. `--check` writes nothing and exits with 1 if the page is not up to date. Other
+mistakes give one line and exit code 2.
 """
 
 import argparse
@@ -44,8 +44,9 @@ from flax_resnets.training.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Three epochs of twelve steps, saved every second: a start takes three seconds to its first step and as long again to
-# its end, and there is no moment at which nothing is being computed, evaluated or written.
+# Three epochs of twelve steps, saved every second step. A start takes three seconds to its first step, and as long
+# again
+# to its end. At every moment something is being computed, evaluated or written.
 SMALL = (
     "--config=configs/lenet_bn_fashion_mnist.py",
     "--config.dataset=fashion_mnist_sample",
@@ -61,19 +62,19 @@ SMALL = (
 )
 EPOCHS, STEPS_PER_EPOCH = 3, 12
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_WITHIN = 30.0  # seconds in which whoever is asked to stop has to
+_WITHIN = 30.0  # seconds within which a run must end after a signal
 
 
 @dataclass
 class Start:
-    """One start of train.py, and what it did until its end.
+    """One start of train.py, and what happened until its end.
 
     Attributes:
-        code: its exit code, negative for the signal that killed it.
-        out: what its terminal showed.
-        err: what it wrote to stderr.
+        code: exit code; negative for the signal that killed it.
+        out: text on its terminal.
+        err: text on stderr.
         seconds: from its start to its end.
-        stopping: seconds from what was done to it to its end; None where it ended before.
+        stopping: seconds from the fault to the end; None if it ended before the fault.
     """
 
     code: int
@@ -84,7 +85,7 @@ class Start:
 
     @property
     def began_at(self) -> int | None:
-        """The step it went on from; None where it did not come to it."""
+        """The step from which it resumed; None if it ended before that."""
         if found := re.search(r"going on from step (\d+) of", self.out):
             return int(found[1])
         if "already done" in self.out:
@@ -93,14 +94,14 @@ class Start:
 
     @property
     def step(self) -> int | None:
-        """The last step that its bar showed; before there was one, the step it began at."""
+        """The last step that its progress bar showed; without one, the step from which it resumed."""
         shown = re.findall(r"epoch (\d+)/\d+ \S* *(\d+)/\d+", self.out)
         steps = [(int(epoch) - 1) * STEPS_PER_EPOCH + int(step) for epoch, step in shown]
         return max(steps, default=self.began_at)
 
     @property
     def phase(self) -> str:
-        """What it was at when it ended."""
+        """The phase in which it ended."""
         shown = re.findall(r"(epoch|evaluating) [^\n]*?\d+/\d+", self.out.rpartition("train_loss")[2])
         if not shown:
             return "before the first step"
@@ -108,7 +109,7 @@ class Start:
 
 
 def command(workdir: Path, *flags: str) -> list[str]:
-    """The line that starts a run."""
+    """The command line that starts a run."""
     return [sys.executable, "train.py", *SMALL, *flags, f"--workdir={workdir}"]
 
 
@@ -122,17 +123,17 @@ def start(
     cache: Path | None = None,
     longest: float = 600.0,
 ) -> Start:
-    """Starts train.py, does something to it, and waits for its end.
+    """Starts train.py, causes a fault, and waits for the end.
 
     Args:
         workdir: of the run.
-        *flags: more of the command line.
-        at: when to do it: seconds from the start, or what the terminal shows by then.
-        do: called with the process's id.
-        within: seconds in which it then has to end.
-        watch: called with the process's id some ten times a second.
-        cache: of decoded images and compiled programs, in place of the environment's.
-        longest: seconds that it may take.
+        *flags: further arguments.
+        at: when to cause the fault: seconds after the start, or a text to wait for on the terminal.
+        do: causes the fault; is called with the process id.
+        within: seconds within which the process must end after the fault.
+        watch: is called with the process id about ten times a second.
+        cache: directory for decoded images and compiled programs, in place of the environment's.
+        longest: seconds that the start may take.
 
     Raises:
         RuntimeError: it did not end in time, and was killed.
@@ -157,7 +158,7 @@ def start(
                 do(process.pid)
                 done, deadline = now, time.monotonic() + within
             if now > deadline:
-                raise RuntimeError(f"was not at its end {now - (done or begun):.0f} s later")
+                raise RuntimeError(f"had not ended {now - (done or begun):.0f} s later")
             if watch:
                 watch(process.pid)
             wait = begun + at - now if isinstance(at, float) and not due else 0.05
@@ -175,12 +176,12 @@ def start(
 
 
 def _read(shown: dict[int, bytes], seconds: float) -> bool:
-    """Adds what there is to be read of each file; whether there was anything."""
+    """Adds what can be read from each file; returns whether there was anything."""
     added = False
     for file in select.select(list(shown), [], [], seconds)[0]:
         try:
             text = os.read(file, 65536)
-        except OSError:  # of a terminal that nobody has the other end of any more
+        except OSError:  # the other end of the terminal is closed
             text = b""
         shown[file] += text
         added = added or bool(text)
@@ -194,24 +195,24 @@ def _plain(shown: bytes) -> str:
 
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
-    """A run's rows without what a clock measured."""
+    """The rows of a run, without measured times."""
     read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read]
 
 
 @dataclass
 class Entry:
-    """What is known of a drill, as results/reliability.json has it.
+    """The result of a drill, an entry of results/reliability.json.
 
     Attributes:
         fault: what is done to the run.
-        tried: how often.
-        runs, different_bits: brought to their end and compared with the unbroken one; how many of them differed.
-        lost: steps that had been shown and were taken again, a number for each fault that hit after a first step.
-        failed: what went wrong, a line each.
-        more: figures of this drill alone.
-        skipped: why it did not take place.
-        seconds: that it took.
+        tried: number of faults.
+        runs, different_bits: number of finished runs compared with the undisturbed one, and how many of them differed.
+        lost: steps shown on the terminal and then repeated: a number for each fault after a first step.
+        failed: what went wrong, a line for each failure.
+        more: figures that only this drill has.
+        skipped: why the drill did not run.
+        seconds: duration of the drill.
     """
 
     fault: str
@@ -225,7 +226,7 @@ class Entry:
     seconds: float = 0.0
 
     def compare(self, workdir: Path, unbroken: Path) -> None:
-        """Counts a finished run, which must be equal to the unbroken one, row by row and in its digest."""
+        """Counts a finished run, and checks that its rows and its digest equal those of the undisturbed run."""
         self.runs += 1
         ours, theirs = rows(workdir), rows(unbroken)
         self.different_bits += ours[-1].get("state_digest") != theirs[-1]["state_digest"]
@@ -233,7 +234,7 @@ class Entry:
             self.failed.append(f"run {self.runs}: its metrics are not the unbroken run's: {ours}")
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, the lost steps as their median and the most."""
+        """The entry as JSON, with the lost steps as their median and maximum."""
         lost = {"median": statistics.median(self.lost), "most": max(self.lost)} if self.lost else None
         survived = max(0, self.tried - len(self.failed))
         about = {"jax": version("jax"), "machine": describe_machine()}
@@ -242,13 +243,13 @@ class Entry:
 
 @dataclass
 class Ground:
-    """What drills stand on.
+    """The directories and figures that all drills share.
 
     Attributes:
         scratch: a directory for workdirs.
-        unbroken: the workdir of a run that nothing was done to.
-        life: seconds that a start of it takes, from the process's beginning to its end.
-        seed: of what is drawn.
+        unbroken: workdir of the undisturbed run.
+        life: seconds that its start took, from the beginning of the process to its end.
+        seed: for random moments.
     """
 
     scratch: Path
@@ -258,10 +259,10 @@ class Ground:
 
 
 def ground(scratch: Path, seed: int = 0) -> Ground:
-    """Trains the unbroken run, twice: the first compiles.
+    """Trains the undisturbed run twice, because the first one also compiles.
 
     Raises:
-        RuntimeError: it does not train.
+        RuntimeError: the run fails.
     """
     for name in ("compiles", "unbroken"):
         done = start(scratch / name)
@@ -271,25 +272,25 @@ def ground(scratch: Path, seed: int = 0) -> Ground:
 
 
 def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) -> Iterator[None]:
-    """Signals a run at random moments, start after start, until it comes to its end; then another run.
+    """Sends signals to a run at random moments, start after start, until the run is finished; then takes another run.
 
-    SIGKILL ends it where it stands, and the next start goes on from its last checkpoint. SIGINT and SIGTERM it answers
-    by saving and ending with exit code 0, within 30 s, and nothing is lost. Moments are drawn uniformly over the life
-    of a start; it grows with each signal and shrinks with each start that came to its end before one, so that it
-    follows a machine which others use as well.
+    SIGKILL ends the process, and the next start resumes from the last checkpoint. After SIGINT and SIGTERM the run must
+    save and end with exit code 0 within 30 s, and lose nothing. Moments are uniform over the expected duration of a
+    start. This duration grows with each signal and shrinks with each start that ends before its signal, so that it
+    follows the speed of a shared machine.
 
     Args:
-        on: where.
-        entry: to be filled; `failed` has a line for each start that ended otherwise, or wrote to stderr.
+        on: shared directories and figures.
+        entry: to be filled; `failed` gets a line for each start that ended otherwise, or wrote to stderr.
         number: the signal.
-        times: how often; the run that is under way then comes to its end.
+        times: number of signals; the last run is then finished without one.
 
     Yields:
-        Whenever a run has come to its end.
+        After each finished run.
     """
     chance = random.Random(f"{on.seed} {number.name}")
     kills = number == signal.SIGKILL
-    first = 0.0 if kills else 0.3  # a stop that is asked for before a program's first line is Python's own matter
+    first = 0.0 if kills else 0.3  # before a program's first line Python handles signals itself
     phases: dict[str, int] = {}
     stopping: list[float] = []
     entry.more = {"phases": phases}
@@ -302,7 +303,7 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
         except RuntimeError as error:
             done = Start(-signal.SIGKILL, "", f"{number.name}: {error}", 0.0, None)
         if known is not None and done.began_at is not None:
-            entry.lost.append(max(0, known - done.began_at))  # what is saved may be ahead of what was shown
+            entry.lost.append(max(0, known - done.began_at))  # the checkpoint may be later than the last step shown
             known = None
         if done.stopping is not None:
             entry.tried += 1
@@ -332,9 +333,9 @@ def _median_and_most(numbers: list[float]) -> dict[str, float]:
 
 
 def damaged(on: Ground, entry: Entry) -> Iterator[None]:
-    """Damages the newest checkpoint of a finished run, file by file; the run falls back to the one before.
+    """Damages the newest checkpoint of a finished run, file by file; the run must fall back to the previous one.
 
-    Then all of them: it refuses, twice, and starts nothing over.
+    Then all checkpoints are damaged: two starts must refuse, and not start over.
     """
     newest = max((on.unbroken / "checkpoints").iterdir(), key=lambda path: int(path.name))
     largest = max((newest / "state" / "d").iterdir(), key=lambda path: path.stat().st_size).relative_to(newest)
@@ -351,7 +352,7 @@ def damaged(on: Ground, entry: Entry) -> Iterator[None]:
         if f"checkpoint {newest.name} is damaged (" in done.out:
             entry.more["noticed"] += 1
         else:
-            entry.more["harmless"].append(name)  # nothing that is read: its proof holds
+            entry.more["harmless"].append(name)  # the damaged file is not read: the digest is right
         if done.code or done.err:
             entry.failed.append(f"{name}: exit code {done.code}: {done.err}")
         else:
@@ -410,12 +411,12 @@ def _copy(workdir: Path, to: Path) -> Path:
 
 
 def _one_line(done: Start, code: int, words: str) -> bool:
-    """Whether a start ended with the exit code and one line on stderr that has the words."""
+    """Whether a start ended with this exit code and one line on stderr that contains the words."""
     return done.code == code and done.err.count("\n") == 1 and words in done.err
 
 
 class NotHere(Exception):
-    """A drill cannot take place on this machine; the argument says why."""
+    """A drill cannot run on this machine; the argument says why."""
 
 
 @contextlib.contextmanager
@@ -440,7 +441,7 @@ def _mount(*arguments: str) -> None:
 
 
 def _fill(disk: Path) -> None:
-    """Leaves no space."""
+    """Fills the disk."""
     with (disk / "filler").open("ab", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**16, 1):
             with contextlib.suppress(OSError):
@@ -449,22 +450,22 @@ def _fill(disk: Path) -> None:
 
 
 def _make_read_only(disk: Path) -> None:
-    """For whoever opens a file from now on."""
+    """Makes the disk read-only for files opened from now on."""
     _mount("--bind", str(disk), str(disk))
     _mount("-o", "remount,bind,ro", str(disk))
 
 
 def refused(on: Ground, entry: Entry, times: int, fault: str) -> Iterator[None]:
-    """At random moments the disk is full, or can only be read; later it is put right, and the run goes on.
+    """At a random moment the disk becomes full or read-only. Later the fault is removed, and the run must resume.
 
     Args:
-        on: where.
+        on: shared directories and figures.
         entry: to be filled.
-        times: runs.
+        times: number of runs.
         fault: `full` or `read-only`.
 
     Yields:
-        Whenever a run has come to its end.
+        After each finished run.
     """
     chance = random.Random(f"{on.seed} {fault}")
     words, do = {
@@ -477,7 +478,7 @@ def refused(on: Ground, entry: Entry, times: int, fault: str) -> Iterator[None]:
             workdir = disk / "run"
             at = 0.0 if number == 0 else chance.uniform(0, on.life)
             done = start(workdir, at=at, do=lambda pid, disk=disk: do(disk))
-            if done.code:  # else it was at its end before
+            if done.code:  # otherwise it ended before the fault
                 entry.tried += 1
                 entry.more["phases"][done.phase] = entry.more["phases"].get(done.phase, 0) + 1
                 if not _one_line(done, 2, words):
@@ -498,13 +499,13 @@ def refused(on: Ground, entry: Entry, times: int, fault: str) -> Iterator[None]:
 
 
 def vanished(on: Ground, entry: Entry) -> Iterator[None]:
-    """What a run reads or writes is deleted while it trains."""
+    """Files that a run reads or writes are deleted while it trains."""
     data, cache, workdir = (on.scratch / f"vanishing {what}" for what in ("data", "cache", "run"))
     _copy_of_the_sample(data / "copied_images")
     flags = ["--config.dataset=copied_images", f"--config.data_dir={data}"]
     shown = "epoch 2/"
 
-    # It has them in memory, mapped, and goes on.
+    # The images are mapped into memory, so the run goes on.
     for name, gone in (("cache", cache), ("data", data)):
         done = start(workdir / name, *flags, cache=cache, at=shown, do=lambda pid, gone=gone: shutil.rmtree(gone))
         entry.tried += 1
@@ -513,7 +514,7 @@ def vanished(on: Ground, entry: Entry) -> Iterator[None]:
         else:
             entry.compare(workdir / name, on.unbroken)
         yield
-    # The next start has to have them.
+    # The next start needs the data.
     done = start(workdir / "data", *flags, cache=cache)
     entry.tried += 1
     if not _one_line(done, 2, "no such directory"):
@@ -530,7 +531,7 @@ def vanished(on: Ground, entry: Entry) -> Iterator[None]:
 
 
 def _copy_of_the_sample(directory: Path) -> None:
-    """The bundled sample as another dataset, whose files may be deleted."""
+    """Copies the bundled sample as another dataset, whose files may be deleted."""
     from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
 
     shutil.copytree(SAMPLE_DIR / SAMPLE, directory)
@@ -541,15 +542,15 @@ def _copy_of_the_sample(directory: Path) -> None:
 
 
 def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
-    """Steps by the thousand, saved every tenth: memory, open files and files in the workdir stay as many as they were.
+    """Thousands of steps, saved every tenth: memory, open files and files in the workdir must not grow.
 
     Args:
-        on: where.
+        on: shared directories and figures.
         entry: to be filled.
         epochs: of a hundred steps each.
 
     Yields:
-        At its end.
+        At the end.
     """
     workdir = on.scratch / "soak"
     seen: dict[str, list[float]] = {"memory_mib": [], "open_files": [], "other_files": [], "checkpoints": []}
@@ -559,9 +560,9 @@ def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
             memory = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
             open_files = len(os.listdir(f"/proc/{pid}/fd"))
             files = sum("checkpoints" not in path.parts for path in _files(workdir))
-        except OSError:  # it is at its end, or a checkpoint was removed just now
+        except OSError:  # the process has ended, or a checkpoint was just removed
             return
-        if not open_files:  # they are closed already
+        if not open_files:  # the process is ending
             return
         steps = sum(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
         for name, figure in zip(seen, (memory, open_files, files, steps), strict=True):
@@ -572,12 +573,12 @@ def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
     entry.tried += 1
     if done.code or done.err:
         entry.failed.append(f"exit code {done.code}: {done.err[-500:]}")
-    # The first fifth is the start, the first evaluation and the first drawing.
+    # The first fifth of the time is the start, the first evaluation and the first drawing.
     fifth = len(seen["memory_mib"]) // 5
     entry.more = {"steps": 100 * epochs}
     for name, figures in seen.items():
         figures = figures[fifth:]
-        level = min if name == "open_files" else statistics.median  # a checkpoint being written has some open
+        level = min if name == "open_files" else statistics.median  # writing a checkpoint opens some
         early, late = level(figures[:fifth]), level(figures[-fifth:])
         entry.more[name] = {"second_fifth": round(early), "last_fifth": round(late), "most": round(max(figures))}
         if late > early * (1.05 if name == "memory_mib" else 1):
@@ -588,7 +589,7 @@ def soak(on: Ground, entry: Entry, epochs: int = 20) -> Iterator[None]:
 
 
 def two_at_once(on: Ground, entry: Entry, times: int = 5) -> Iterator[None]:
-    """A second start in the workdir of a run under way: it refuses, and the run is none the worse."""
+    """A second start in the workdir of a running one: it must refuse, and leave the first alone."""
     for number in range(times):
         workdir, others = on.scratch / f"two {number}", []
         done = start(
@@ -605,11 +606,11 @@ def two_at_once(on: Ground, entry: Entry, times: int = 5) -> Iterator[None]:
 
 
 def diverged(on: Ground, entry: Entry) -> Iterator[None]:
-    """Weights that a far too large weight decay makes larger from step to step, until the loss is not finite."""
+    """A far too large weight decay makes the weights grow from step to step, until the loss is not finite."""
     flags = ["--config.optimizer=sgd", "--config.schedule=constant", "--config.learning_rate=1"]
     flags += ["--config.weight_decay=20", "--config.max_skipped_steps=10"]
     workdir, before = on.scratch / "diverged", None
-    for _ in range(2):  # the same again, from the last checkpoint
+    for _ in range(2):  # the second time from the last checkpoint
         done = start(workdir, *flags)
         entry.tried += 1
         found = re.search(r"was not finite for (\d+) steps in a row, up to step (\d+)", done.err)
@@ -644,12 +645,12 @@ FAULTS = {
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Runs one command line on the tree at `root`; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drill", action="append", choices=FAULTS, help="this one; all of them otherwise")
-    parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9 (200)")
-    parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT (30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
-    parser.add_argument("--page", action="store_true", help="write docs/reliability.md alone")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/reliability.md is out of date")
+    parser.add_argument("--drill", action="append", choices=FAULTS, help="this drill; default all")
+    parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9; default 200")
+    parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT; default 30")
+    parser.add_argument("--seed", type=int, default=0, help="for random moments; default 0")
+    parser.add_argument("--page", action="store_true", help="only write docs/reliability.md")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if docs/reliability.md is out of date")
     parsed = parser.parse_args(arguments)
     results, path = root / "results" / "reliability.json", root / "docs" / "reliability.md"
     try:
@@ -706,39 +707,40 @@ Written by `python -m benchmarks.drills.reliability` from `results/reliability.j
 
 ## What is promised
 
-The same command with the same workdir goes on, whatever ended the run, and ends in the same bits as a run that nothing
-was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `state_digest`.
+The same command with the same workdir resumes a run, whatever ended it. The run ends in the same bits as an undisturbed
+run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_digest`.
 
-- **kill -9, a crash, a power cut**: the steps since the last whole checkpoint are taken again. There is one at the end
-  of each epoch, and every `save_every` steps; a checkpoint is written while training goes on, and the next waits for
-  it. So a kill costs at most twice `save_every` steps, and never a file: all are whole at every moment, or known to
-  be half written and removed by the next start.
-- **Ctrl-C, SIGTERM**: the step under way is finished and saved, the command to go on with is printed, the exit code is
-  0. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
-  compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of several
-  processes one that is still looking for the others ends as any program does.
-- **A damaged checkpoint**: each is saved with the checksums of its files (`SHA256SUMS`, which `sha256sum --check`
-  reads), compared before anything of it is read, and with a digest of its content, compared after. One that is not as
-  it was saved is moved to `damaged/`, with a line that says so, and the one before is taken. With none left the run
-  refuses, exit code 2: nothing is started over silently, and nothing is thrown away.
-- **A disk that is full, read-only or gone**: one line that names the file and what the system said, exit code 2. What
-  was half written is removed, earlier checkpoints are whole, and the same command goes on once that is put right. (An
-  image cache that cannot be written is a warning: the images stay in memory.)
-- **Data or cache deleted in mid-run**: the images are in memory, mapped, and the run goes on. The next start decodes
-  them again, or says that the data is not there.
-- **A second start in the same workdir** refuses, exit code 2, and leaves the first alone.
-- **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` in a row the run ends, exit
-  code 3; the latest two checkpoints from before the first of them are kept.
+- **kill -9, a crash, a power cut**: the steps after the last complete checkpoint are repeated. A checkpoint is saved at
+  the end of each epoch and every `save_every` steps. It is written while training continues, and the next checkpoint
+  waits for it. So a kill costs at most twice `save_every` steps. No file is lost: every file is complete at every
+  moment, or is known to be incomplete and removed by the next start.
+- **Ctrl-C, SIGTERM**: the run finishes its step, saves, prints the command that resumes it, and ends with exit code 0.
+  While there is nothing to save yet (imports, downloading, decoding), it stops at once. While XLA compiles a program,
+  the signal waits. A second Ctrl-C does not wait for anything: exit code 130. With several processes, a process that
+  is still looking for the others ends as any program does.
+- **A damaged checkpoint**: each checkpoint is saved with the checksums of its files (`SHA256SUMS`, a list that
+  `sha256sum --check` reads) and with a digest of its content. The checksums are compared before it is read, the digest
+  after. If they differ, the checkpoint is moved to `damaged/`, a line says so, and the previous checkpoint is used. If
+  none is left, the run refuses with exit code 2: nothing is started over silently, and nothing is thrown away.
+- **A disk that is full, read-only or gone**: one line names the file and the system's error, exit code 2. Incomplete
+  files are removed, earlier checkpoints are complete, and the same command resumes the run once the fault is removed.
+  (An image cache that cannot be written is a warning: the images stay in memory.)
+- **Data or cache deleted during a run**: the images are mapped into memory, and the run continues. The next start
+  decodes them again, or says that the data is missing.
+- **A second start in the same workdir** refuses with exit code 2, and leaves the first one alone.
+- **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` skipped steps in a row the
+  run ends with exit code 3; the latest two checkpoints from before the first of these steps are kept.
 
-What is not promised: that the numbers are the same on another kind of machine, or with another version of JAX.
+It is not promised that the numbers are the same on another kind of machine, or with another version of JAX.
 
 ## What was tried
 
-Each start is `train.py` in a process of its own, on the bundled sample: three epochs of twelve steps, saved every
-second step. Random moments are drawn uniformly over a start's life, from its first instruction to its last (stops from
-0.3 s on, when Python has read the program). Lost steps are those that the terminal had shown and that were taken again,
-counted for what hit after a first step. "Different" are finished runs whose `state_digest` is not the unbroken run's;
-other metrics, another exit code than promised and anything unexpected on stderr count as not survived.
+Each start is `train.py` in its own process, on the bundled sample: three epochs of twelve steps, saved every second
+step. Random moments are uniform over the duration of a start, from its first instruction to its last (signals to stop
+from 0.3 s on, when Python has read the program). Lost steps are steps that the terminal had shown and that were
+repeated, counted for faults after a first step. "Different" counts finished runs whose `state_digest` differs from that
+of the undisturbed run. Other differences in metrics, another exit code than promised, and anything unexpected on stderr
+count as not survived.
 
 | fault | times | survived | lost steps: median, most | runs compared | different |
 |---|---:|---:|---:|---:|---:|
@@ -765,20 +767,20 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _details(name: str, more: dict[str, Any]) -> list[str]:
-    """What an entry's own figures say, in words."""
+    """The figures that only this drill has, in words."""
     said = []
     if more.get("phases"):
-        said.append("it hit " + ", ".join(f"{phase} ({count})" for phase, count in more["phases"].items()))
+        said.append("phases that it hit: " + ", ".join(f"{phase} ({count})" for phase, count in more["phases"].items()))
     if "stopping_seconds" in more:
         said.append("seconds to the end: {median} (median), {most} (most)".format(**more["stopping_seconds"]))
     if name == "damaged":
         harmless = f"; not needed to read it: {', '.join(more['harmless'])}" if more["harmless"] else ""
-        said.append(f"{more['noticed']} times noticed, and the checkpoint before taken{harmless}")
+        said.append(f"{more['noticed']} times noticed, and the previous checkpoint was used{harmless}")
     if name == "diverged":
         kept = ", ".join(map(str, more["checkpoints"]))
         said.append(f"the loss was finite up to step {more['last_finite_step']}; the checkpoints kept are {kept}")
     if name == "soak":
-        words = "{0}: {second_fifth} in the second fifth of its time, {last_fifth} in the last, at most {most}"
+        words = "{0}: {second_fifth} in the second fifth of the run, {last_fifth} in the last, at most {most}"
         named = {"memory_mib": "memory, MiB", "open_files": "open files", "other_files": "files beside checkpoints/"}
         said += [words.format(name, **more[figure]) for figure, name in named.items()]
         said.append(f"at most {more['checkpoints']['most']} checkpoints at once")

@@ -1,1 +1,1 @@
-"""Runs that are kept, and the pages made of them."""
+"""Keeps the records of runs, and writes pages from them."""

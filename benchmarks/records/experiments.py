@@ -1,15 +1,16 @@
-"""Writes docs/experiments.md, the log of runs that compare settings, from those kept in results/experiments/.
+"""Writes docs/experiments.md, a log of runs that compare settings, from the runs kept in results/experiments/.
 
     python -m benchmarks.records.experiments --add runs/mine --group GROUP --name NAME
     python -m benchmarks.records.experiments
     python -m benchmarks.records.experiments --check
 
 A group compares one setting at a time with a run named `base`, at the same seeds. Its group.json has the `recipe` that
-all its runs start from, a `title`, and a `text` that says what was learnt. `--add` takes a finished run's workdir into
-results/experiments/GROUP/NAME/seedK/; the command in the log is made from what its config.json changes of the recipe.
+all its runs start from, a `title`, and a `text` that says what was learnt. `--add` copies the files of a finished run
+into results/experiments/GROUP/NAME/seedK/. The command in the log is computed from the differences between the run's
+config.json and the recipe.
 
-Without options docs/experiments.md is written. `--check` writes nothing: it exits with 1 where the page is not what
-would be written. Other mistakes are one line and exit code 2.
+Without options, docs/experiments.md is written. `--check` writes nothing and exits with 1 if the page is not up to
+date. Other mistakes give one line and exit code 2.
 """
 
 import argparse
@@ -34,21 +35,21 @@ _HEADER = """\
 Written by `python -m benchmarks.records.experiments` from the runs in `results/experiments/`.
 
 Accuracy is top-1 after the last epoch on every image of the validation split: the mean over seeds, ± their sample
-standard deviation where there are several. The difference is the mean over seeds of what a run has more than the base
-at the same seed, in points. One seed's differences below a point say little.
+standard deviation if there are several. The difference is accuracy minus the base's accuracy at the same seed, in
+points, averaged over seeds. With one seed, differences below a point say little.
 """
 
 
 def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
-    """The command line that trains a configuration: a recipe's, and what changes its numbers, seed apart.
+    """The command line that trains a configuration: the recipe and the fields that differ, without the seed.
 
     Args:
-        recipe: its name.
-        config: as config.json has it; a field it lacks has its default.
+        recipe: name of the recipe.
+        config: content of config.json; missing fields have their defaults.
         root: of the tree with configs/.
 
     Raises:
-        UserError: an option of the recipe's network is not in the configuration: no flag takes one away.
+        UserError: the recipe sets a `model_options` entry that the configuration lacks: no flag can remove an entry.
     """
     start = dataclasses.asdict(load_config(root / "configs" / f"{recipe}.py"))
     wanted = dataclasses.asdict(Config(**config))
@@ -57,7 +58,7 @@ def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
         value = wanted[name]
         if name == "model_options":
             if gone := start[name].keys() - value.keys():
-                raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag takes it away")
+                raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag can remove it")
             changed = {key: item for key, item in value.items() if key not in start[name] or start[name][key] != item}
             flags += [f"--config.model_options.{key}={_text(item)}" for key, item in changed.items()]
         elif value != start[name] and name not in ("seed", *FREE_FIELDS):
@@ -66,7 +67,7 @@ def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
 
 
 def _text(value: Any) -> str:
-    """As the command line takes it."""
+    """The value as the command line takes it."""
     if isinstance(value, tuple | list):
         nested = any(isinstance(item, tuple | list) for item in value)
         return f"'{tuple(value)}'" if nested else ",".join(map(str, value))
@@ -110,7 +111,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--add", type=Path, metavar="WORKDIR", help="a finished run")
     parser.add_argument("--group", metavar="GROUP", help="with --add: which comparison it belongs to")
     parser.add_argument("--name", metavar="NAME", help="with --add: what it shows, or base")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/experiments.md is out of date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if docs/experiments.md is out of date")
     parsed = parser.parse_args(arguments)
     directory, path = root / "results" / "experiments", root / "docs" / "experiments.md"
     try:
@@ -125,7 +126,9 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
         if not parsed.check:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
-            print("experiments.py: docs/experiments.md is out of date; without --check it is written", file=sys.stderr)
+            print(
+                "experiments.py: docs/experiments.md is out of date; run without --check to write it", file=sys.stderr
+            )
             return 1
     except (UserError, OSError, KeyError) as error:
         print(f"experiments.py: {error}", file=sys.stderr)

@@ -1,20 +1,20 @@
-"""Writes RESULTS.md, the table of what recipes reached, and each recipe's curves, from the runs kept in results/.
+"""Writes RESULTS.md, the table of the recipes' results, and each recipe's curves, from the runs kept in results/.
 
     python -m benchmarks.records.results --add runs/rn18_imagenette --recipe rn18_imagenette
     python -m benchmarks.records.results --add DIR --recipe NAME --hardware "one H200"
     python -m benchmarks.records.results
     python -m benchmarks.records.results --check
 
-`--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
-and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
-that is more than its processor, and `--data` which part of the dataset where it was not all. A run of a recipe and seed
-whose state_digest is another than the one kept is refused unless `--replace` is there. With `--so-far` a run that is
-not finished is taken as far as it got, and the table says how far; the same run takes its place when it got further.
+`--add` copies a finished run into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl, and
+machine.json, which describes the machine that `--add` runs on. `--hardware` describes the run's hardware in words, if
+it is more than its CPU. `--data` says which part of the dataset was used, if it was not all of it. A run with the
+recipe and the seed of a kept run, but another state_digest, is refused without `--replace`. With `--so-far` a run that
+is not finished is added, and the table says how many epochs it has; the same run replaces it when it has more.
 
-Without options RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing: it exits with 1 where
-RESULTS.md is not what would be written. Other mistakes are one line and exit code 2.
+Without options, RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing and exits with 1 if
+RESULTS.md is not up to date. Other mistakes give one line and exit code 2.
 
-results/references.json has what others reached: recipe to {"accuracy": a share of 1, "source": words}.
+results/references.json has the results of others: recipe to {"accuracy": a share of 1, "source": words}.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What runs of one recipe may differ in: their seed, and what changes no number.
+# Fields in which runs of one recipe may differ: the seed, and fields that change no number.
 _MAY_DIFFER = ("seed", *FREE_FIELDS)
 
-# What a row of the table is made from, and the closing row.
+# Fields that a row of the table needs.
 _CONFIG_FIELDS = {"seed", "epochs", "batch_size"}
 _EPOCH_FIELDS = {"epoch", "step", "valid_loss", "accuracy", "seconds", "images_per_second"}
 
@@ -45,10 +45,10 @@ _HEADER = """\
 Written by `python -m benchmarks.records.results` from the runs in `results/`, which hold every figure and setting.
 
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
-deviation where there are several; "best" is the highest of any epoch and seed, and as it is picked by the images it is
-measured on, an optimist's figure. Time is a run's training, evaluation apart, a mean over seeds; where they ran on
-several kinds of hardware, over those of each, in the order of the next column. "3 of 10" epochs are a recipe's first
-three.
+deviation if there are several. "Best" is the highest accuracy of any epoch and seed; it is optimistic, because it is
+chosen on the images on which it is measured. Time is the training time of a run without evaluation, averaged over
+seeds. Seeds on different hardware have separate averages, in the order of the hardware column. "3 of 10" epochs are the
+first three epochs of a recipe.
 
 | recipe | reference | last epoch | best | seeds | epochs | training time | hardware | notes |
 |---|---|---|---|---|---|---|---|---|
@@ -60,10 +60,10 @@ class Run:
     """A run.
 
     Attributes:
-        config: its config.json.
-        epochs: its rows, one an epoch.
-        done: its closing row; empty for one that is not finished.
-        machine: its machine.json; empty for one that has none yet.
+        config: content of config.json.
+        epochs: rows of metrics.jsonl, one for each epoch.
+        done: last row of metrics.jsonl; empty if the run is not finished.
+        machine: content of machine.json; empty if there is none yet.
     """
 
     config: dict[str, Any]
@@ -73,8 +73,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """What its epochs' training took."""
-        # An epoch gone on with after a stop has the seconds of its second part alone; its speed holds for both.
+        """Training time of all epochs."""
+        # The row of a resumed epoch has only the seconds after the stop. Its speed is used for the whole epoch.
         steps = [row["step"] - before for row, before in zip(self.epochs, self._starts(), strict=True)]
         batch = self.config["batch_size"]
         return sum(
@@ -90,11 +90,11 @@ def read_run(directory: Path, so_far: bool = True) -> Run:
     """Reads a workdir, or a directory of results/.
 
     Args:
-        directory: the run's.
-        so_far: whether one that is not finished will do.
+        directory: directory of the run.
+        so_far: whether a run that is not finished is accepted.
 
     Raises:
-        UserError: a file is not there or not as a run writes it, or the run is not finished.
+        UserError: a file is missing or not as a run writes it, or the run is not finished.
     """
     path = directory / "config.json"
     config = read_json(path)
@@ -110,9 +110,11 @@ def read_run(directory: Path, so_far: bool = True) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a run's metrics ({error})") from None
     if not epochs or not (done or so_far):
-        raise UserError(f"{directory}: is not finished, metrics.jsonl has no closing row; the same train.py goes on")
+        raise UserError(
+            f"{directory}: is not finished: metrics.jsonl has no closing row; the same train.py command continues it"
+        )
     if [row["epoch"] for row in epochs] != list(range(1, len(epochs) + 1)):
-        raise UserError(f"{path}: has not a row for each epoch so far, and what they took is not known without")
+        raise UserError(f"{path}: must have a row for each epoch so far, or the training time is not known")
     if done and "state_digest" not in done:
         raise UserError(f"{path}: its closing row has no state_digest")
     machine = directory / "machine.json"
@@ -128,42 +130,43 @@ def add_run(
     replace: bool = False,
     so_far: bool = False,
 ) -> Path:
-    """Takes a run into results/.
+    """Copies a run into results/.
 
     Args:
-        workdir: the run's.
-        recipe: its name, of a file in configs/.
-        results: the directory of all of them.
-        hardware: what it ran on, in words; None for the processor and its cores.
-        data: which part of the dataset it had, in words; None for all.
-        replace: whether another run of the same recipe and seed may go.
-        so_far: whether one that is not finished will do.
+        workdir: directory of the run.
+        recipe: name of a file in configs/.
+        results: directory of all results.
+        hardware: the run's hardware in words; None for the CPU and its cores.
+        data: part of the dataset that was used, in words; None for all.
+        replace: whether another run of the same recipe and seed may be replaced.
+        so_far: whether a run that is not finished is accepted.
 
     Returns:
-        Where its files are now.
+        The directory with the copies.
 
     Raises:
-        UserError: it is not finished, its recipe's other runs have another configuration, or its place is taken.
+        UserError: the run is not finished, other runs of the recipe have another configuration, or there is a kept run
+            that must not be replaced.
     """
     if not recipe or Path(recipe).name != recipe:
-        raise UserError(f"--recipe={recipe}: must be the name of a recipe, as rn18_imagenette")
+        raise UserError(f"--recipe={recipe}: must be the name of a recipe, such as rn18_imagenette")
     run = read_run(workdir, so_far)
     target = results / recipe / f"seed{run.config['seed']}"
     if target.exists() and not replace:
         kept = read_run(target)
         if kept.done and kept.done["state_digest"] != run.done.get("state_digest"):
             raise UserError(
-                f"{target}: holds a run with state_digest {kept.done['state_digest'][:12]}…; --replace lets it go"
+                f"{target}: holds a run with state_digest {kept.done['state_digest'][:12]}…; --replace replaces it"
             )
         if not _begins_with(run, kept):
             raise UserError(
-                f"{target}: holds the first {len(kept.epochs)} epochs of another run; --replace lets them go"
+                f"{target}: holds the first {len(kept.epochs)} epochs of another run; --replace replaces them"
             )
     others = [path for path in _seeds(results / recipe) if path != target]
     for path in others:
         _check_same(recipe, read_run(path), run)
     target.mkdir(parents=True, exist_ok=True)
-    # Where the images lie is that machine's alone.
+    # The data directory has a meaning on one machine only.
     config = {**run.config, "data_dir": None}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
@@ -177,10 +180,10 @@ def add_run(
 
 
 def read_results(results: Path) -> dict[str, list[Run]]:
-    """Every recipe's runs in the order of their seeds, recipes by name.
+    """The runs of every recipe, sorted by recipe and seed.
 
     Raises:
-        UserError: a run cannot be read, or two of one recipe have different configurations.
+        UserError: a run cannot be read, or two runs of one recipe have different configurations.
     """
     recipes = {}
     for directory in sorted(path for path in results.glob("*") if path.is_dir()):
@@ -223,11 +226,11 @@ def draw(recipe: str, runs: list[Run], path: Path) -> None:
     losses.set_ylabel("valid loss (nats)")
     for axes in (accuracies, losses):
         axes.set_xlabel("epoch")
-        axes.set_xlim(0.5, max(run.config["epochs"] for run in runs) + 0.5)  # a run so far leaves room for its rest
+        axes.set_xlim(0.5, max(run.config["epochs"] for run in runs) + 0.5)  # leaves room for epochs still to come
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=100, metadata={"Software": None})  # else every matplotlib would write other bytes
+    figure.savefig(path, dpi=100, metadata={"Software": None})  # or bytes would depend on matplotlib's version
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
@@ -237,9 +240,9 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--recipe", metavar="NAME", help="with --add: its recipe")
     parser.add_argument("--hardware", metavar="WORDS", help="with --add: what it ran on")
     parser.add_argument("--data", metavar="WORDS", help="with --add: the part of the dataset that it had")
-    parser.add_argument("--replace", action="store_true", help="with --add: another run of the same seed may go")
-    parser.add_argument("--so-far", action="store_true", help="with --add: a run that is not finished will do")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where RESULTS.md is out of date")
+    parser.add_argument("--replace", action="store_true", help="with --add: replace another run of the same seed")
+    parser.add_argument("--so-far", action="store_true", help="with --add: accept a run that is not finished")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if RESULTS.md is out of date")
     parsed = parser.parse_args(arguments)
     try:
         if parsed.add:
@@ -259,7 +262,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
 def _write(root: Path) -> int:
     recipes = read_results(root / "results")
     if not recipes:
-        raise UserError("results/ holds no run; --add WORKDIR --recipe NAME takes one in")
+        raise UserError("results/ holds no run; --add WORKDIR --recipe NAME adds one")
     (root / "RESULTS.md").write_text(table(recipes, _references(root)))
     for recipe, runs in recipes.items():
         draw(recipe, runs, root / "results" / recipe / "curves.png")
@@ -268,7 +271,7 @@ def _write(root: Path) -> int:
 
 
 def _check(root: Path) -> int:
-    """Without runs there is to be no table."""
+    """Compares RESULTS.md with the runs; without runs there must be no RESULTS.md."""
     recipes = read_results(root / "results")
     wanted = table(recipes, _references(root)) if recipes else None
     path = root / "RESULTS.md"
@@ -302,7 +305,7 @@ def _epochs(run: Run) -> str:
 
 
 def _notes(runs: list[Run]) -> list[str]:
-    """What a reader has to know of how the accuracies were taken."""
+    """Notes for the reader on how the accuracies were measured."""
     notes = [f"on {data}" for data in dict.fromkeys(run.machine.get("data") for run in runs) if data]
     if runs[0].config.get("eval_flip"):
         notes.append("evaluated with each image and its mirror image (`eval_flip`)")
@@ -313,7 +316,7 @@ def _notes(runs: list[Run]) -> list[str]:
 
 
 def with_spread(shares: list[float]) -> str:
-    """Mean and sample standard deviation in per cent; of one value, the value."""
+    """Mean and sample standard deviation in per cent; a single value without deviation."""
     if len(shares) == 1:
         return _percent(shares[0])
     return f"{100 * statistics.mean(shares):.2f} ± {100 * statistics.stdev(shares):.2f} %"
@@ -337,24 +340,26 @@ def _hardware(machine: dict[str, Any]) -> str:
 
 
 def _begins_with(run: Run, kept: Run) -> bool:
-    """Whether a run's first epochs are those of another, all of them."""
+    """Whether all epochs of `kept` are also the first epochs of `run`."""
     theirs, ours = ([(row["step"], row["valid_loss"], row["accuracy"]) for row in one.epochs] for one in (kept, run))
     return ours[: len(theirs)] == theirs
 
 
 def _check_same(recipe: str, one: Run, other: Run) -> None:
-    """Raises UserError unless both got as far with one configuration.
+    """Raises UserError unless both runs have the same number of epochs and the same configuration.
 
-    One without a field is from before there was another value.
+    A run that lacks a field is older than the field, and had its default.
     """
     if len(one.epochs) != len(other.epochs) and one.config["epochs"] == other.config["epochs"]:
         raise UserError(
-            f"{recipe}: has runs of {len(one.epochs)} and {len(other.epochs)} epochs; no mean is taken of those"
+            f"{recipe}: has runs of {len(one.epochs)} and {len(other.epochs)} epochs; they cannot be averaged"
         )
     theirs, ours = ({**DEFAULTS, **run.config} for run in (one, other))
     for name in sorted(theirs.keys() & ours.keys() - set(_MAY_DIFFER)):
         if theirs[name] != ours[name]:
-            raise UserError(f"{recipe}: has runs with {name}={theirs[name]} and {ours[name]}; give one its own name")
+            raise UserError(
+                f"{recipe}: has runs with {name}={theirs[name]} and {ours[name]}; give one of them another recipe name"
+            )
 
 
 def _seeds(directory: Path) -> list[Path]:
@@ -368,10 +373,10 @@ def _references(root: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
+    """Reads an object from a JSON file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no file, or no object in it.
     """
     try:
         content = json.loads(path.read_text())

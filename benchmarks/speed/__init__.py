@@ -1,1 +1,1 @@
-"""How fast it is, beside its peers."""
+"""Speed of this library and of others."""

@@ -1,11 +1,11 @@
-"""What an activation function costs a network's training, in seconds and memory, turn by turn.
+"""Measures how much time and memory an activation function adds to training, by turns.
 
     python -m benchmarks.speed.activations
     python -m benchmarks.speed.activations --models resnet18d --batch-size 8 --image-size 64 --rounds 3
 
-Loss and gradients of one batch, compiled as the trainer compiles a step, without optimizer and augmentation: with ReLU,
-with this library's Mish, and with `jax.nn.mish` in its place. A turn begins with a repetition that is not timed: memory
-that lay idle for the others' turns may have gone back to the system.
+The program computes loss and gradients of one batch, compiled like the trainer's step, without optimizer and
+augmentation: with ReLU, with this library's Mish, and with `jax.nn.mish` in its place. A turn begins with a repetition
+that is not timed, because the system may have taken back memory that was free during other turns.
 """
 
 import argparse
@@ -41,7 +41,7 @@ CONTENDERS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def gradients_of(
     name: str, activation: Callable[[jax.Array], jax.Array], images: jax.Array
 ) -> tuple[Any, Callable[[], Any]]:
-    """A batch's loss and gradients: the compiled program, and a call of it."""
+    """The compiled program for loss and gradients of a batch, and a function that calls it."""
     model = create_model(name, num_classes=10, activation="mish")
     labels = jnp.arange(len(images)) % 10
 
@@ -50,7 +50,7 @@ def gradients_of(
         logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
 
-    with mock.patch.dict(resnet._ACTIVATIONS, {"mish": activation}):  # read as the network is traced
+    with mock.patch.dict(resnet._ACTIVATIONS, {"mish": activation}):  # read when the network is traced
         variables = jax.jit(model.init)(jax.random.key(0), images[:1])
         compiled = (
             jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=for_speed(make_mesh()))
@@ -61,7 +61,7 @@ def gradients_of(
 
 
 def measure(name: str, batch_size: int, image_size: int, rounds: int) -> dict[str, Any]:
-    """Times all on one network; rows of the table."""
+    """Times all activations in one network; returns rows of the table."""
     images = jax.random.normal(jax.random.key(1), (batch_size, image_size, image_size, 3))
     contenders = {contender: gradients_of(name, function, images) for contender, function in CONTENDERS.items()}
     seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
@@ -97,7 +97,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         for name in arguments.models:
-            create_model(name, activation="mish")  # before minutes are spent on another
+            create_model(name, activation="mish")  # reports a misspelt name before minutes are spent
     except UserError as error:
         print(f"activations.py: {error}", file=sys.stderr)
         return 2

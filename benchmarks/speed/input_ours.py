@@ -1,4 +1,4 @@
-"""Our side of `input_pipeline.py`: out of the decoded cache or a stream, through the loop's own functions."""
+"""This package's side of `input_pipeline.py`: batches from the cache or a stream, by the functions of the loop."""
 
 import itertools
 import os
@@ -16,22 +16,22 @@ def prepare(
     way: str,
     use_cores: int,
 ) -> tuple[Any, dict[str, Any]]:
-    """Sets up a contender; see `flax_resnets/cli/bench/child.py`.
+    """Prepares a contender; see `flax_resnets/cli/bench/child.py`.
 
     Args:
-        dataset: as the config's.
-        data_dir: as the config's.
-        store_size: of the cached images' side, in pixels.
-        images: the first so many alone; None for all.
-        batch: images.
-        size: of the crop's side, in pixels.
-        way: `cached`; `cropped`, with crop, flip and normalisation done here besides, as the step would; `streamed`; or
-            `decoded`, one after the other, for nobody.
-        use_cores: how many of the machine's.
+        dataset: as in the configuration.
+        data_dir: as in the configuration.
+        store_size: side of the cached images, in pixels.
+        images: how many images to use, from the first; None for all.
+        batch: images in a batch.
+        size: side of the crop, in pixels.
+        way: `cached`; `cropped`, the same with crop, flip and normalisation as in the step; `streamed`; or `decoded`,
+            one image after the other, without making batches.
+        use_cores: how many cores of the machine to use.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:use_cores])
-    import jax  # counts the cores when it starts
+    import jax  # it counts the cores when it starts
 
     from flax_resnets import augment
     from flax_resnets.data.batches import train_batch, train_indices
@@ -51,7 +51,7 @@ def prepare(
 
     def stream(n: int) -> None:
         start = next(steps)
-        # As a run of n steps: were there more to come, threads would make them ready in the others' turns.
+        # A run of n steps. In a longer one, threads would prepare further batches during other contenders' turns.
         for batch_ in First(source, store_size).train_batches(batch, 0, range(start, start + n)):
             jax.block_until_ready(to_devices(batch_, mesh))
 
@@ -66,7 +66,7 @@ def prepare(
 
     data = cached_images(source, store_size)
     pixels, labels = data.images[:images], data.labels[:images]
-    pixels.sum()  # every page was read once: this is no first epoch
+    pixels.sum()  # reads every page once, as a first epoch does
 
     @jax.jit
     def for_step(step: jax.Array, pixels: jax.Array) -> jax.Array:

@@ -1,22 +1,24 @@
-"""Images a second and core that reach the step, from the second epoch on, against torch's DataLoader on the same JPEGs.
+"""Measures images per second and core after the first epoch, of this library and of torch's DataLoader.
 
     python -m benchmarks.speed.input_pipeline --data_dir DIR --torch /environment/with/torch/bin/python
 
-Contenders take turns, as in `python -m flax_resnets bench`; each is confined to the cores it is divided by (on Linux).
+Both read the same JPEGs. Contenders take turns, as in `python -m flax_resnets bench`. Each may use only the cores by
+which its speed is divided (on Linux).
 
-- `ours, to the step`: what the training loop does between steps: gather the step's images out of the decoded cache, put
-  them on the device. Cropping, flipping and normalising are part of our step, so this is all that is left to wait for.
-- `ours, cropped`: that, and random-resized crop, flip and normalisation, compiled, on the same core. This is the same
-  work as torch's, and the figure to compare where the step runs on the host's cores too.
-- `ours, streamed`: `images=streamed`, which decodes each time, onto the devices; a turn is a run to it, whose threads
-  start and end with it. `decoded alone`: the same decoding and resizing, one image after the other, for nobody.
-- `torch`: a DataLoader with 0 to as many workers as there are cores, which decodes with torchvision or with PIL, then
-  torchvision.transforms.v2 on uint8: random-resized crop, flip; last to float and normalised. A turn is an epoch to
-  it: workers live on from one to the next, and none has batches ready from before.
+- `ours, to the step`: the work of the training loop between steps: gather the step's images from the cache of decoded
+  images, and put them on the device. Cropping, flipping and normalising are part of this library's step, so the step
+  waits for nothing else.
+- `ours, cropped`: the same, and random-resized crop, flip and normalisation, compiled, on the same core. This is the
+  work that torch does, and the figure to compare if the step runs on the host's cores too.
+- `ours, streamed`: `images=streamed`, which decodes each image each time it is used, up to the devices. Each turn is a
+  run of its own, whose threads start and end with it. `decoded alone`: the same decoding and resizing, one image after
+  the other, without making batches.
+- `torch`: a DataLoader with 0 workers up to as many as there are cores. It decodes with torchvision or with PIL, then
+  applies torchvision.transforms.v2: random-resized crop and flip on uint8, then conversion to float and normalisation.
+  Each turn is an epoch: workers stay alive from turn to turn, but have no batches ready at its beginning.
 
-Decoded once: ours by its cache, before the first epoch, where it is not streamed. The JPEGs are taken out of the
-dataset into a temporary folder, and read once before anything is timed, so both sides read from memory that the system
-keeps of files.
+This library's cache is decoded once, before the first epoch (not in `streamed`). The JPEGs are copied from the dataset
+into a temporary folder and read once before anything is timed, so both sides read from the system's file cache.
 """
 
 import argparse
@@ -40,7 +42,7 @@ _HERE = Path(__file__).parent
 
 
 def extract(dataset: str, data_dir: str | None, images: int | None, folder: Path) -> None:
-    """Writes a training split as `folder/class/number.jpg`, which is what torchvision's ImageFolder reads."""
+    """Writes a training split as `folder/class/number.jpg`, the layout of torchvision's ImageFolder."""
     source = open_source(dataset, "train", data_dir)
     for i in range(min(images or len(source), len(source))):
         path = folder / f"{source.label(i):04}" / f"{i:06}.jpg"
@@ -51,15 +53,15 @@ def extract(dataset: str, data_dir: str | None, images: int | None, folder: Path
 def main() -> int:
     """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", help="TFDS's; its default if left out")
-    parser.add_argument("--dataset", default="imagenette/160px-v2", help="of JPEGs")
-    parser.add_argument("--images", type=int, help="the first N alone")
+    parser.add_argument("--data_dir", help="TFDS's directory; by default TFDS's own default")
+    parser.add_argument("--dataset", default="imagenette/160px-v2", help="a dataset of JPEGs")
+    parser.add_argument("--images", type=int, help="only the first N")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=128, help="of the crop's side, in pixels")
-    parser.add_argument("--store_size", type=int, default=160, help="of the cached images' side, in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of the crop, in pixels")
+    parser.add_argument("--store_size", type=int, default=160, help="side of the cached images, in pixels")
     parser.add_argument("--torch", type=Path, help="python of an environment with torch and torchvision")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--turn", type=float, default=6.0, help="seconds")
+    parser.add_argument("--turn", type=float, default=6.0, help="seconds of a turn")
     parser.add_argument("--json", type=Path, help="file for lines of JSON")
     arguments = parser.parse_args()
 
@@ -98,7 +100,7 @@ def main() -> int:
             processes, arguments.rounds, turn=arguments.turn, pause=1.0, say=lambda text: print(text, file=sys.stderr)
         )
 
-    # Core seconds for an image, round by round: what ratios are taken of.
+    # Core seconds for an image, for each round: ratios are computed from these.
     each = {
         name: [second * result.facts[name]["cores"] / arguments.batch for second in seconds]
         for name, seconds in result.seconds.items()

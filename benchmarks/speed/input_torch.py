@@ -1,4 +1,4 @@
-"""The other side of `input_pipeline.py`: DataLoader and torchvision.transforms.v2. Needs torch and torchvision."""
+"""torch's side of `input_pipeline.py`: DataLoader and torchvision.transforms.v2. Needs torch and torchvision."""
 
 import os
 from pathlib import Path
@@ -9,21 +9,21 @@ from torchvision.transforms import v2
 
 
 def prepare(folder, decoder, workers, batch, size, use_cores):
-    """Sets up a contender; see `flax_resnets/cli/bench/child.py`.
+    """Prepares a contender; see `flax_resnets/cli/bench/child.py`.
 
     Args:
-        folder: with a folder of JPEGs for each class.
+        folder: a folder with one folder of JPEGs for each class.
         decoder: `torchvision`, into uint8 tensors, or `PIL`.
-        workers: the DataLoader's; 0 for none.
-        batch: images.
-        size: of the crop's side, in pixels.
-        use_cores: how many of the machine's.
+        workers: number of the DataLoader's workers; 0 for none.
+        batch: images in a batch.
+        size: side of the crop, in pixels.
+        use_cores: how many cores of the machine to use.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:use_cores])
     torch.set_num_threads(use_cores if not workers else 1)
     for path in Path(folder).glob("*/*.jpg"):
-        path.read_bytes()  # into the system's memory: this is no first epoch
+        path.read_bytes()  # into the system's file cache, as a first epoch does
     transform = v2.Compose(
         [
             *([v2.PILToTensor()] if decoder == "PIL" else []),
@@ -41,7 +41,7 @@ def prepare(folder, decoder, workers, batch, size, use_cores):
     )
 
     def repeat(n):
-        # As an epoch of n batches: were there more to come, workers would make them ready in the others' turns.
+        # An epoch of n batches. In a longer one, workers would prepare further batches during other contenders' turns.
         sampler._num_samples = n * batch
         for _ in loader:
             pass

@@ -1,10 +1,11 @@
-"""Muon's directions for a network's kernels against optax's own, in seconds, turn by turn.
+"""Times Muon's directions for a network's kernels against optax's, by turns.
 
     python -m benchmarks.speed.muon
     python -m benchmarks.speed.muon --models resnet18d --rounds 3
 
-Both make directions of the same random gradients for the kernels of a network's hidden convolutions; the network itself
-is not run. Also told is the largest difference between the two directions of a kernel, over their root mean square.
+Both compute directions of the same random gradients for the kernels of a network's hidden convolutions; the network
+itself is not run. The table also has the largest difference between the two directions of a kernel, divided by their
+root mean square.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from flax_resnets.training.optimizers.orthogonal import as_large_as_adams, scale
 
 
 def optaxs(momentum: Any) -> optax.GradientTransformation:
-    """`scale_by_muon` as optax has it on every device."""
+    """`scale_by_muon` with optax's arithmetic on every device."""
 
     def dimensions(kernels: Any) -> Any:
         return jax.tree.map(lambda _: contrib.MuonDimensionNumbers((0, 1, 2), 3), kernels)
@@ -39,7 +40,7 @@ def optaxs(momentum: Any) -> optax.GradientTransformation:
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
-    """Times both on one network; a row of the table."""
+    """Times both for one network; returns a row of the table."""
     model = create_model(name, num_classes=10)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 4 and leaf.shape[2] > 3]
@@ -78,7 +79,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         for name in arguments.models:
-            create_model(name)  # before minutes are spent on another
+            create_model(name)  # reports a misspelt name before minutes are spent
     except UserError as error:
         print(f"muon.py: {error}", file=sys.stderr)
         return 2

@@ -1,21 +1,21 @@
-"""The share of a training run that is not spent in a step, and the process's memory after each epoch.
+"""Measures the share of a training run outside its steps, and the memory of the process after each epoch.
 
     python -m benchmarks.speed.overhead -- --config configs/rn18_imagenette.py --config.data_dir=DIR
     python -m benchmarks.speed.overhead --images 640 -- --config configs/rn18_imagenette.py --config.data_dir=DIR
 
-What follows `--` is train.py's command line; `train.main` runs it in this process, in a new workdir. Every training
-step and every evaluation step is waited for, which the trainer would not do. So what is done between steps, such as
-gathering the batch, logging, saving and drawing, is hidden behind none of them, and the share is an upper bound:
+The arguments after `--` are train.py's; `train.main` runs in this process, in a new workdir. The script waits for the
+end of every training step and every evaluation step, which the trainer does not do. So work between steps, such as
+gathering the batch, logging, saving and drawing, never overlaps with a step, and the share is an upper bound:
 
     1 - (seconds in training steps + seconds in evaluation steps) / (seconds from the first step's end to the run's)
 
-The first step is not counted on either side, being that which compiles. The first evaluation step compiles too: it is
-counted as the median one, so that its compilation is overhead. What slows a step from beside it, as a checkpoint that
-is being written can, is in that step's seconds. Therefore the share is given a second time with every training step
-counted as the median one; this one grows with whatever else the machine does.
+The first training step is not counted on either side, because it compiles. The first evaluation step compiles too: it
+is counted with the median time, so its compilation counts as overhead. Work that slows a step down while it runs, such
+as writing a checkpoint, is part of that step's seconds. Therefore the share is given a second time with every training
+step counted with the median time; this second share grows with other load on the machine.
 
-Memory is what the process holds (its resident set) as each epoch's row is written, in MiB; the decoded images are
-mapped from a file and count as far as they have been read, so the first epoch fills it.
+Memory is the resident set of the process when each epoch's row is written, in MiB. The decoded images are mapped from a
+file and count once they have been read, so memory grows in the first epoch.
 """
 
 import argparse
@@ -38,14 +38,14 @@ from flax_resnets.training import build, loop, splits
 
 
 def watch(images: int | None) -> dict[str, list[float]]:
-    """Puts clocks into the training loop.
+    """Patches the training loop so that it measures times and memory.
 
     Args:
-        images: of each split, the first so many alone; None for all.
+        images: how many images of each split to use, from the first; None for all.
 
     Returns:
         Lists that the run will fill: `train` and `evaluation`, seconds of each step; `memory`, MiB after each epoch;
-        `started`, when the first step was done.
+        `started`, the time at which the first step was done.
     """
     seen: dict[str, list[float]] = {"train": [], "evaluation": [], "memory": [], "started": []}
     make = {"train": build.make_train_step, "evaluation": build.make_eval_step}
@@ -83,7 +83,7 @@ def watch(images: int | None) -> dict[str, list[float]]:
 
 
 def resident() -> float:
-    """MiB of memory that the process holds; where the system does not say, the most it ever held."""
+    """Resident memory of the process in MiB; where the system does not report it, the largest so far."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:
@@ -92,13 +92,15 @@ def resident() -> float:
 
 
 def main() -> None:
-    """Run, measure and print."""
+    """Runs, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, help="the first N of each split alone, for a shorter run")
+    parser.add_argument("--images", type=int, help="only the first N of each split, for a shorter run")
     parser.add_argument("--json", type=Path, help="file for a line of JSON")
-    parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="train.py's, after --; the workdir is given here")
+    parser.add_argument(
+        "train", nargs="+", metavar="ARGUMENT", help="arguments of train.py, after --; this script adds --workdir"
+    )
     arguments = parser.parse_args()
-    train.start_with_huge_pages()  # as it does by itself where it is a process's own program
+    train.start_with_huge_pages()  # as it does by itself when it is run as a script
     seen = watch(arguments.images)
     with tempfile.TemporaryDirectory() as workdir:
         if code := train.main([*arguments.train, "--workdir", f"{workdir}/run"]):

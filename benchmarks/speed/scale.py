@@ -5,11 +5,12 @@
     python -m benchmarks.speed.scale --page
     python -m benchmarks.speed.scale --check
 
-Needs no TPU: `pip install -e ".[train,tpu]"` brings the compiler. A step takes minutes to compile, the smallest slices
-come first, and each result is kept in results/scale.json as it comes: what is there already is not compiled again.
+No TPU is needed: `pip install -e ".[train,tpu]"` installs the compiler. A step takes minutes to compile; the smallest
+slices come first. Each result is written to results/scale.json at once, and results in that file are not compiled
+again.
 
-`--page` compiles nothing and writes the page from what is kept; `--check` writes nothing either, and exits with 1 where
-the page is not what would be written.
+`--page` compiles nothing and writes the page from the kept results. `--check` writes nothing and exits with 1 if the
+page is not up to date.
 """
 
 import argparse
@@ -32,11 +33,11 @@ IMAGES_PER_CHIP = 256
 
 
 class Target(NamedTuple):
-    """Chips to compile for.
+    """A number of slices to compile for.
 
     Attributes:
-        topology: of a slice.
-        slices: how many of them.
+        topology: of one slice.
+        slices: number of slices.
     """
 
     topology: str
@@ -44,21 +45,21 @@ class Target(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the table has it, and results/scale.json."""
+        """The name in the table and in results/scale.json."""
         return self.topology if self.slices == 1 else f"{self.slices} slices of {self.topology}"
 
     @property
     def chips(self) -> int:
-        """Of all slices."""
+        """The number of chips in all slices."""
         return self.slices * parse_topology(self.topology).devices
 
     @property
     def generation(self) -> str:
-        """Such as `v5e`."""
+        """The TPU generation, such as `v5e`."""
         return self.topology.partition(":")[0]
 
 
-# By generation, each from 8 chips up. A slice of v5e or v6e has 256 chips at most: 1024 are four of them.
+# By generation, each from 8 chips up. A slice of v5e or v6e has at most 256 chips, so 1024 chips are four slices.
 TARGETS = (
     *(Target("v5e:2x4"), Target("v5e:8x8"), Target("v5e:16x16"), Target("v5e:16x16", 4)),
     *(Target("v6e:2x4"), Target("v6e:8x8"), Target("v6e:16x16"), Target("v6e:16x16", 4)),
@@ -66,25 +67,26 @@ TARGETS = (
 )
 
 _HEADER = f"""\
-# One step on more and more chips
+# One training step on 8 to 1024 chips
 
 Written by `python -m benchmarks.speed.scale` from `results/scale.json`: the training step of `configs/{RECIPE}.py`
-(ResNet-50, 224 px, bfloat16, BatchNorm over the whole batch), {IMAGES_PER_CHIP} images a chip, compiled for TPUs that
-are not here. It was run on none of them. Figures are the compiler's, for one chip and one step.
+(ResNet-50, 224 px, bfloat16, BatchNorm over the whole batch) with {IMAGES_PER_CHIP} images a chip, compiled for TPUs
+that are not here. It was not run. Figures are the compiler's, for one chip and one step.
 
-Temporary memory is what the step needs beside arguments (weights, optimizer state, the batch) and results; the ratio is
-to the generation's 8 chips. A slice of v5e or v6e has 256 chips at most: 1024 are four slices, which meet over the data
-centre's network. Compilations took what they took on two cores that had other work.
+Temporary memory is what the step needs besides arguments (weights, optimizer state, the batch) and results. The ratio
+compares it with 8 chips of the same generation. A slice of v5e or v6e has at most 256 chips, so 1024 chips are four
+slices, connected by the data centre's network. Compile times were measured on two cores that had other work.
 
-Over several slices libtpu 0.0.52 gives no fusion a second output. Within one, a convolution hands BatchNorm's sums over
-beside its image; over several, each sum reads the image again, and both stay in memory for longer. It is so over two
-slices already, and for two convolutions with a norm between them; of eight options of the compiler none brought it
-back. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but moves as much: 116.5 GB.
+Over several slices, libtpu 0.0.52 never gives a fusion a second output. Within one slice, a convolution writes
+BatchNorm's sums together with its image. Over several slices, each sum reads the image again, and both stay in memory
+for longer. This happens with two slices already, and with two convolutions with a norm between them. None of eight
+options of the compiler changed it. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but
+moves as many bytes: 116.5 GB.
 """
 
 
 def compile_for(target: Target) -> dict[str, Any]:
-    """What the compiler says of a target, with the versions that said it."""
+    """The compiler's figures for a target, with the versions of jax and libtpu."""
     from flax_resnets.training.recipes import load_config
     from flax_resnets.training.tpu.compile_only import compile_only
 
@@ -98,7 +100,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     """The text of docs/scale.md.
 
     Args:
-        results: by `Target.name`, what `compile_for` gave.
+        results: the results of `compile_for`, by `Target.name`.
     """
     header = [
         "TPUs",
@@ -135,18 +137,18 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _findings(results: dict[str, dict[str, Any]]) -> list[str]:
-    """How far the figures are from staying as they are on 8 chips, a line for slices alone and one for several."""
+    """The range of temporary memory relative to 8 chips: one line for single slices and one for several slices."""
     first = {target.generation: target.name for target in reversed(TARGETS)}
     lines = []
     for where, several in (("Within a slice", False), ("Over several slices", True)):
-        ratios, meetings = [], set()
+        ratios, all_reduces = [], set()
         for target in TARGETS:
             row, base = results.get(target.name), results.get(first[target.generation])
             if (target.slices > 1) == several and row and base and row["fits"] and base["fits"]:
                 ratios.append(row["temp_bytes"] / base["temp_bytes"])
-                meetings.add(row["all_reduces"])
+                all_reduces.add(row["all_reduces"])
         if ratios:
-            counts = ", ".join(map(str, sorted(meetings)))
+            counts = ", ".join(map(str, sorted(all_reduces)))
             lines.append(f"{where}: temporary memory {min(ratios):.4f} to {max(ratios):.4f}, {counts} all-reduces.")
             lines.append("")
     return lines
@@ -158,7 +160,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     names = [target.name for target in TARGETS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="TPUS", help=f"of {', '.join(names)}")
     parser.add_argument("--page", action="store_true", help="compile nothing")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/scale.md is out of date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if docs/scale.md is out of date")
     parsed = parser.parse_args(arguments)
     kept, path = root / "results" / "scale.json", root / "docs" / "scale.md"
     try:

@@ -1,21 +1,21 @@
-"""Seconds from the start of `train.py`'s process to the end of its first step, and what they go to.
+"""Measures the seconds from the start of `train.py`'s process to the end of its first step, and their phases.
 
     python -m benchmarks.speed.startup -- --config configs/rn18_imagenette.py --config.data_dir=DIR
 
-What follows `--` is train.py's command line. Each round starts it twice in a directory of its own for compiled
-programs: cold, where that is empty, and then warm, where it holds what the cold start left. The images are decoded
-beforehand. The process that is measured runs `train.main` itself, with a clock at the few places it passes; after the
-first step it stops. Phases, one after the other:
+The arguments after `--` are train.py's. Each round starts it twice with its own directory for compiled programs: cold,
+while the directory is empty, and then warm, with the programs of the cold start. The images are decoded beforehand. The
+measured process runs `train.main` itself and notes the time at a few places; it stops after the first step. The phases,
+in order:
 
 - `imports`: from the start of the process until the trainer is imported;
-- `config, devices`: until the first split is opened: the recipe read, JAX's backend started;
-- `data`: until both splits are there;
-- `network`: until the first state is being computed: the network traced, its initialisation compiled;
-- `loop`: until the first step is called: checkpoints and logs opened, the first batch gathered;
-- `first step`: traced, compiled and run to its end.
+- `config, devices`: until the first split is opened: reads the recipe, starts JAX's backend;
+- `data`: until both splits are ready;
+- `network`: until the computation of the first state starts: traces the network, compiles its initialisation;
+- `loop`: until the first step is called: opens checkpoints and logs, gathers the first batch;
+- `first step`: traces, compiles and runs it to its end.
 
-`of it traced`, `lowered` and `compiled` are JAX's own account of what it did in a phase; a program that is read back
-counts as compiled. Traced is the longest single trace, for those of inner functions are parts of it.
+`of it traced`, `lowered` and `compiled` are reported by JAX for each phase; a program that is read from the cache
+counts as compiled. Traced is the longest single trace, because the traces of inner functions are parts of it.
 """
 
 import argparse
@@ -36,11 +36,11 @@ _EVENTS = {
 
 
 def child(started: float, arguments: list[str]) -> None:
-    """Runs `train.main` until its first step is done, prints what passed as JSON and ends the process.
+    """Runs `train.main` until its first step is done, prints the phases as JSON and ends the process.
 
     Args:
         started: `time.monotonic()` just before the process was started.
-        arguments: train.py's.
+        arguments: train.py's arguments.
     """
     import jax
 
@@ -57,7 +57,7 @@ def child(started: float, arguments: list[str]) -> None:
     jax.monitoring.register_event_duration_secs_listener(on_event)
 
     def before(phase, function):
-        """The function, which notes at its first call that a phase is over."""
+        """The function, wrapped to note the end of a phase when it is first called."""
 
         def call(*args, **kwargs):
             passed.setdefault(phase, time.monotonic())
@@ -66,7 +66,7 @@ def child(started: float, arguments: list[str]) -> None:
         return call
 
     def after(phase, function):
-        """The function, which notes at the end of its last call that a phase is over."""
+        """The function, wrapped to note the end of a phase each time it returns."""
 
         def call(*args, **kwargs):
             result = function(*args, **kwargs)
@@ -114,16 +114,16 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
         }
         start = end
     print(json.dumps(phases), flush=True)
-    os._exit(0)  # threads of the loop would have it go on
+    os._exit(0)  # threads of the loop would keep the process alive
 
 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
-    """The phases of one start with `caches` as the package's cache directory."""
-    from flax_resnets.cli.bench.contenders import MALLOC  # not by the child, whose imports are timed
+    """The phases of one start, with `caches` as the package's cache directory."""
+    from flax_resnets.cli.bench.contenders import MALLOC  # here, because the imports of the child are timed
 
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
-    environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py starts itself over
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # where the package keeps compiled programs by itself
+    environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py restarts itself
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the package chooses its own directory
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "-m", "benchmarks.speed.startup", "--child", str(time.monotonic()), "--", *arguments]
         command += ["--workdir", f"{workdir}/run"]
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for lines of JSON")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="train.py's, after --")
+    parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="arguments of train.py, after --")
     arguments = parser.parse_args()
     if arguments.child is not None:
         child(arguments.child, arguments.train)

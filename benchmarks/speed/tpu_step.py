@@ -1,12 +1,12 @@
-"""ResNet-50's training step compiled for a TPU: this package's against one written in plain linen.
+"""Compiles ResNet-50's training step for a TPU: this package's step and a plain linen one.
 
     python -m benchmarks.speed.tpu_step
     python -m benchmarks.speed.tpu_step --topology v6e:2x2 --images-per-chip 128 --only plain:global ours:global
 
-Needs no TPU: `pip install -e ".[train,tpu]"` brings the compiler. A step takes minutes to compile; a JSON line tells of
-each, and a table of all at the end. `bare` is this package's step without random-resized crops, on images stored at the
-size they are used at: what the plain step, which gets its images normalised, is to be compared with for the network
-alone.
+No TPU is needed: `pip install -e ".[train,tpu]"` installs the compiler. A step takes minutes to compile. The script
+prints a JSON line for each step, and a table of all at the end. `bare` is this package's step without random-resized
+crops, on images stored at the size at which they are used. The plain step gets normalised images, so `bare` is the step
+to compare it with if only the network counts.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FIGURES = ("bytes_accessed", "temp_bytes", "flops", "all_reduces")
 
 
 def compile_plain(topology: str, batch_size: int, batch_norm: str) -> dict[str, Any]:
-    """The plain step's figures: forward, backward, Nesterov SGD with weight decay; images come normalised."""
+    """The figures of the plain step: forward, backward, Nesterov SGD with weight decay; its images are normalised."""
     jax.config.update("jax_platforms", "cpu")
     mesh = topology_mesh(parse_topology(topology))
     model = ResNet((3, 4, 6, 3), BottleneckBlock, jnp.bfloat16)
@@ -79,7 +79,7 @@ def compile_plain(topology: str, batch_size: int, batch_norm: str) -> dict[str, 
 
 
 def compile_ours(topology: str, batch_size: int, batch_norm: str, bare: bool) -> dict[str, Any]:
-    """The recipe's step's figures."""
+    """The figures of the recipe's step."""
     config = dataclasses.replace(load_config(RECIPE), batch_size=batch_size, batch_norm=batch_norm)
     if bare:
         config = dataclasses.replace(config, store_size=config.image_size, crop_scale=(1.0, 1.0), flip=False)
@@ -87,7 +87,7 @@ def compile_ours(topology: str, batch_size: int, batch_norm: str, bare: bool) ->
 
 
 def main() -> None:
-    """Compiles what is asked for, one after the other."""
+    """Compiles the requested steps, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:2x2")
     parser.add_argument("--images-per-chip", type=int, default=256)

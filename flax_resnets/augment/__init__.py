@@ -1,4 +1,4 @@
-"""What happens to images on the device, inside the compiled step: pure functions of a key, batched and jittable."""
+"""Augmentation and normalisation on the device, inside the compiled step: pure, jittable functions on batches."""
 
 from flax_resnets.augment.color import color_jitter
 from flax_resnets.augment.erasing import random_erasing

@@ -1,7 +1,7 @@
-"""Colours: brightness, contrast, saturation, hue and sharpness, as torchvision's `adjust_*` functions define them.
+"""Brightness, contrast, saturation, hue and sharpness, as torchvision's `adjust_*` functions define them.
 
-Pixels are 0 to 255, `(N, H, W, C)` of any float dtype, with one channel or three; each image has a factor of its own,
-`(N,)`. What is computed is computed in float32, and not rounded to whole levels.
+Images are `(N, H, W, C)` of any float dtype, with pixels of 0 to 255 and one or three channels. Each image has its own
+factor; factors are `(N,)`. Results are computed in float32 and not rounded to whole levels.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,11 @@ from flax_resnets.fields import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class ColorJitter(Augmentation):
-    """See `color_jitter`.
+    """Random brightness, contrast, saturation and hue; see `color_jitter`.
 
     Attributes:
-        color_jitter: how far brightness, contrast, saturation and hue move at most: torchvision's `ColorJitter`.
+        color_jitter: largest change of brightness, contrast, saturation and hue, in the units of torchvision's
+            `ColorJitter`; all 0 for none.
     """
 
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -37,7 +38,7 @@ class ColorJitter(Augmentation):
 
 
 def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
-    """Multiplies the pixels: 0 gives black, 1 the image.
+    """Multiplies the pixels by a factor: 0 gives a black image, 1 the original.
 
     Example:
         >>> brightness(jnp.full((1, 1, 1, 3), 100.0), jnp.array([1.5])).squeeze().tolist()
@@ -47,12 +48,12 @@ def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
-    """Moves pixels away from the mean of the grey image: 0 gives that grey, 1 the image."""
+    """Moves pixels away from the mean of the grey image: 0 gives that mean everywhere, 1 the original image."""
     return blend(images, grey(images).mean((1, 2, 3), keepdims=True), factors)
 
 
 def saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
-    """Moves pixels away from their own grey: 0 gives the grey image, 1 the image; one channel has nothing to move.
+    """Moves pixels away from their grey value: 0 gives a grey image, 1 the original. Leaves grey images unchanged.
 
     Example:
         >>> saturation(jnp.array([[[[100.0, 0.0, 0.0]]]]), jnp.zeros(1)).round().squeeze().tolist()
@@ -62,7 +63,7 @@ def saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
-    """Turns the hue of the HSV colour by -0.5 to 0.5 of the circle; one channel has none.
+    """Rotates the hue (as in HSV) by -0.5 to 0.5 of a full circle. Leaves grey images unchanged.
 
     Example:
         >>> red = jnp.array([[[[255.0, 0.0, 0.0]]]])
@@ -75,7 +76,7 @@ def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     value = pixels.max(3)
     chroma = value - pixels.min(3)
-    divisor = jnp.where(chroma == 0, 1, chroma)  # grey has no hue; any will do
+    divisor = jnp.where(chroma == 0, 1, chroma)  # a grey pixel has no hue: any divisor above 0 will do
     sixths = jnp.where(
         value == red,
         (green - blue) / divisor,
@@ -84,7 +85,7 @@ def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
     sixths += 6 * turns[:, None, None]
 
     def channel(offset: float) -> jax.Array:
-        """Falls from the largest to the smallest value and rises again, as the hue goes round."""
+        """One colour channel: it falls from the largest to the smallest value and rises again as the hue rotates."""
         place = (offset + sixths) % 6
         return value - chroma * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
 
@@ -92,28 +93,28 @@ def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def sharpness(images: jax.Array, factors: jax.Array) -> jax.Array:
-    """Moves pixels away from the smoothed image: 0 gives that, 1 the image."""
+    """Moves pixels away from the smoothed image: 0 gives the smoothed image, 1 the original."""
     return blend(images, smoothed(images), factors)
 
 
 def color_jitter(
     key: jax.Array, images: jax.Array, brightness: float, contrast: float, saturation: float, hue: float
 ) -> jax.Array:
-    """Changes the four by random factors, in random order: torchvision's `ColorJitter`.
+    """Changes brightness, contrast, saturation and hue by random factors in random order: torchvision's `ColorJitter`.
 
-    Each image has its own factors; the order is one for the batch, where torchvision's is the image's: so that each
-    change is computed once and not four times.
+    Each image has its own factors. The order is drawn once for the whole batch, where torchvision draws it for each
+    image: this way each change is computed once instead of four times.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, pixels 0 to 255, any float dtype.
-        brightness: x, for factors uniform from max(0, 1 - x) to 1 + x; 0 for none.
-        contrast: likewise.
-        saturation: likewise.
-        hue: h, for turns uniform from -h to h; up to 0.5.
+        brightness: x, for factors uniform between max(0, 1 - x) and 1 + x; 0 for none.
+        contrast: x, as for brightness.
+        saturation: x, as for brightness.
+        hue: h, for rotations uniform between -h and h of a full circle; at most 0.5.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> color_jitter(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), 0.4, 0.4, 0.4, 0.1).shape
@@ -151,14 +152,14 @@ def _with(change: Callable[[jax.Array, jax.Array], jax.Array], factors: jax.Arra
 
 
 def grey(images: jax.Array) -> jax.Array:
-    """Luma of ITU-R BT.601, float32 `(N, H, W, 1)`; one channel is its own."""
+    """Luma of ITU-R BT.601, float32 `(N, H, W, 1)`; an image of one channel is returned as it is."""
     if images.shape[3] == 1:
         return images.astype(jnp.float32)
     return (images * jnp.array([0.299, 0.587, 0.114], jnp.float32)).sum(3, keepdims=True)
 
 
 def smoothed(images: jax.Array) -> jax.Array:
-    """Each pixel averaged with its eight neighbours, its own weight being 5 of 13; the outermost stay; float32."""
+    """Each pixel averaged with its eight neighbours, at weight 5 of 13; border pixels stay. float32, shape kept."""
     pixels = images.astype(jnp.float32)
     _, height, width, _ = pixels.shape
     if min(height, width) < 3:
@@ -170,6 +171,6 @@ def smoothed(images: jax.Array) -> jax.Array:
 
 
 def blend(images: jax.Array, others: jax.Array | float, factors: jax.Array) -> jax.Array:
-    """`others` at 0, `images` at 1, beyond them at more; clipped to 0 and 255, in the dtype of `images`."""
+    """`others` at factor 0, `images` at 1, extrapolated above 1; clipped to 0..255, in the dtype of `images`."""
     factors = factors[:, None, None, None]
     return jnp.clip(factors * images + (1 - factors) * others, 0, 255).astype(images.dtype)

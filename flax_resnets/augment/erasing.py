@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of noise."""
+"""Random erasing: replaces rectangles by noise."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _RATIO = (0.3, 1 / 0.3)
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing(Augmentation):
-    """See `random_erasing`; it comes after `Normalise`.
+    """Random erasing, applied after `Normalise`; see `random_erasing`.
 
     Attributes:
-        random_erasing: share of the training images in which a rectangle is erased.
+        random_erasing: share of the training images that lose a rectangle; 0 for none.
     """
 
     random_erasing: float = 0.0
@@ -32,20 +32,20 @@ class RandomErasing(Augmentation):
 
 
 def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
-    """Replaces a random rectangle of some images by noise from the standard normal distribution, value by value.
+    """Replaces a random rectangle in some of the images by noise, drawn for each value from the standard normal.
 
-    Zhong et al. 2017, arXiv:1708.04896, section 3.2: the area is uniform from 2 % to a third of the image's, as in
-    timm (the paper's goes to 40 %); the logarithm of the aspect ratio uniform over that of 0.3 to 1 / 0.3. A side that
-    would not fit is cut to the image's, where the paper draws again. Noise for the paper's uniform colour is timm's
-    `pixel` mode.
+    Zhong et al. 2017, arXiv:1708.04896, section 3.2. The area is uniform between 2 % and a third of the image, as in
+    timm (up to 40 % in the paper). The logarithm of the aspect ratio is uniform between those of 0.3 and 1 / 0.3. A
+    side longer than the image is cut to the image's side, where the paper draws again. The noise is that of timm's
+    `pixel` mode, in place of the paper's uniform colour.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, normalised, any float dtype.
         probability: that an image loses a rectangle.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> random_erasing(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), 0.25).shape
@@ -65,13 +65,13 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
 
 
 def rectangles(corners: jax.Array, sides: jax.Array, height: int, width: int) -> jax.Array:
-    """True inside the rectangles.
+    """Boolean masks that are True inside one rectangle an image.
 
     Args:
         corners: int `(N, 2)`, row and column of the upper left pixel.
         sides: int `(N, 2)`, height and width in pixels.
-        height: of the result.
-        width: of the result.
+        height: of the masks, in pixels.
+        width: of the masks, in pixels.
 
     Returns:
         bool `(N, height, width)`.

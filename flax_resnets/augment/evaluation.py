@@ -1,4 +1,4 @@
-"""An evaluation batch as the network sees it: nothing drawn."""
+"""Preprocessing of evaluation batches, without randomness."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,9 +16,9 @@ class EvaluationConfig(Fields):
     """How images are evaluated.
 
     Attributes:
-        crop_pct: share of a side that evaluation's centre crop keeps; 1 for the whole image.
-        eval_flip: evaluate by the mean of an image's logits and its mirror image's: a test-time augmentation, to be
-            named wherever the result is.
+        crop_pct: share of a side that the centre crop keeps in evaluation; 1 for the whole image.
+        eval_flip: evaluate by the mean of the logits of an image and of its mirror image. This is a test-time
+            augmentation: say so wherever you quote the accuracy.
     """
 
     crop_pct: float = 1.0
@@ -28,7 +28,7 @@ class EvaluationConfig(Fields):
 
 
 class Preprocessing(Protocol):
-    """The fields that `for_evaluation` reads; a `Config` has them."""
+    """The fields that `for_evaluation` reads; every `Config` has them."""
 
     @property
     def crop_pct(self) -> float:
@@ -47,11 +47,11 @@ class Preprocessing(Protocol):
 
 
 def for_evaluation(images: jax.Array, config: Preprocessing, size: int) -> jax.Array:
-    """An evaluation batch as the network sees it: its centre, resized and normalised.
+    """Prepares an evaluation batch for the network: centre crop, resize, normalise.
 
     Args:
         images: uint8 `(N, H, W, C)`.
-        config: whose `crop_pct`, `mean` and `std` are read.
+        config: gives `crop_pct`, `mean` and `std`.
         size: side of the result, in pixels.
 
     Returns:

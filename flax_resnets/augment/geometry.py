@@ -1,4 +1,4 @@
-"""Where pixels go: crops, flips, shifts, turns, resizing."""
+"""Geometry: crops, flips, shifts, rotations and resizing."""
 
 import math
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from flax_resnets.fields import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop(Augmentation):
-    """A random part of the image, or all of it, resized to what the network sees: see `random_resized_crop`.
+    """Crops a random part of the image, or takes all of it, and resizes it; see `random_resized_crop`.
 
     Attributes:
-        crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
-        crop_ratio: aspect ratio of that crop, from and to.
+        crop_scale: smallest and largest share of the image's area that the random crop takes; (1, 1) for no crop.
+        crop_ratio: smallest and largest aspect ratio of the crop, width over height.
     """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
@@ -38,7 +38,7 @@ class RandomResizedCrop(Augmentation):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFlip(Augmentation):
-    """See `random_flip`.
+    """Random mirroring; see `random_flip`.
 
     Attributes:
         flip: mirror half of the training images left to right.
@@ -55,10 +55,11 @@ class RandomFlip(Augmentation):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTranslate(Augmentation):
-    """See `random_translate`.
+    """Random shifts; see `random_translate`.
 
     Attributes:
-        translate: pixels by which a training image moves at most, each way, what is missing mirrored.
+        translate: largest shift of a training image in pixels, in each direction; empty borders are filled by
+            mirroring. 0 for none.
     """
 
     translate: int = 0
@@ -73,11 +74,11 @@ class RandomTranslate(Augmentation):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomAffine(Augmentation):
-    """See `random_affine`.
+    """Random rotation and shear; see `random_affine`.
 
     Attributes:
-        rotate: degrees by which a training image turns at most, either way.
-        shear: degrees by which it slants at most, either way.
+        rotate: largest rotation of a training image in degrees, in either direction.
+        shear: largest shear in degrees, in either direction.
     """
 
     rotate: float = 0.0
@@ -99,19 +100,19 @@ def random_resized_crop(
 ) -> jax.Array:
     """Cuts a random rectangle out of each image and resizes it to a square.
 
-    Szegedy et al. 2014, arXiv:1409.4842, section 6: the area is uniform over `scale` times the image's, the logarithm
-    of the aspect ratio uniform over that of `ratio`. A side that would not fit is cut to the image's, where
-    torchvision would draw again: a device has no loop that ends at a different count for each image.
+    Szegedy et al. 2014, arXiv:1409.4842, section 6: the area is uniform over `scale` times the image's area, the
+    logarithm of the aspect ratio is uniform over the logarithms of `ratio`. A side longer than the image is cut to the
+    image's side, where torchvision draws again: a device cannot loop a different number of times for each image.
 
     Args:
-        key: of the draw; image i's crop depends on the key and on i alone.
+        key: PRNG key; the crop of image i depends on the key and on i alone.
         images: `(N, H, W, C)`, any float dtype.
         size: side of the result, in pixels.
-        scale: share of the area, from and to.
-        ratio: width over height, from and to.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width over height.
 
     Returns:
-        `(N, size, size, C)`, of the images' dtype.
+        `(N, size, size, C)`, in the dtype of the images.
 
     Example:
         >>> images = jnp.ones((2, 40, 40, 3))
@@ -129,7 +130,7 @@ def random_resized_crop(
 
     def crop(image: jax.Array, corner: jax.Array, side: jax.Array) -> jax.Array:
         zoom = size / side
-        # Two small matrix products an image, and antialiased, as PIL's resize is.
+        # Antialiased like PIL's resize; two small matrix products an image.
         return jax.image.scale_and_translate(
             image, (size, size, channels), (0, 1), zoom, -corner * zoom, "bilinear", antialias=True
         )
@@ -138,7 +139,7 @@ def random_resized_crop(
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors each image left to right with probability one half; `(N, H, W, C)` in and out.
+    """Mirrors each image left to right with probability one half. Images are `(N, H, W, C)`, shape and dtype kept.
 
     Example:
         >>> random_flip(jax.random.key(0), jnp.zeros((2, 4, 4, 1))).shape
@@ -149,7 +150,7 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-    """Resizes `(N, H, W, C)` to `(N, size, size, C)`, antialiased; of the same size, returns it untouched.
+    """Resizes `(N, H, W, C)` to `(N, size, size, C)`, antialiased. Images of that size are returned untouched.
 
     Example:
         >>> resize(jnp.zeros((2, 40, 40, 3)), 32).shape
@@ -162,7 +163,7 @@ def resize(images: jax.Array, size: int) -> jax.Array:
 
 
 def centre_crop(images: jax.Array, crop_pct: float) -> jax.Array:
-    """Keeps the middle of each image: `crop_pct` of each side, rounded to whole pixels.
+    """Keeps the centre of each image: `crop_pct` of each side, rounded to whole pixels.
 
     Args:
         images: `(N, H, W, C)`, any dtype.
@@ -179,18 +180,18 @@ def centre_crop(images: jax.Array, crop_pct: float) -> jax.Array:
 
 
 def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
-    """Moves each image by whole pixels, each way uniform from `-pixels` to `pixels`; what is missing is mirrored.
+    """Shifts each image by whole pixels, uniform from `-pixels` to `pixels` in each direction, and mirrors the border.
 
-    The pad-and-crop of He et al. 2015, arXiv:1512.03385, section 4.2, with a mirrored border, which does not repeat the
-    pixel at the edge (`reflect`, in numpy's words), for their black one.
+    The pad-and-crop of He et al. 2015, arXiv:1512.03385, section 4.2. Their border is black; this one is mirrored
+    without repeating the pixel at the edge (`reflect` in numpy).
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, any dtype.
-        pixels: the furthest it moves.
+        pixels: largest shift.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> random_translate(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), 4).shape
@@ -207,16 +208,16 @@ def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Arra
 
 
 def random_affine(key: jax.Array, images: jax.Array, rotate: float, shear: float) -> jax.Array:
-    """Turns and slants each image about its centre, in one bilinear warp; what is missing is mirrored.
+    """Rotates and shears each image about its centre in one bilinear warp; empty borders are filled by mirroring.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, any float dtype.
-        rotate: degrees, at most, either way; uniform.
-        shear: degrees by which vertical lines slant, at most, either way; uniform.
+        rotate: largest rotation in degrees, in either direction; uniform.
+        shear: largest slant of vertical lines in degrees, in either direction; uniform.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> random_affine(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), rotate=10.0, shear=5.0).shape
@@ -228,13 +229,13 @@ def random_affine(key: jax.Array, images: jax.Array, rotate: float, shear: float
 
 
 def rotation(angles: jax.Array, slopes: jax.Array, height: int, width: int) -> jax.Array:
-    """What `warp` needs to slant images by a slope and turn them, both about the centre.
+    """The matrices with which `warp` shears images and then rotates them about their centre.
 
     Args:
         angles: `(N,)`, radians counterclockwise.
         slopes: `(N,)`, pixels to the right for each pixel down.
         height: of the images, in pixels.
-        width: likewise.
+        width: of the images, in pixels.
 
     Returns:
         float32 `(N, 2, 3)`.
@@ -242,22 +243,22 @@ def rotation(angles: jax.Array, slopes: jax.Array, height: int, width: int) -> j
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     linear = jnp.stack([jnp.stack([cos - slopes * sin, -sin - slopes * cos], 1), jnp.stack([sin, cos], 1)], axis=1)
     centre = jnp.array([width / 2, height / 2])
-    # Not a matrix product, which accelerators would round to bfloat16.
+    # Not a matrix product: accelerators would round its inputs to bfloat16.
     return jnp.concatenate([linear, (centre - (linear * centre).sum(2))[:, :, None]], axis=2)
 
 
 def warp(images: jax.Array, sources: jax.Array, border: Literal["mirror", "black"]) -> jax.Array:
-    """Draws each pixel from where an affine map says, bilinearly.
+    """Fills each pixel of the result with the pixel of the image that an affine map points to, interpolated bilinearly.
 
     Args:
         images: `(N, H, W, C)`, any float dtype.
-        sources: float32 `(N, 2, 3)`: times `(x, y, 1)` of a place in the result, the place `(x, y)` in the image that
-            is seen there; in pixels from the upper left corner of the image, so that the first pixel's middle is
+        sources: float32 `(N, 2, 3)`. Multiplied with a place `(x, y, 1)` in the result, it gives the place `(x, y)` in
+            the image to read from. Places are in pixels from the upper left corner, so the centre of the first pixel is
             (0.5, 0.5).
-        border: what lies beyond the image: itself, mirrored without repeating the pixel at the edge, or black.
+        border: what lies beyond the image: its mirror image, without the edge pixel repeated, or black.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> image = jnp.array([[10.0, 20.0, 30.0]])[None, :, :, None]
@@ -280,7 +281,7 @@ def warp(images: jax.Array, sources: jax.Array, border: Literal["mirror", "black
         for column, column_weight in ((left, left + 1 - columns), (left + 1, columns - left)):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             places = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
-            # One index for a pixel's channels together: they lie side by side.
+            # One index for all channels of a pixel: they lie side by side in memory.
             found = jax.vmap(_take)(pixels, places.astype(jnp.int32))
             result += (inside * row_weight * column_weight)[..., None] * found
     return result.astype(images.dtype)

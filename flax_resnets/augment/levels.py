@@ -1,6 +1,6 @@
-"""Levels: posterize, solarize, autocontrast and equalize, as PIL's `ImageOps` and torchvision define them.
+"""Posterize, solarize, autocontrast and equalize, as PIL's `ImageOps` and torchvision define them.
 
-Pixels are 0 to 255, `(N, H, W, C)` of any float dtype; each image or channel is changed by itself.
+Images are `(N, H, W, C)` of any float dtype, with pixels of 0 to 255. Each image or channel is changed independently.
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def posterize(images: jax.Array, bits: jax.Array) -> jax.Array:
-    """Keeps the highest `bits`, int `(N,)` from 1 to 8, of each pixel, rounded to whole levels before.
+    """Rounds pixels to whole levels and keeps their highest bits; `bits` is int `(N,)`, from 1 to 8 for each image.
 
     Example:
         >>> posterize(jnp.full((1, 1, 1, 1), 255.0), jnp.array([1])).squeeze().tolist()
@@ -19,7 +19,7 @@ def posterize(images: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def solarize(images: jax.Array, thresholds: jax.Array) -> jax.Array:
-    """Inverts the pixels at and above a threshold, `(N,)`.
+    """Inverts the pixels at or above a threshold; thresholds are `(N,)`.
 
     Example:
         >>> solarize(jnp.array([[[[10.0], [200.0]]]]), jnp.array([128.0])).squeeze().tolist()
@@ -29,7 +29,7 @@ def solarize(images: jax.Array, thresholds: jax.Array) -> jax.Array:
 
 
 def autocontrast(images: jax.Array) -> jax.Array:
-    """Spreads each channel to the range from 0 to 255; one of a single level stays.
+    """Stretches each channel to the range from 0 to 255; a channel with one level only stays as it is.
 
     Example:
         >>> autocontrast(jnp.array([[[[50.0], [75.0], [100.0]]]])).squeeze().tolist()
@@ -42,10 +42,10 @@ def autocontrast(images: jax.Array) -> jax.Array:
 
 
 def equalize(images: jax.Array) -> jax.Array:
-    """Makes the histogram of each channel as flat as whole levels allow; pixels are rounded to those before.
+    """Makes the histogram of each channel as flat as whole levels allow, after rounding pixels to whole levels.
 
-    A level becomes the number of pixels below it, divided by a 255th of those below the highest one that occurs; with
-    fewer than 255 of those, the channel is only rounded.
+    Let n be the number of pixels below the highest level that occurs. A level becomes the number of pixels below it,
+    divided by n // 255. With n below 255, the channel is only rounded.
 
     Example:
         >>> equalize(jnp.arange(100.0, 164.0).repeat(8).reshape(1, 16, 32, 1)).max().tolist()
@@ -56,7 +56,7 @@ def equalize(images: jax.Array) -> jax.Array:
 
 
 def _equalized(pixels: jax.Array) -> jax.Array:
-    """One channel, int `(H, W)`."""
+    """`equalize` for one channel, int `(H, W)`."""
     counts = jnp.zeros(256, jnp.int32).at[pixels].add(1, mode="promise_in_bounds")
     below = jnp.cumsum(counts) - counts
     step = below[pixels.max()] // 255

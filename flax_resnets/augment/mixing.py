@@ -1,7 +1,7 @@
-"""Mixing: mixup and CutMix, which join two images and their targets.
+"""Mixup and CutMix: two images and their targets are joined.
 
-Image i is joined with image N - 1 - i, and there is one share for the batch, as in timm: the batch is in random order
-already.
+Image i is joined with image N - 1 - i, and the whole batch shares one λ, as in timm. That is random enough, because
+batches are in random order.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ class MixConfig(Fields):
     """How pairs of images are joined.
 
     Attributes:
-        mixup: α of mixup's Beta distribution; 0 for none.
-        cutmix: α of CutMix's; with mixup as well, each batch takes one of the two by a coin's throw.
-        mix_off_epoch: neither of the two from this epoch on, counted from 0; None for all epochs.
+        mixup: α of the Beta distribution for mixup; 0 for no mixup.
+        cutmix: α of the Beta distribution for CutMix; 0 for no CutMix. With both, each batch is joined by one of the
+            two, with equal probability.
+        mix_off_epoch: no mixup or CutMix from this epoch on, counted from 0; None for all epochs.
     """
 
     mixup: float = 0.0
@@ -34,18 +35,18 @@ class MixConfig(Fields):
 
 
 def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Averages pairs of images, and their targets, by a share λ from Beta(α, α).
+    """Averages pairs of images and their targets with weights λ and 1 - λ, where λ is drawn from Beta(α, α).
 
     Zhang et al. 2017, arXiv:1710.09412, section 2.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, any float dtype.
-        targets: float `(N, classes)`, each row's sum being 1.
+        targets: float `(N, classes)`; each row sums to 1.
         alpha: α, above 0.
 
     Returns:
-        Images and targets as they came in.
+        Mixed images and targets, shapes and dtypes kept.
 
     Example:
         >>> images, targets = jnp.zeros((2, 8, 8, 3)), jnp.eye(2)
@@ -58,20 +59,20 @@ def mixup(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -
 
 
 def cutmix(key: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Pastes a rectangle of one image of each pair into the other, and averages targets by the pixels of each.
+    """Pastes a rectangle of one image of each pair into the other, and averages the targets by the number of pixels.
 
-    Yun et al. 2019, arXiv:1905.04899, section 3.1: the rectangle has the image's shape and 1 - λ of its area, λ from
-    Beta(α, α), and its centre anywhere in the image. What sticks out is cut off; λ for the targets is the share of
-    pixels that were not pasted in the end.
+    Yun et al. 2019, arXiv:1905.04899, section 3.1. The rectangle has the aspect ratio of the image and 1 - λ of its
+    area, with λ from Beta(α, α), and its centre is anywhere in the image. The part outside the image is cut off, so the
+    λ for the targets is computed afterwards: the share of pixels that were not pasted.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, any dtype.
-        targets: float `(N, classes)`, each row's sum being 1.
-        alpha: α, above 0; the paper's is 1.
+        targets: float `(N, classes)`; each row sums to 1.
+        alpha: α, above 0; 1 in the paper.
 
     Returns:
-        Images and targets as they came in.
+        Mixed images and targets, shapes and dtypes kept.
 
     Example:
         >>> images, targets = jnp.zeros((2, 8, 8, 3)), jnp.eye(2)
@@ -97,17 +98,17 @@ def mix(
     config: MixConfig,
     enabled: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixup, CutMix, or for each batch one of the two by the throw of a fair coin.
+    """Mixup, CutMix, or one of the two with equal probability for each batch.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: see `mixup`.
         targets: see `mixup`.
-        config: which of the two, and their α.
-        enabled: bool, which may be traced: False returns images and targets untouched.
+        config: α of both.
+        enabled: bool, may be traced; False returns images and targets untouched.
 
     Returns:
-        Images and targets as they came in.
+        Mixed images and targets, shapes and dtypes kept.
     """
     coin_key, key = jax.random.split(key)
 

@@ -1,4 +1,4 @@
-"""Normalisation: pixels of 0 to 255 to zero mean and unit variance."""
+"""Normalisation of pixels to zero mean and unit variance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from flax_resnets.fields import Rule, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Normalise(Augmentation):
-    """Normalisation of the pixels, of training and evaluation alike.
+    """Normalisation of the pixels, in training and in evaluation.
 
     Attributes:
-        mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
-            other.
+        mean, std: mean and standard deviation of the pixels, for each channel, on the scale 0 to 1. Normalisation
+            subtracts the mean and divides by the standard deviation.
     """
 
     mean: tuple[float, ...]
@@ -29,12 +29,12 @@ class Normalise(Augmentation):
     )
 
     def check(self) -> None:
-        """As `Fields.check`."""
+        """See `Fields.check`."""
         super().check()
         if len(self.mean) != len(self.std):
             raise UserError(f"std={shown(self.std)}: must have a value for each of mean's {len(self.mean)}")
 
-    DRAWS = 9  # none; but a number of its own, as all have
+    DRAWS = 9  # draws nothing, but every augmentation has a number of its own
 
     def augment(self, key: jax.Array, images: jax.Array, size: int) -> jax.Array:
         """See `normalise`."""
@@ -42,12 +42,12 @@ class Normalise(Augmentation):
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """Brings pixels of 0 to 255 to zero mean and unit variance per channel, in float32.
+    """Normalises pixels of 0 to 255 to zero mean and unit variance in each channel, in float32.
 
     Args:
         images: `(N, H, W, C)`, any real dtype.
-        mean: per channel on the scale 0 to 1.
-        std: likewise.
+        mean: for each channel, on the scale 0 to 1.
+        std: for each channel, on the scale 0 to 1.
 
     Example:
         >>> float(normalise(jnp.full((1, 1, 1, 1), 255), (0.5,), (0.5,)).squeeze())

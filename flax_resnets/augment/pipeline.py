@@ -1,4 +1,4 @@
-"""The order of things: a training batch on its way from stored pixels to the network."""
+"""All augmentations of a training batch, in order."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class AugmentConfig(
     Normalise,
     RandomErasing,
 ):
-    """What happens to each training image, in the order of the bases. All but `mean` and `std` have defaults.
+    """What happens to each training image, in the order of the base classes. Only `mean` and `std` have no default.
 
     Example:
         >>> AugmentConfig(mean=(0.5,), std=(0.25,), translate=4).flip
@@ -36,16 +36,16 @@ class AugmentConfig(
 def for_training(
     key: jax.Array, images: jax.Array, config: AugmentConfig, size: int, dtype: Dtype = jnp.float32
 ) -> jax.Array:
-    """A training batch as the network sees it. What is off costs nothing, and changes no other's draws.
+    """Augments a training batch. An augmentation that is off costs nothing and does not change the draws of the others.
 
     Args:
-        key: of every draw; see `Augmentation.DRAWS`.
+        key: PRNG key of the batch; see `Augmentation.DRAWS`.
         images: uint8 `(N, H, W, C)`.
-        config: what is to happen.
+        config: which augmentations to apply.
         size: side of the result, in pixels.
-        dtype: of the pixels on the way and of the result, so the network's: its rounding is that of the network's own
-            input, and the bytes moved are half of float32's. All pixel values of 0 to 255 are exact in bfloat16 and
-            float16.
+        dtype: of the intermediate images and the result; the network's dtype. Rounding is then no coarser than that of
+            the network's own input, and bfloat16 and float16 move half the bytes of float32. Both hold all pixel values
+            of 0 to 255 exactly.
 
     Returns:
         `(N, size, size, C)` in `dtype`.

@@ -1,4 +1,4 @@
-"""Policies: operations drawn from a list, by RandAugment and TrivialAugment."""
+"""RandAugment and TrivialAugment: operations drawn at random from a list."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,18 +28,18 @@ OPERATIONS = (
     "autocontrast",
     "equalize",
 )
-"""Names of the operations; their order is that of the numbers drawn."""
+"""Names of the operations. The drawn numbers are places in this tuple, so its order must not change."""
 
 
 class Ranges(NamedTuple):
-    """How far each operation goes at its strongest.
+    """The strongest form of each operation.
 
     Attributes:
-        shear: pixels to the side for each pixel across.
+        shear: slope: pixels of shift for each pixel of distance from the edge.
         translate: pixels, down and to the right.
         rotate: degrees.
-        factor: by which the factors of brightness, saturation, contrast and sharpness differ from 1.
-        bits: of eight that posterize drops.
+        factor: largest difference from 1 of the factors of brightness, saturation, contrast and sharpness.
+        bits: how many of the eight bits posterize drops.
     """
 
     shear: float
@@ -50,20 +50,20 @@ class Ranges(NamedTuple):
 
 
 def randaugment(key: jax.Array, images: jax.Array, ops: int, magnitude: float) -> jax.Array:
-    """RandAugment: one operation after the other, each drawn anew for each image, all of one magnitude.
+    """RandAugment: `ops` operations one after the other, drawn for each image separately, with the same magnitude.
 
-    Cubuk et al. 2019, arXiv:1909.13719, section 3. Operations and their ranges are those of torchvision's
-    `RandAugment`, whose magnitudes go from 0 to 30: its default of 9 is 3 here, where they go from 0 to 10 as timm's
-    do. Signs are drawn; what a warp leaves empty is black, as there.
+    Cubuk et al. 2019, arXiv:1909.13719, section 3. The operations and their ranges are those of torchvision's
+    `RandAugment`. Magnitudes are on timm's scale from 0 to 10; torchvision's go from 0 to 30, so its default of 9 is 3
+    here. The sign of each operation is drawn. As in torchvision, pixels that a warp leaves empty are black.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, pixels 0 to 255, any float dtype, one channel or three.
         ops: operations for each image.
         magnitude: 0 to 10.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> randaugment(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), ops=2, magnitude=9.0).shape
@@ -79,18 +79,18 @@ def randaugment(key: jax.Array, images: jax.Array, ops: int, magnitude: float) -
 
 
 def trivialaugment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """TrivialAugment: one operation for each image, of a magnitude drawn as well.
+    """TrivialAugment: one operation for each image, with a random magnitude.
 
     Müller and Hutter 2021, arXiv:2103.10158, section 3, with its "wide" ranges, as in torchvision's
-    `TrivialAugmentWide`: magnitudes are the 31 equal steps from nothing to the strongest. Translation goes to 32 pixels
-    in an image of any size; what a warp leaves empty is black.
+    `TrivialAugmentWide`: the magnitude is drawn from 31 equally spaced values, from no change to the strongest. Shifts
+    go up to 32 pixels whatever the size of the image. Pixels that a warp leaves empty are black.
 
     Args:
-        key: of the draw.
+        key: PRNG key.
         images: `(N, H, W, C)`, pixels 0 to 255, any float dtype, one channel or three.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
 
     Example:
         >>> trivialaugment(jax.random.key(0), jnp.zeros((2, 8, 8, 3))).shape
@@ -104,17 +104,17 @@ def trivialaugment(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def apply_operations(images: jax.Array, operations: jax.Array, amounts: jax.Array, ranges: Ranges) -> jax.Array:
-    """Applies to each image the operation that is its own.
+    """Applies one operation to each image.
 
     Args:
         images: `(N, H, W, C)`, pixels 0 to 255, any float dtype, one channel or three.
         operations: int `(N,)`, places in `OPERATIONS`.
-        amounts: float32 `(N,)`, from -1 to 1: the share of the range, and its sign. Where signs mean nothing
-            (posterize, solarize), they are left out.
+        amounts: float32 `(N,)`, from -1 to 1: share of the operation's range, with a sign. Posterize and solarize
+            ignore the sign.
         ranges: see `Ranges`.
 
     Returns:
-        As `images`.
+        Shape and dtype of `images`.
     """
     _, height, width, _ = images.shape
     changes = _changes(ranges, height, width)
@@ -124,8 +124,9 @@ def apply_operations(images: jax.Array, operations: jax.Array, amounts: jax.Arra
         image, operation, amount = each
         return jax.lax.switch(operation, branches, image[None], amount[None])[0]
 
-    # On processors a loop, in which an image costs its own operation alone. Elsewhere all images at once, though each
-    # then costs all fourteen: a loop would leave most of an accelerator idle, and gather a batch split over several.
+    # On CPUs: loop over the images, so that each image costs one operation. Elsewhere: compute all fourteen operations
+    # for all images at once. A loop would leave most of an accelerator idle, and would gather a batch that is split
+    # over several devices.
     return jax.lax.platform_dependent(
         images,
         operations,
@@ -136,7 +137,7 @@ def apply_operations(images: jax.Array, operations: jax.Array, amounts: jax.Arra
 
 
 def _changes(ranges: Ranges, height: int, width: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
-    """Each operation as a function of images and their amounts, `(N,)`."""
+    """Each operation as a function of images and their amounts; amounts are `(N,)`."""
     down, right = ranges.translate
 
     def moved(
@@ -146,7 +147,7 @@ def _changes(ranges: Ranges, height: int, width: int) -> dict[str, Callable[[jax
         x: jax.Array | float = 0.0,
         y: jax.Array | float = 0.0,
     ) -> jax.Array:
-        """Warps by what is added to the identity: about the upper left corner, as torchvision's shears are."""
+        """Warps by the identity plus these terms, about the upper left corner as torchvision's shears do."""
         rows = jnp.broadcast_arrays(1.0, x_of_y, x, y_of_x, 1.0, y, jnp.zeros(images.shape[0]))[:6]
         return warp(images, jnp.stack(rows, axis=1).reshape(-1, 2, 3), "black")
 
@@ -186,11 +187,11 @@ POLICIES: dict[str, Callable[[jax.Array, jax.Array, "AutoAugment"], jax.Array]] 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAugment(Augmentation):
-    """Operations drawn from a list.
+    """Random operations from a list.
 
     Attributes:
-        auto_augment: `randaugment` or `trivialaugment`: operations drawn from a list; None for none.
-        randaugment: operations an image, and their magnitude from 0 to 10.
+        auto_augment: `randaugment` or `trivialaugment`, see the functions of these names; None for none.
+        randaugment: number of operations for each image, and their magnitude from 0 to 10.
     """
 
     auto_augment: Annotated[str, OneOf(POLICIES)] | None = None

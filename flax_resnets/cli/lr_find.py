@@ -1,12 +1,12 @@
-"""Finds learning rates to try: a short run of a recipe at a rising rate, and where its loss falls.
+"""Finds learning rates to try, by a short run of a recipe at a rising learning rate.
 
     flax-resnets lr-find --config quickstart
 
-Nothing of the run itself is touched. The rate rises exponentially over a run's first steps, which end early once the
-smoothed loss is four times its lowest (Smith 2015, arXiv:1506.01186, section 3.3, as fastai's lr_find has it). Printed
-are the rate where the loss falls fastest and the one in the middle of its longest descent, mostly the more cautious of
-the two. lr_find.png shows the curve; lr_find.json holds its points, the configuration and the libraries' versions.
-Where these files are there already, lr_find-2 and so on are written.
+The command does not touch the run itself. The learning rate rises exponentially over the first steps of a run. The
+search ends early once the smoothed loss is four times its lowest value (Smith 2015, arXiv:1506.01186, section 3.3, as
+in fastai's lr_find). The command prints the rate at which the loss falls fastest, and the rate in the middle of its
+longest descent, which is usually the more cautious one. lr_find.png shows the curve; lr_find.json holds its points, the
+configuration and the versions of the libraries. If these files exist, lr_find-2 and so on are written.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from flax_resnets.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_config()
-    parser.add_argument("--start", type=_positive, default=1e-7, metavar="RATE", help="of the first step; 1e-7")
-    parser.add_argument("--end", type=_positive, default=10.0, metavar="RATE", help="of the last step; 10")
-    parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="at least 10; 100")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for the files; runs/<recipe's name>/lr_find")
+    parser.add_argument("--start", type=_positive, default=1e-7, metavar="RATE", help="of the first step; default 1e-7")
+    parser.add_argument("--end", type=_positive, default=10.0, metavar="RATE", help="of the last step; default 10")
+    parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="at least 10; default 100")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of the files; default runs/RECIPE/lr_find")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Searches, writes both files and prints both rates.
+    """Runs the search, writes both files and prints both rates.
 
     Raises:
-        UserError: the recipe, the data or the directory cannot be used, or the losses suggest nothing.
+        UserError: the recipe, the data or the directory cannot be used, or the losses suggest no rate.
     """
     if not arguments.start < arguments.end:
         raise UserError(f"lr-find: --end={arguments.end:g}: must be above --start={arguments.start:g}")
@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
         expect_no_tpu()  # as in train.py
     keep_compiled_programs()
     check_devices(config, jax.device_count())
-    make_model(config, num_classes=10)  # a misspelt name need not wait for the data
+    make_model(config, num_classes=10)  # reports a misspelt name before the data is loaded
     display = Display()
     train, num_classes = load_split(config, "train", display)
-    steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
-    make_directory("lr-find", directory)  # once the request is found right, and before minutes are spent
+    steps_per_epoch(len(train), config.batch_size)  # raises if the images do not fill one batch
+    make_directory("lr-find", directory)  # after all checks, and before minutes are spent
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:
         test = finder.lr_find(make_model(config, num_classes), config, train, **options, progress=bar.to)
@@ -89,13 +89,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _write(directory: Path, record: dict[str, Any], picture: bytes) -> str:
-    """Writes both files under the first name that is free; returns what to call them."""
+    """Writes both files under the first name that is free; returns them as text."""
     for name in free_names("lr_find"):
         png, text = directory / f"{name}.png", directory / f"{name}.json"
         if png.exists():
             continue
         try:
-            with text.open("x") as file:  # fails where the file is there, and so settles who of two searches has it
+            with text.open("x") as file:  # fails if another search has just taken the name
                 file.write(json.dumps(record, indent=2) + "\n")
         except FileExistsError:
             continue

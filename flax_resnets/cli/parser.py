@@ -1,4 +1,4 @@
-"""The parser of all commands: argparse's, whose complaints are `UserError`s that name the nearest flag."""
+"""The argument parser of all commands: argparse, with errors as `UserError`s that suggest the nearest flag."""
 
 import argparse
 import difflib
@@ -9,16 +9,16 @@ from flax_resnets.errors import UserError
 
 _FIELD = "--config."
 
-# argparse's words, and the ones for them here. What a `type` raises begins with the value's `=`.
+# argparse's phrases, and the phrases used here. An error raised by an argument's `type` begins with `=` and the value.
 _WORDS = {"expected one argument": "needs a value", "ignored explicit argument": "takes no value:", ": =": "="}
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose complaints are `UserError`s, with the nearest flag for one it does not know.
+    """An `ArgumentParser` that raises `UserError`, and suggests the nearest flag for an unknown one.
 
     Args:
         command: the command's name.
-        program: as `main`'s.
+        program: as in `main`.
     """
 
     def __init__(self, command: str, program: str = "flax_resnets"):
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_config(self) -> None:
-        """Adds `--config`, which must be given, and `--config.FIELD=VALUE`: `overrides` is a dict of FIELD to VALUE."""
+        """Adds `--config`, which is required, and `--config.FIELD=VALUE`; `overrides` is a dict from FIELD to VALUE."""
         self._takes_config = True
         self.add_argument(
             "--config",
@@ -42,11 +42,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """The arguments as a namespace.
+        """Parses the arguments into a namespace.
 
         Raises:
-            UserError: there are others than the command takes, too few, or one with a value it cannot have.
-            SystemExit: one was `--help`, which is printed.
+            UserError: an argument is unknown, missing, or has a value that is not allowed.
+            SystemExit: `--help` was given, and has been printed.
         """
         overrides: dict[str, str] = {}
         rest = []
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole_number(least: int) -> Any:
-    """An argument's `type`: whole numbers from `least` up.
+    """A `type` for arguments that are whole numbers from `least` up.
 
     Example:
         >>> whole_number(1)("12")
@@ -91,6 +91,6 @@ def whole_number(least: int) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What to say of a word that is not known."""
+    """A hint to add to the error about an unknown word."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]}?" if close else "see --help"

@@ -1,11 +1,11 @@
-"""Draws what a recipe's network is shown in one training step: the images as stored, and as augmentation leaves them.
+"""Draws the images of one training step: as they are stored, and after augmentation.
 
     flax-resnets show-batch --config quickstart
 
-Below each image stands what became of it in that step, with the classes and shares that mixing gives it: cropped,
-turned, coloured and mixed exactly as in training, where every draw is a function of the seed and the step. The network
-gets it normalised; that is taken back, and what lies outside black to white is cut off. Nothing is trained. Where the
-picture is there already, show_batch-2.png and so on are written.
+Below each image is its augmented version, with the classes and shares that mixing gives it. Crops, rotations, colours
+and mixing are exactly those of training, because every random draw is a function of the seed and the step. The picture
+undoes the normalisation, and clips values below black and above white. Nothing is trained. If the picture exists,
+show_batch-2.png and so on are written.
 """
 
 import argparse
@@ -15,21 +15,21 @@ from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 
-_MOST = 128  # images in a picture, which is then 6,000 pixels high
+_MOST = 128  # images in a picture; with so many it is 6,000 pixels high
 
 
 def add_arguments(parser: Parser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_config()
-    parser.add_argument("--step", type=whole_number(0), default=0, metavar="N", help="counted from 0; 0")
+    parser.add_argument("--step", type=whole_number(0), default=0, metavar="N", help="counted from 0; default 0")
     parser.add_argument(
-        "--images", type=whole_number(1), default=16, metavar="N", help=f"of the batch, at most {_MOST}; 16"
+        "--images", type=whole_number(1), default=16, metavar="N", help=f"images to draw, at most {_MOST}; default 16"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for the picture; runs/<recipe's name>/show_batch")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of the picture; default runs/RECIPE/show_batch")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the picture and prints where it lies.
+    """Writes the picture and prints its path.
 
     Raises:
         UserError: the recipe, the data, the step or the directory cannot be used.
@@ -50,12 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)
-    make_directory("show-batch", directory)  # once the request is found right
+    make_directory("show-batch", directory)  # after all checks
     print(_write(directory, shower.draw(batch, config, names, run_name(arguments.config), arguments.images)))
 
 
 def _write(directory: Path, picture: bytes) -> Path:
-    """Writes under the first name that is free."""
+    """Writes the picture under the first name that is free."""
     for name in free_names("show_batch"):
         path = directory / f"{name}.png"
         try:

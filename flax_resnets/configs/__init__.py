@@ -1,7 +1,7 @@
 """The recipes that come with the package.
 
-In a checkout they are the files of `configs/`; a wheel has them in this directory. Either way another recipe can build
-on one by importing it:
+In a checkout these are the files of `configs/`; in a wheel they are in this directory. Another recipe can build on one
+of them by importing it:
 
     import dataclasses
 
@@ -24,7 +24,7 @@ if not (_HERE / "quickstart.py").exists():
 
 
 def recipes() -> Mapping[str, Path]:
-    """The recipes' files by name, in the order of their names.
+    """The files of the recipes by name, sorted by name.
 
     Example:
         >>> recipes()["quickstart"].name
@@ -35,7 +35,7 @@ def recipes() -> Mapping[str, Path]:
 
 
 def headline(path: Path) -> str:
-    """The first line of a recipe's header, read without running it."""
+    """The first line of a recipe's docstring, read without running the recipe."""
     try:
         return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
     except (SyntaxError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What is known of a dataset before any of it is here."""
+"""What TFDS knows about a dataset before it is downloaded."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from flax_resnets.data.source import SAMPLE, SAMPLE_DIR, image_and_label, make_b
 
 
 class Metadata(NamedTuple):
-    """What a network has to know of a dataset.
+    """The properties of a dataset that a network needs.
 
     Attributes:
-        num_classes: how many classes the labels tell apart.
+        num_classes: number of classes.
         channels: 1 for grey images, 3 for colour.
     """
 
@@ -21,14 +21,14 @@ class Metadata(NamedTuple):
 
 
 def dataset_metadata(dataset: str, data_dir: str | os.PathLike[str] | None = None) -> Metadata:
-    """Classes and channels as TFDS declares them; nothing is downloaded, prepared or opened.
+    """Number of classes and channels as TFDS declares them; nothing is downloaded, prepared or opened.
 
     Args:
         dataset: see `open_source`.
-        data_dir: where TFDS may find a dataset that only its own files describe; need not exist for the others.
+        data_dir: where TFDS may find a dataset that only its own files describe; for other datasets it need not exist.
 
     Raises:
-        UserError: no such dataset, or not a set of labelled images.
+        UserError: there is no such dataset, or it is not a set of labelled images.
 
     Example:
         >>> dataset_metadata("fashion_mnist_sample")

@@ -1,10 +1,9 @@
 """Download and prepare a TFDS dataset, with TensorFlow or without it.
 
-Of TensorFlow, TFDS's preparation of an image dataset uses its file functions and its PNG and JPEG encoders, and nothing
-else: examples are serialised with TFDS's own protocol buffers, and the records are written by array_record. Where
-TensorFlow is not installed, `tensorflow_stand_in` supplies just these for as long as the preparation lasts. The result
-is what TFDS reads on any machine; a PNG's bytes may differ from those TensorFlow's encoder would have written, its
-pixels do not.
+To prepare an image dataset, TFDS needs only TensorFlow's file functions and its PNG and JPEG encoders: TFDS serialises
+examples with its own protocol buffers, and array_record writes the records. If TensorFlow is not installed,
+`tensorflow_stand_in` supplies these functions during the preparation. TFDS reads the result on any machine. The bytes
+of a PNG may differ from those of TensorFlow's encoder, but its pixels are the same.
 """
 
 import contextlib
@@ -35,22 +34,22 @@ if TYPE_CHECKING:
 
 
 class NeedsTensorFlow(Exception):
-    """A dataset's builder used a part of TensorFlow that the stand-in does not have."""
+    """A dataset's builder used a part of TensorFlow that `tensorflow_stand_in` does not have."""
 
 
 def prepare(builder: "DatasetBuilder") -> None:
-    """Downloads a dataset and writes it as array_record files, under the builder's `data_dir`.
+    """Downloads a dataset and writes it as array_record files into the builder's `data_dir`.
 
-    When it fails, or is interrupted, whatever it had begun is removed again; whole downloads are kept, so that the
-    next attempt need not fetch them twice. Several processes may ask for the same dataset: one works, the others wait.
+    After an error or an interruption, unfinished files are removed and complete downloads are kept, so that the next
+    attempt need not download them again. If several processes prepare the same dataset, one works and the others wait.
 
     Args:
-        builder: from `tfds.builder(name, data_dir=...)`. Make a new one to read with: this one's metadata is that of
-            a dataset not prepared yet.
+        builder: from `tfds.builder(name, data_dir=...)`. Make a new builder to read the dataset: the metadata of this
+            one is that of a dataset that is not prepared.
 
     Raises:
-        UserError: `data_dir` is not writable, the download is impossible or not what TFDS expects, the disk is full,
-            or the dataset's own builder cannot do without TensorFlow.
+        UserError: `data_dir` is not writable, the download fails or is not what TFDS expects, the disk is full, or the
+            dataset's builder needs TensorFlow.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import downloader
@@ -61,19 +60,19 @@ def prepare(builder: "DatasetBuilder") -> None:
         try:
             stack.enter_context(_existing(root))
             _check_writable(root)
-            # Where there are no locks two processes may both do the work; TFDS renames the result into place.
+            # Without locks two processes may both do the work; TFDS then renames the result into place.
             stack.enter_context(locked(root))
             stack.enter_context(_leaving_no_rubbish(root, builder.name))
         except OSError as error:
             raise UserError(f"{what}, and cannot be: {error.strerror}; name a writable data_dir") from error
         with quiet_tfds():
-            if builder.is_prepared():  # by the process that held the lock
+            if builder.is_prepared():  # by another process, while this one waited for the lock
                 return
         print(f"{what}: downloading and preparing it", flush=True)
         stack.enter_context(quiet_tfds())
         if importlib.util.find_spec("tensorflow") is None:
             stack.enter_context(tensorflow_stand_in())
-        # TFDS's ten retries keep someone without a network waiting for minutes; four take three seconds.
+        # TFDS retries ten times, which takes minutes without a network. Four retries take three seconds.
         stack.enter_context(mock.patch.object(downloader, "MAX_RETRIES", 4))
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
@@ -85,7 +84,7 @@ def prepare(builder: "DatasetBuilder") -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line: TFDS wraps a refused connection five times over."""
+    """The cause of an error, in one line: TFDS wraps a refused connection in five exceptions."""
     import requests
 
     chain = [error]
@@ -104,7 +103,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Holds back what TFDS and its downloader log and print on their way: none of it is for the user to act on."""
+    """Suppresses logs and output of TFDS and its downloader, since the user cannot act on any of it."""
     loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -119,37 +118,37 @@ def quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _existing(root: Path) -> Iterator[None]:
-    """Creates the directory and its parents; on failure removes those of them that stayed empty."""
+    """Makes the directory and its parents; on failure removes those that this made and that are still empty."""
     missing = [path for path in (root, *root.parents) if not path.exists()]
     root.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # it holds a whole download
+        with contextlib.suppress(OSError):  # a complete download is in it
             for path in missing:
                 path.rmdir()
         raise
 
 
 def _check_writable(root: Path) -> None:
-    # By trying: for root, os.access says yes to a read-only mount.
+    # By writing: for root, os.access reports a read-only mount as writable.
     with tempfile.TemporaryFile(dir=root):
         pass
 
 
 @contextlib.contextmanager
 def _leaving_no_rubbish(root: Path, dataset: str) -> Iterator[None]:
-    """On failure removes what is half made, and the directories that are empty without it."""
+    """On failure removes unfinished files, and the directories that are then empty."""
     before = _entries(root, dataset)
     try:
         yield
     except BaseException:
-        # TFDS's threads write on what they were given before the error: until half a second has brought nothing new.
+        # TFDS's threads go on writing what they had started. Remove files until nothing new comes for half a second.
         found_nothing, until = 0, time.monotonic() + 10
         while found_nothing < 10 and time.monotonic() < until:
             new = sorted(_entries(root, dataset) - before, reverse=True)  # children before their parents
             for path in new:
-                with contextlib.suppress(OSError):  # a directory that holds something whole
+                with contextlib.suppress(OSError):  # a directory with complete files in it
                     if path.is_dir():
                         path.rmdir()
                     elif _half_made(path.relative_to(root)):
@@ -160,8 +159,8 @@ def _leaving_no_rubbish(root: Path, dataset: str) -> Iterator[None]:
 
 
 def _entries(root: Path, dataset: str) -> set[Path]:
-    """All that lies where TFDS writes when it prepares this dataset."""
-    # os.walk, which passes over directories that go meanwhile: Path.rglob raises there before Python 3.13.
+    """All paths under the directories to which TFDS writes when it prepares this dataset."""
+    # os.walk ignores directories that vanish meanwhile. Path.rglob raises there before Python 3.13.
     tops = [path for path in (root / dataset, root / "downloads") if path.exists()]
     return {*tops} | {
         Path(parent) / name
@@ -172,7 +171,7 @@ def _entries(root: Path, dataset: str) -> set[Path]:
 
 
 def _half_made(path: Path) -> bool:
-    """Whether TFDS writes there before, rather than after, a download or a dataset is whole."""
+    """Whether TFDS writes this path before a download or a dataset is complete."""
     return any(part.startswith("incomplete.") or ".tmp." in part or part == ".config" for part in path.parts)
 
 
@@ -185,9 +184,9 @@ class _StandIn(SimpleNamespace):
 def tensorflow_stand_in() -> Iterator[None]:
     """Lets TFDS's builders and downloader work without TensorFlow, inside the `with` block.
 
-    TFDS's modules hold one lazy `tf` object that imports TensorFlow when it is first used. Each module's reference is
-    replaced by the few functions that preparing images comes down to, and put back afterwards. `sys.modules` is left
-    alone: no other library ever takes the stand-in for TensorFlow.
+    TFDS's modules share one lazy `tf` object, which imports TensorFlow when it is first used. Each module's reference
+    is replaced by an object with the few functions that preparing images needs, and is restored afterwards.
+    `sys.modules` does not change, so no other library can take the stand-in for TensorFlow.
 
     Example:
         >>> with tensorflow_stand_in():
@@ -206,7 +205,7 @@ def tensorflow_stand_in() -> Iterator[None]:
         remove=os.remove,
         walk=os.walk,
     )
-    unraised = type("Unraised", (Exception,), {})  # what TFDS catches from TensorFlow's file functions
+    unraised = type("Unraised", (Exception,), {})  # stands for errors of TensorFlow's file functions
     stand_in = _StandIn(
         io=_StandIn(gfile=gfile),
         image=_StandIn(encode_png=_encoder("PNG"), encode_jpeg=_encoder("JPEG", quality=95)),
@@ -215,7 +214,7 @@ def tensorflow_stand_in() -> Iterator[None]:
         executing_eagerly=lambda: True,
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # TFDS sorts a large dataset through a thousand open files, and counts on a TensorFlow error to raise the limit.
+    # TFDS sorts a large dataset through a thousand open files, and relies on an error of TensorFlow to raise the limit.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft < 4096 <= hard else soft, hard))
     _replace_in_tfds(tensorflow, stand_in)
     try:
@@ -234,7 +233,7 @@ def _replace_in_tfds(old: object, new: object) -> None:
 
 
 def _encoder(image_format: str, **options: Any) -> Any:
-    """`tf.image.encode_png` and its like: pixels in, an eager tensor out, of which TFDS asks `.numpy()` alone."""
+    """Stands in for `tf.image.encode_png` or `encode_jpeg`: returns an object with `numpy()`, all that TFDS calls."""
 
     def encode(pixels: np.ndarray) -> SimpleNamespace:
         buffer = io.BytesIO()

@@ -12,13 +12,14 @@ from flax_resnets.fields import MOST, Fields, Rule
 
 @dataclass(frozen=True, kw_only=True)
 class AverageConfig(Fields):
-    """Whether the weights' average is kept, and which running statistics go with it.
+    """Whether a run keeps an EMA of the weights, and which running statistics are evaluated with it.
 
     Attributes:
-        ema_decay: share of the old kept when the weights are averaged over steps, to be evaluated beside the weights
-            themselves; None for no average.
-        ema_batch_norm: which running statistics the averaged weights get: `average`, the statistics' own average, or
-            `recalibrate`, taken anew over the epoch's last `recalibrate_steps` batches, as they were but unmixed.
+        ema_decay: share of the old average that is kept in each step. The averaged weights are evaluated in addition
+            to the weights themselves; None for no average.
+        ema_batch_norm: which running statistics are evaluated with the averaged weights. `average`: the EMA of the
+            running statistics. `recalibrate`: statistics computed anew on the epoch's last `recalibrate_steps` batches,
+            augmented as in training, but without mixup and CutMix.
         recalibrate_steps: see `ema_batch_norm`.
     """
 
@@ -34,11 +35,11 @@ class AverageConfig(Fields):
 
 
 class Average(struct.PyTreeNode):
-    """An exponential average over steps: Polyak and Juditsky 1992's idea, as evaluated beside the weights themselves.
+    """The exponential moving average (EMA) of a run's weights over its steps: an idea of Polyak and Juditsky 1992.
 
     Attributes:
-        params: the parameters' average, float32.
-        batch_stats: the running statistics that go with them, float32.
+        params: EMA of the parameters, float32.
+        batch_stats: the running statistics to evaluate with them, float32.
     """
 
     params: Any
@@ -46,11 +47,11 @@ class Average(struct.PyTreeNode):
 
 
 def averaged(ema: Average | None, new: Average, step: jax.Array, config: AverageConfig) -> Average | None:
-    """The average with one more step's weights in it; None stays None.
+    """Adds the weights of one more step to the average; returns None if there is no average.
 
-    The first steps weigh more, or the initial weights would linger: after t steps the decay is at most
-    (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. Statistics that are to be recalibrated are left
-    alone here.
+    Early steps get more weight, because otherwise the initial weights would stay in the average for long: after t steps
+    the decay is at most (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. With
+    `ema_batch_norm="recalibrate"` the running statistics stay unchanged here.
     """
     if ema is None or config.ema_decay is None:
         return None

@@ -1,4 +1,4 @@
-"""What a configuration names put together: network, schedule and optimizer, and the compiled steps of them."""
+"""Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
 from collections.abc import Callable
 from functools import cache
@@ -22,15 +22,15 @@ from flax_resnets.training.step import EvalSums, StepOutput, make_eval_step, mak
 
 
 class Steps(NamedTuple):
-    """What a run computes, ready to be called on its mesh, or to be compiled for it.
+    """The functions that a run calls on its mesh. They can also be compiled for a mesh that is not here.
 
     Attributes:
         create_state: makes the state before the first step.
-        abstract_state: its shapes, dtypes and placement.
-        train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
-            `make_train_step`.
+        abstract_state: shapes, dtypes and placement of that state.
+        train_step_at: the training step for an image size in pixels, see `make_train_step`; the same function for the
+            same size.
         eval_step: see `make_eval_step`.
-        statistics_step_at: gives, as `train_step_at`, what `make_statistics_step` makes.
+        statistics_step_at: the statistics step for an image size in pixels, see `make_statistics_step`.
     """
 
     create_state: Callable[[], TrainState]
@@ -41,17 +41,17 @@ class Steps(NamedTuple):
 
 
 def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, total_steps: int) -> Steps:
-    """Network, schedule and optimizer put together.
+    """Builds the network's schedules, optimizer, initial state and compiled steps.
 
     Args:
         config: the run.
-        model: as `make_model` gives it.
-        mesh: as `make_mesh` gives it, or of devices that are not here.
+        model: as `make_model` returns it.
+        mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
         total_steps: of the run; a multiple of its epochs.
 
     Raises:
-        UserError: the network does not take such images, or not of each size that `progressive` names.
+        UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
     steps_per_epoch = total_steps // config.epochs
     optimizer = make_optimizer(config, *make_schedules(config, total_steps, steps_per_epoch))
@@ -73,17 +73,17 @@ def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, tot
 def initial_state(
     model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh, channels: int
 ) -> tuple[Callable[[], TrainState], TrainState]:
-    """What makes the state before the first step; and its shapes, dtypes and placement.
+    """A function that makes the state before the first step; and that state's shapes, dtypes and placement.
 
     Args:
         model: the network.
-        optimizer: as `make_optimizer` gives it.
+        optimizer: as `make_optimizer` returns it.
         config: the run.
-        mesh: as `make_mesh` gives it, or of devices that are not here.
+        mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
 
     Raises:
-        UserError: the network does not take such images, or not of each size that `progressive` names.
+        UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
 
     def new_state(size: int) -> TrainState:
@@ -127,7 +127,7 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def check_devices(config: Config, devices: int) -> None:
-    """Raises UserError unless so many devices divide the batches, and the weights' parts, among them."""
+    """Raises UserError unless the batches, and the parts of the weights, can be divided evenly among the devices."""
     if devices % config.weight_shards:
         raise UserError(f"weight_shards={config.weight_shards}: must divide the {devices} devices")
     for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):

@@ -1,4 +1,4 @@
-"""How programs are compiled, and that they are kept from one start to the next."""
+"""Compiler options, and the cache of compiled programs."""
 
 from functools import cache
 from typing import Any
@@ -10,38 +10,39 @@ from flax_resnets.data.cache import cache_root
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles beside the image cache, unless the user has told it where already.
+    """Makes JAX cache compiled programs beside the image cache, unless the user has chosen another place.
 
-    A second start of a recipe then compiles nothing. What is kept is the executable itself: it computes the same bits.
+    The next start of a recipe then compiles nothing. The cache holds the executable itself, so it computes the same
+    bits.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
     if settings.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
-        # The many small programs of a start add up; by default only what took over a second is kept.
+        # The many small programs of a start add up. By default JAX caches only what took more than a second to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs many times on the mesh's devices: `jax.jit(..., compiler_options=...)`."""
-    # Of what XLA leaves to YNNPACK on processors, sums are faster there. Convolutions are not: their gradients by the
-    # kernel take Eigen half the time.
+    # On CPUs XLA may leave several kinds of operation to YNNPACK. Sums are faster there. Convolutions are not: Eigen
+    # takes half the time for their gradients with respect to the kernel.
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    return options if _on_processors(mesh) and _known(tuple(options.items())) else {}
+    return options if _on_cpu(mesh) and _known(tuple(options.items())) else {}
 
 
 def quick_to_compile(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs once."""
-    # With all of LLVM's optimisations, drawing the initial weights takes a processor many times longer to compile.
-    return {"xla_backend_optimization_level": 1} if _on_processors(mesh) else {}
+    # With all of LLVM's optimisations, the program that draws the initial weights takes many times longer to compile.
+    return {"xla_backend_optimization_level": 1} if _on_cpu(mesh) else {}
 
 
-def _on_processors(mesh: Mesh) -> bool:
+def _on_cpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
 @cache
 def _known(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether this XLA has such options: experimental ones come and go, and their loss costs speed alone."""
+    """Whether this XLA knows these options. Experimental ones come and go; without them only speed is lost."""
     try:
         jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:

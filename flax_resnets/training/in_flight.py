@@ -1,4 +1,4 @@
-"""How far the host runs ahead of the devices."""
+"""How many steps the host may start before the devices have computed them."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -6,18 +6,19 @@ from typing import TypeVar
 
 import jax
 
-# Steps that may be under way on the devices while the host goes on: enough that they never wait, few enough that
-# batches do not pile up in their memory.
+# Steps that may be running or queued on the devices: enough that the devices never wait for the host, and few enough
+# that
+# batches do not pile up in device memory.
 AHEAD = 2
 
 Output = TypeVar("Output")
 
 
 def each_computed(outputs: Iterable[Output]) -> Iterator[Output]:
-    """What steps give, each once it is computed; by then the next `AHEAD` have been started.
+    """Yields each step's output once it is computed; by then the next `AHEAD` steps have been started.
 
     Args:
-        outputs: trees of arrays, of steps that are started as they are asked for.
+        outputs: outputs (trees of arrays); taking one from the iterable starts its step.
 
     Example:
         >>> square = jax.jit(lambda x: x * x)

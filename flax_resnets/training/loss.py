@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The losses that training can minimise."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ from flax_resnets.fields import Fields, OneOf, Rule
 
 
 def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """One yes or no for each class, averaged over the classes: Wightman et al. 2021, arXiv:2110.00476, section 2.2.
+    """Binary cross-entropy for each class, averaged over the classes.
+
+    Wightman et al. 2021, arXiv:2110.00476, section 2.2.
 
     Args:
         logits: float32 `(N, classes)`.
@@ -32,16 +34,17 @@ LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "cross_entropy": optax.softmax_cross_entropy,
     "bce": binary_cross_entropy,
 }
-"""Functions of logits and targets, both `(N, classes)`, to each image's loss `(N,)`, by name."""
+"""The losses by name: functions of logits and targets, both `(N, classes)`, that return the loss of each image
+`(N,)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Fields):
-    """What training minimises. To add a loss: a function, and its line in `LOSSES`.
+    """The loss that training minimises. To add a loss: a function, and a line in `LOSSES`.
 
     Attributes:
-        loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over them.
-        label_smoothing: share of the target spread evenly over the classes.
+        loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over the classes.
+        label_smoothing: share of each target that is spread evenly over all classes.
     """
 
     loss: Annotated[str, OneOf(LOSSES)] = "cross_entropy"

@@ -1,4 +1,4 @@
-"""The network that a configuration names."""
+"""Builds the network that a configuration names."""
 
 import json
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Fields):
-    """Which network is trained, and in what it computes.
+    """Which network is trained, and in which precision.
 
     Attributes:
         model: a name of `flax_resnets.list_models()`.
         model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
-        precision: of the network's computation; parameters stay float32. `float16` scales the loss.
+        precision: dtype of the network's computation; parameters stay float32. `float16` scales the loss.
         batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
     """
 
@@ -38,7 +38,7 @@ class NetworkConfig(Fields):
     )
 
     def check(self) -> None:
-        """As `Fields.check`."""
+        """See `Fields.check`."""
         super().check()
         try:
             json.dumps(self.model_options, allow_nan=False)
@@ -54,8 +54,8 @@ def make_model(config: NetworkConfig, num_classes: int) -> nn.Module:
     """The network that a configuration names, with its precision and kind of BatchNorm.
 
     Raises:
-        UserError: `model_options` has one that is not the network's own to decide.
-        ValueError: no such network or option.
+        UserError: `model_options` has an option that another field or training itself sets.
+        ValueError: there is no such network or option.
     """
     for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
         if option in config.model_options:
@@ -63,6 +63,6 @@ def make_model(config: NetworkConfig, num_classes: int) -> nn.Module:
                 option, "nothing: training decides it"
             )
             raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
-    # `global` is every norm's default; any other word is for a network without norms to refuse.
+    # `global` is the default of every norm. A network without norms raises an error for any other value.
     norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
     return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)

@@ -1,4 +1,4 @@
-"""A training step's images as a picture: as they are stored, and what augmentation makes of them."""
+"""A picture of the images of one training step: as they are stored, and after augmentation."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ _COLUMNS = 8
 
 
 class ShownBatch(NamedTuple):
-    """A step's batch, before and after augmentation.
+    """The batch of one step, before and after augmentation.
 
     Attributes:
         step: counted from 0.
@@ -31,7 +31,7 @@ class ShownBatch(NamedTuple):
         stored: uint8 `(N, S, S, C)`.
         labels: int32 `(N,)`.
         images: float32 `(N, size, size, C)`, normalised.
-        targets: float32 `(N, classes)`, each row's sum being 1; before label smoothing.
+        targets: float32 `(N, classes)`; each row sums to 1; before label smoothing.
     """
 
     step: int
@@ -44,17 +44,17 @@ class ShownBatch(NamedTuple):
 
 
 def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) -> ShownBatch:
-    """What the network is shown in one step of a run: the same images as in training, at that step's size.
+    """The images that the network sees in one step of a run, at that step's image size.
 
     Args:
         config: the run.
         train: training split.
-        num_classes: of its labels.
+        num_classes: number of classes.
         step: counted from 0.
 
     Raises:
-        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory does not
-            hold the batch.
+        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory is too
+            small.
     """
     an_epochs = steps_per_epoch(len(train), config.batch_size)
     steps = config.epochs * an_epochs
@@ -73,23 +73,23 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
     compiled = jax.jit(of_step, compiler_options=quick_to_compile(make_mesh()))
     batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
     with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
-        # To the end: where there is no memory, to fetch what was not made aborts the process.
+        # Wait here: fetching an array that could not be computed for lack of memory aborts the process.
         result = jax.block_until_ready(compiled(step_key(config, jnp.int32(step)), batch))
     images, targets = jax.device_get(result)
     return ShownBatch(step, steps, epoch + 1, stored, labels, images.astype(np.float32), targets)
 
 
 def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: str, images: int = 16) -> bytes:
-    """The first images of a batch, each above what became of it, as a PNG.
+    """Draws the first images of a batch, each above its augmented version; returns a PNG.
 
     Args:
-        batch: as `show_batch` gives it.
-        config: the run, whose `mean` and `std` are taken back.
+        batch: as `show_batch` returns it.
+        config: the run; its `mean` and `std` are used to undo the normalisation.
         class_names: in the order of the labels.
-        title: over the picture.
-        images: how many; all of a batch that has fewer.
+        title: of the picture.
+        images: how many images to draw; all if the batch has fewer.
     """
-    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
+    # Without pyplot: it would change the global figure and window settings of a program that imports this package.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -117,10 +117,10 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
 
 
 def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
-    r"""A target's classes, the larger share first, a line each with its share where there are two.
+    r"""The classes of a target, the larger share first; if there are two, each on a line with its share.
 
     Args:
-        target: `(classes,)`; mixing joins two images, so there are at most two that are not 0.
+        target: `(classes,)`; mixing joins two images, so at most two values are not 0.
         class_names: in the order of the labels.
 
     Example:

@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, compiled over the mesh."""
+"""The compiled training step and the compiled evaluation step."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -34,13 +34,13 @@ from flax_resnets.training.state import TrainState
 
 
 class StepOutput(NamedTuple):
-    """What a training step tells the loop.
+    """What a training step returns besides the state.
 
     Attributes:
         loss: float32, of this batch.
         learning_rate: float32, of this update.
         momentum: float32, of this update.
-        skipped_in_a_row: int32, steps skipped up to this one; 0 where it was not.
+        skipped_in_a_row: int32, number of consecutive skipped steps that ends with this one; 0 if it was not skipped.
     """
 
     loss: jax.Array
@@ -50,13 +50,13 @@ class StepOutput(NamedTuple):
 
 
 class EvalSums(NamedTuple):
-    """What one evaluation batch adds up to; filled-up images count nowhere.
+    """Sums over one evaluation batch. Padding images are not counted.
 
     Attributes:
         loss: float32, cross-entropy summed over the images.
-        top1: int32, images whose class came first.
-        top5: int32, images whose class came among the first five.
-        images: int32, how many there were.
+        top1: int32, images whose class had the highest logit.
+        top5: int32, images whose class was among the five highest logits.
+        images: int32, number of images.
     """
 
     loss: jax.Array
@@ -66,7 +66,7 @@ class EvalSums(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Means over a whole split: cross-entropy in nats, and shares of 1."""
+    """Means over a whole split: loss (cross-entropy in nats), and accuracies from 0 to 1."""
 
     loss: float
     accuracy: float
@@ -82,22 +82,22 @@ def make_train_step(
     image_size: int | None = None,
     mix_until: int | None = None,
 ) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
-    """The compiled step: augment, forward, backward, update, all in one program.
+    """Compiles the training step: augmentation, forward pass, backward pass and update in one program.
 
-    A loss or gradient that is not finite leaves parameters, statistics and optimizer as they were; the step counts as
-    skipped. What is drawn depends on `(config.seed, state.step)` alone.
+    If the loss or a gradient is not finite, the step counts as skipped: parameters, running statistics and optimizer
+    state stay as they were. All random draws depend on `(config.seed, state.step)` alone.
 
     Args:
         model: the network, with its dtype, batch_norm and num_classes set.
-        optimizer: as `make_optimizer` gives it.
+        optimizer: as `make_optimizer` returns it.
         config: the run's configuration.
-        mesh: as `make_mesh` gives it.
-        image_size: side of the images that the network sees, in pixels; None for the configuration's.
-        mix_until: the step from which on mixup and CutMix rest; None for none.
+        mesh: as `make_mesh` returns it.
+        image_size: side of the images that the network sees, in pixels; None for `config.image_size`.
+        mix_until: first step without mixup and CutMix; None to use them in all steps.
 
     Returns:
-        A function from state and batch to the next state and the step's figures. The state passed in is donated: its
-        buffers are gone.
+        A function from state and batch to the next state and the step's figures. The state passed in is donated: it
+        cannot be used afterwards.
     """
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
@@ -137,12 +137,12 @@ def make_train_step(
             ema=averaged(state.ema, Average(params, batch_stats), state.step, config),
         )
         state = split_weights(state, mesh)
-        scheduled = optax.tree.get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
+        scheduled = optax.tree.get(opt_state, "hyperparams")  # the entry of `inject_hyperparams`
         return state, StepOutput(loss, scheduled["learning_rate"], scheduled["momentum"], skipped_in_a_row)
 
-    if splits_weights(mesh):  # the state comes as `create_state` placed it, and goes so
+    if splits_weights(mesh):  # the state keeps the placement of `create_state`
         return jax.jit(step, donate_argnums=0, compiler_options=for_speed(mesh))
-    # Every leaf's placement is stated, so that a restored state and a fresh one run the same program.
+    # The placement of every leaf is given, so that a restored state and a fresh one run the same program.
     one, split = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
         step,
@@ -154,17 +154,17 @@ def make_train_step(
 
 
 def step_key(config: Config, step: jax.Array) -> jax.Array:
-    """What a step's every draw comes from."""
+    """The PRNG key of a training step: all its draws derive from this key."""
     return jax.random.fold_in(jax.random.key(config.seed), step)
 
 
 def dropout_key(step_key: jax.Array) -> jax.Array:
-    """What the network's own draws in a step come from."""
-    # Splitting a key in two is folding in 0 and 1, which augmentation does; from 3 on it folds in more.
+    """The PRNG key for dropout in a step, derived from the step's key."""
+    # Augmentation folds in 0, 1 (as splitting a key in two does) and numbers from 3 on.
     return jax.random.fold_in(step_key, 2)
 
 
-_MIX = 8  # the first that augmentation leaves free
+_MIX = 8  # the first number that augmentation does not use
 
 
 def network_inputs(
@@ -175,15 +175,15 @@ def network_inputs(
     image_size: int | None = None,
     mixing: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """What the network sees in a training step: augmented images, and their targets before label smoothing.
+    """The images and targets of a training step: images after augmentation, targets before label smoothing.
 
     Args:
-        key: as `step_key` gives it.
-        batch: as it is stored.
+        key: as `step_key` returns it.
+        batch: images as they are stored.
         config: the run.
         num_classes: of the targets.
         image_size: see `make_train_step`.
-        mixing: whether mixup and CutMix are on, where the configuration has them.
+        mixing: whether mixup and CutMix are on, if the configuration has them.
 
     Returns:
         Normalised images `(N, image_size, image_size, C)` in the run's precision, and float32 `(N, num_classes)`.
@@ -206,7 +206,7 @@ def _gradients(
     dropout_key: jax.Array,
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
-    """Loss, new statistics, gradients, loss scale; averaged over `axis_names` where each device sees its own share."""
+    """Loss, new statistics, gradients, loss scale; averaged over `axis_names`, if given."""
     loss_of = LOSSES[loss_name]
 
     def loss_and_stats(
@@ -220,13 +220,13 @@ def _gradients(
         return loss_of(logits, targets).mean(), updates.get("batch_stats", {})
 
     if axis_names is not None:
-        # As values of its own on each device: else autodiff would sum the gradients over devices by itself, apart from
-        # the one all-reduce below.
+        # Mark them as values that vary over devices. Otherwise autodiff would sum the gradients over devices in an
+        # all-reduce of its own, besides the one below.
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
     inputs = batch_stats, images, targets, dropout_key
     if loss_scale is not None:
-        names: Any = axis_names  # Flax's annotation knows one name, jax.lax.pmean beneath it several
+        names: Any = axis_names  # Flax annotates one name; jax.lax.pmean, which it calls, takes several
         differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=names)
         loss_scale, _, (loss, stats), grads = differentiate(params, *inputs)
         if axis_names is not None:
@@ -251,7 +251,7 @@ def _in_parts(
     targets: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
-    """Mean loss, last statistics and mean gradients of a batch's parts, one after the other."""
+    """Computes a batch in parts, one after the other: mean loss, last running statistics, mean gradients."""
 
     def part(carry: Any, inputs: Any) -> tuple[Any, None]:
         batch_stats, sums = carry
@@ -261,9 +261,9 @@ def _in_parts(
         )
         return (batch_stats, jax.tree.map(jnp.add, sums, (loss, grads))), None
 
-    # Every parts-th image, so that each device finds its share of a part in its share of the batch.
+    # A part is every parts-th image, so that each device already holds its share of every part.
     images, targets = (rearrange(array, "(n part) ... -> part n ...", part=parts) for array in (images, targets))
-    # Zeros that are each device's own where the parameters are.
+    # Multiplied by 0, so that they vary over devices as the parameters do.
     zeros = jax.tree.map(lambda leaf: leaf * 0, params)
     start = batch_stats, ((targets * 0).sum(), zeros)
     (batch_stats, sums), _ = jax.lax.scan(part, start, (images, targets, jnp.arange(parts)))
@@ -272,10 +272,10 @@ def _in_parts(
 
 
 def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
-    """The compiled evaluation of one batch by the running statistics; arguments as `make_train_step`'s.
+    """The compiled evaluation of one batch by the running statistics; for the arguments see `make_train_step`.
 
     Returns:
-        A function from params, batch_stats and batch to the batch's sums. Images with label −1 count nowhere.
+        A function from params, batch_stats and batch to sums over the batch. Images with label −1 are not counted.
     """
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
@@ -298,7 +298,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
         )
 
     one, split = replicated(mesh), batch_sharding(mesh)
-    weights = None if splits_weights(mesh) else one  # None: wherever they lie
+    weights = None if splits_weights(mesh) else one  # None: as they are placed
     return jax.jit(step, in_shardings=(weights, one, split), out_shardings=one, compiler_options=for_speed(mesh))
 
 
@@ -308,15 +308,15 @@ def evaluate(
     batches: Iterable[Batch[np.ndarray]],
     mesh: Mesh,
 ) -> Evaluation:
-    """Loss and accuracies over every image of the batches, the same at any batch size and device count.
+    """Loss and accuracies over all images of the batches; independent of batch size and number of devices.
 
     Args:
-        eval_step: as `make_eval_step` gives it.
-        state: whose params and batch_stats are evaluated: the run's, or its average.
-        batches: as `eval_batches` gives them.
-        mesh: as `make_mesh` gives it.
+        eval_step: as `make_eval_step` returns it.
+        state: gives params and batch_stats: the run's state or its average.
+        batches: as `eval_batches` returns them.
+        mesh: as `make_mesh` returns it.
     """
-    # Sums stay on the devices to the end; they are added up here, in float64.
+    # The sums stay on the devices until the end, and are added up here in float64.
     sums = list(each_computed(eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches))
     loss, top1, top5, images = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
     return Evaluation(loss / images, top1 / images, top5 / images)

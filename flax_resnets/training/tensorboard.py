@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written by the thread that trains."""
+"""TensorBoard's event files, written in the training thread."""
 
 import contextlib
 import socket
@@ -9,21 +9,21 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.record_writer import RecordWriter
 
-_FLUSH_SECONDS = 30  # how far what TensorBoard shows, and what a kill leaves, is behind at most
+_FLUSH_SECONDS = 30  # the file and TensorBoard lag behind the run by at most this
 
 
 class EventFile:
     """The event file of one start of a run.
 
-    tensorboardX's own `SummaryWriter` hands events to a thread, which dies of a full disk; whoever gives it more events
-    then waits for ever.
+    tensorboardX's `SummaryWriter` hands events to a thread. That thread dies when the disk is full, and further calls
+    then wait forever.
 
     Args:
-        directory: made if it is not there; earlier starts' files stay.
-        purge_step: TensorBoard forgets what those have from this step on.
+        directory: is made if it does not exist; files of earlier starts stay.
+        purge_step: TensorBoard ignores what earlier files have from this step on.
 
     Raises:
-        OSError: the file cannot be written; from every method.
+        OSError: the file cannot be written; any method can raise this.
     """
 
     def __init__(self, directory: Path, purge_step: int):
@@ -36,22 +36,22 @@ class EventFile:
         try:
             self.flush()
         except OSError:
-            path.unlink(missing_ok=True)  # it would be empty
+            path.unlink(missing_ok=True)  # it is empty
             with contextlib.suppress(OSError):
                 self.close()
             raise
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Records a number."""
+        """Records one number."""
         self._write(Event(step=step, summary=summary.scalar(name, value)))
 
     def flush(self) -> None:
-        """Brings everything to the disk."""
+        """Writes everything to the disk."""
         self._records.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Brings everything to the disk and closes the file."""
+        """Writes everything to the disk and closes the file."""
         self._records.close()
 
     def _write(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Colours, against PIL's ImageEnhance and the standard library's colorsys."""
+"""Colours, compared with PIL's ImageEnhance and the standard library's colorsys."""
 
 import colorsys
 
@@ -35,7 +35,7 @@ def test_a_blend_is_pils(change, enhancer):
     def check(pixels: np.ndarray, factor: float):
         out = np.asarray(change(floats(pixels), jnp.array([factor], jnp.float32)))[0]
         by_pil = np.asarray(enhancer(Image.fromarray(pixels)).enhance(factor), np.float32)
-        # PIL rounds what it blends with, and the blend; at most half a level and a whole one.
+        # PIL rounds the image it blends with (by up to half a level) and the result (by up to one).
         np.testing.assert_allclose(out, by_pil, atol=1.75)
 
     check()
@@ -94,7 +94,7 @@ def test_jitter_draws_each_images_factor_uniformly_about_one(strength: float):
 
 
 def test_jitter_is_one_of_the_orders_of_its_changes_and_orders_vary():
-    """White stays white if it is brightened and clipped first, but not if its contrast goes first."""
+    """White stays white if brightness comes first and is clipped, but not if contrast comes first."""
     images = jnp.concatenate([jnp.full((1, 1, 1, 1), 255.0), jnp.zeros((1, 1, 1, 1))], axis=1)
     jitter = jax.jit(lambda key: color.color_jitter(key, images, 1.0, 1.0, 0.0, 0.0))
     seen = set()

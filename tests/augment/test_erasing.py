@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of the sizes it names, full of noise."""
+"""Random erasing: the sizes of the rectangles, and the noise in them."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from flax_resnets.augment import random_erasing
 
 
 def erased_rectangles(out: np.ndarray) -> np.ndarray:
-    """Of images that were 9 all over, the rectangle that is not any more: (top, left, height, width) of each."""
+    """The rectangles that changed in images that were 9 everywhere: (top, left, height, width) of each."""
     found = []
     for image in out:
         changed = (image != 9).any(2)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         rectangle = rows[0], columns[0], len(rows), len(columns)
-        assert changed.sum() == len(rows) * len(columns)  # one rectangle, and nothing else
+        assert changed.sum() == len(rows) * len(columns)  # one rectangle and nothing else
         assert np.ptp(rows) + 1 == len(rows)
         found.append(rectangle)
     return np.array(found)

@@ -1,4 +1,4 @@
-"""Geometry: the same for the same key, and pixels where PIL and numpy put them."""
+"""Geometry: the same key gives the same result, and pixels are where PIL and numpy put them."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def test_a_crop_stays_inside_the_image(low, ratio, size, seed):
     ramp = jnp.broadcast_to(jnp.arange(16.0)[:, None, None] + 1, (4, 16, 16, 1))
     out = augment.random_resized_crop(jax.random.key(seed), ramp, size, (low, 1.0), (ratio, 1 / ratio))
     assert out.shape == (4, size, size, 1)
-    assert float(out.min()) >= 1 - 1e-3  # nothing from beyond the border, where there would be zeros
+    assert float(out.min()) >= 1 - 1e-3  # no zeros from beyond the border
     assert float(out.max()) <= 16 + 1e-3
     assert (np.diff(np.asarray(out)[:, :, 0, 0], axis=1) > -1e-4).all()
 
@@ -63,7 +63,7 @@ def test_flip_mirrors_about_half_and_leaves_the_rest():
 
 @pytest.mark.parametrize(("dtype", "levels"), [(jnp.bfloat16, 3.0), (jnp.float16, 0.4)])
 def test_a_crop_in_half_precision_is_float32s_to_its_rounding(dtype, levels: float):
-    """Where it is cut must not be rounded, or it would be off by pixels: by tens of 255 levels in noise."""
+    """The crop's place must not be rounded: an error of pixels would change noise by tens of 255 levels."""
     images = pictures(4, 60)
     crop = partial(augment.random_resized_crop, jax.random.key(1), size=48, scale=(0.35, 1.0), ratio=(3 / 4, 4 / 3))
     half = crop(images=images.astype(dtype))
@@ -72,7 +72,7 @@ def test_a_crop_in_half_precision_is_float32s_to_its_rounding(dtype, levels: flo
 
 
 def smooth_picture(side: int) -> np.ndarray:
-    """Float32 `(side, side)`: without noise, in which the smallest shift would show as a large difference."""
+    """Float32 `(side, side)`, smooth: with noise, the smallest shift would make a large difference."""
     y, x = np.mgrid[:side, :side] / side
     return (127 + 60 * np.sin(5 * x + 3 * y) + 60 * np.cos(4 * y)).astype(np.float32)
 
@@ -94,7 +94,7 @@ def test_translation_is_a_crop_of_the_mirrored_image():
         places = [(y, x) for y in range(5) for x in range(5) if (padded[i, y : y + 9, x : x + 9] == image).all()]
         assert len(places) == 1
         found += places
-    assert {y for y, _ in found} == {x for _, x in found} == set(range(5))  # each shift, -2 to 2, each way
+    assert {y for y, _ in found} == {x for _, x in found} == set(range(5))  # each shift from -2 to 2 in each direction
 
 
 @settings(max_examples=10)
@@ -140,7 +140,7 @@ def test_one_pixel_mirrors_to_itself():
 
 
 def test_each_image_turns_and_slants_by_its_own_draw_within_the_bounds():
-    """A ramp's gradient tells how it was turned: by (sin, cos), and the slant shows in what the turn leaves over."""
+    """The gradient of a ramp shows the rotation, as (sin, cos), and the shear."""
     y, x = np.mgrid[:65, :65].astype(np.float32)
     ramps = jnp.broadcast_to(jnp.asarray(np.stack([x, y], axis=2)), (100, 65, 65, 2))
     out = np.asarray(augment.random_affine(jax.random.key(0), ramps, rotate=20.0, shear=10.0))
@@ -148,7 +148,7 @@ def test_each_image_turns_and_slants_by_its_own_draw_within_the_bounds():
     x_across, y_across = across.T / 2
     x_down, y_down = down.T / 2
     angles = np.degrees(np.arctan2(y_across, y_down))
-    np.testing.assert_allclose(x_across * y_down - y_across * x_down, 1, atol=1e-3)  # areas stay
+    np.testing.assert_allclose(x_across * y_down - y_across * x_down, 1, atol=1e-3)  # areas do not change
     radians = np.radians(angles)
     slants = np.degrees(np.arctan(-x_down * np.cos(radians) - x_across * np.sin(radians)))
     for drawn, limit in ((angles, 20), (slants, 10)):

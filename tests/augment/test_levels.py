@@ -1,4 +1,4 @@
-"""Levels, against PIL's ImageOps."""
+"""Levels, compared with PIL's ImageOps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ from flax_resnets.augment import levels
 
 @st.composite
 def narrow(draw: st.DrawFn) -> np.ndarray:
-    """Two images whose channels fill ranges of their own, down to a single level."""
+    """Two images whose channels have different ranges; one channel has a single level."""
     seed = draw(st.integers(0, 2**32 - 1))
     ends = draw(hnp.arrays(np.int64, (2, 2, 3), elements=st.integers(0, 255)))
     low, high = ends.min(0)[:, None, None, :], ends.max(0)[:, None, None, :]

@@ -1,4 +1,4 @@
-"""Mixing: what targets say is what images show."""
+"""Mixing: targets agree with images."""
 
 from functools import partial
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from flax_resnets.augment import MixConfig, cutmix, mix, mixup
 
 SEEDS = st.integers(0, 2**31 - 1)
-# Compiled once for each α and used by all: compilation is what takes time here.
+# Compiled once for each α and shared by all tests, because compilation takes most of the time.
 MIXUP = {alpha: jax.jit(partial(mixup, alpha=alpha)) for alpha in (0.2, 1.0)}
 CUTMIX = {alpha: jax.jit(partial(cutmix, alpha=alpha)) for alpha in (0.2, 1.0)}
 MIX = jax.jit(partial(mix, config=MixConfig(mixup=0.2, cutmix=1.0)))
 
 
 def batch(n: int = 6, dtype=jnp.float32) -> tuple[jax.Array, jax.Array]:
-    """Image i is i all over, and of class i."""
+    """Image i has the value i everywhere, and class i."""
     return jnp.broadcast_to(jnp.arange(n)[:, None, None, None], (n, 10, 12, 3)).astype(dtype), jnp.eye(n)
 
 
@@ -30,7 +30,7 @@ def test_targets_sum_to_one_and_weigh_each_image_and_its_partner(seed: int, alph
     mixed, weights = way[alpha](jax.random.key(seed), images, targets)
     assert mixed.shape == images.shape
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
-    # An image's mean is the mean of the two classes' numbers, by their shares: of light in mixup, of pixels in CutMix.
+    # The mean of an image is the mean of the numbers of two classes, weighted by their shares.
     np.testing.assert_allclose(mixed.mean((1, 2, 3)), weights @ jnp.arange(6.0), atol=1e-4)
     own = np.asarray(weights)[np.arange(6), np.arange(6)]
     np.testing.assert_allclose(own, own[0], atol=1e-6)  # one share for the batch
@@ -46,7 +46,7 @@ def test_cutmix_pastes_one_rectangle_and_counts_its_pixels(seed: int, alpha: flo
     assert (pasted | (mixed[0, :, :, 0] == 0)).all()
     assert pasted.sum() == pasted.any(1).sum() * pasted.any(0).sum()
     assert weights[0, 5] == pytest.approx(pasted.mean(), abs=1e-6)
-    np.testing.assert_array_equal((mixed[1] == 4)[:, :, 0], pasted)  # the same place in each
+    np.testing.assert_array_equal((mixed[1] == 4)[:, :, 0], pasted)  # the same place in each image
 
 
 def test_shares_are_from_the_beta_distribution():
@@ -64,8 +64,8 @@ def test_mix_throws_a_fair_coin_for_each_batch():
     for seed in range(300):
         mixed, weights = map(np.asarray, MIX(jax.random.key(seed), images, targets))
         assert mixed[0].mean() == pytest.approx(5 * weights[0, 5], abs=1e-4)
-        pasted += bool(np.isin(mixed[0], (0, 5)).all())  # only mixup has anything between
-    assert 0.42 < pasted / 300 < 0.65  # a share of mixup's with α = 0.2 is 0 or 1 now and then
+        pasted += bool(np.isin(mixed[0], (0, 5)).all())  # only mixup gives values between
+    assert 0.42 < pasted / 300 < 0.65  # with α = 0.2, mixup's share is sometimes 0 or 1
 
 
 @pytest.mark.parametrize(

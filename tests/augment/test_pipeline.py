@@ -1,4 +1,4 @@
-"""The pipeline: what is on happens in its order, what is off leaves no trace."""
+"""The pipeline: augmentations are applied in order, and one that is off changes nothing."""
 
 from types import SimpleNamespace
 
@@ -52,7 +52,7 @@ def test_an_evaluation_batch_is_the_image_itself():
 
 
 def test_with_all_else_off_a_batch_is_its_crop_and_flip_by_the_two_halves_of_the_key():
-    """Recipes' results, and runs resumed from checkpoints, hang on these draws."""
+    """Recipes' results and resumed runs depend on these draws."""
     key, images = jax.random.key(5), pictures(4, 20)
     crop_key, flip_key = jax.random.split(key)
     cropped = augment.random_resized_crop(crop_key, images.astype(jnp.float32), 16, (0.35, 1.0), (3 / 4, 4 / 3))
@@ -110,7 +110,7 @@ def test_all_but_the_flip_is_off_by_default():
 
 
 def test_no_two_augmentations_draw_from_one_key():
-    """Nor from those that training folds in itself: 2 for dropout, 8 for mixing."""
+    """Draws also differ from those for which training folds in a number: 2 for dropout, 8 for mixing."""
     draws = [vars(step)["DRAWS"] for step in augment.AugmentConfig.__bases__]
     assert sorted(set(draws)) == sorted(draws)
     assert not {2, 8} & set(draws)

@@ -1,4 +1,4 @@
-"""Policies: the operations against PIL's, and the draws against all that could have been drawn."""
+"""Policies: operations compared with PIL's, and draws found among all possible ones."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def by_pil(image: Image.Image, name: str, amount: float) -> Image.Image:
-    """What the operation's strongest form, times the amount, is in PIL."""
+    """PIL's result for the strongest form of an operation, times the amount."""
 
     def transform(*figures: float) -> Image.Image:
         return image.transform(image.size, Image.Transform.AFFINE, figures, Image.Resampling.BILINEAR)
@@ -62,12 +62,12 @@ def test_each_operation_is_pils(amount: float):
     for name, result in zip(OPERATIONS, np.asarray(out), strict=True):
         expected = np.asarray(by_pil(Image.fromarray(image), name, amount), np.float32)
         close = (np.abs(result - expected) <= 1.75).all(axis=2)  # PIL rounds
-        # Along the border of a warped image PIL repeats the last pixel, where ours is half black: one line or two.
+        # At the border of a warped image PIL repeats the last pixel, ours is half black: one line or two.
         assert close.mean() >= (0.93 if name in ("shear_x", "shear_y", "rotate") else 1), name
 
 
 def drawn_from(out: np.ndarray, image: np.ndarray, amounts: np.ndarray, ranges: Ranges) -> list[tuple[str, float]]:
-    """By which operation and amount each result came of the image: the only ones of all there are that fit."""
+    """The operations and amounts that gave each result: the only possible ones that fit."""
     pairs = [(number, amount) for number in range(len(OPERATIONS)) for amount in amounts]
     numbers, each = (jnp.array(column) for column in zip(*pairs, strict=True))
     batch = jnp.broadcast_to(jnp.asarray(image, jnp.float32), (len(pairs), *image.shape))

@@ -1,4 +1,4 @@
-"""benchmarks/records/experiments.py: what a run changes of its recipe, and the page of comparisons."""
+"""benchmarks/records/experiments.py: the difference of a run from its recipe, and the page of comparisons."""
 
 import dataclasses
 import json

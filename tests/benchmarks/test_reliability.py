@@ -1,4 +1,4 @@
-"""benchmarks/drills/reliability.py: a few of its drills, and the page that tells what all of them gave."""
+"""benchmarks/drills/reliability.py: some of its drills, and the page with the results of all drills."""
 
 import resource
 import signal
@@ -18,7 +18,7 @@ def on(tmp_path_factory) -> Ground:
 
 
 def test_killed_twenty_times_it_ends_in_the_same_bits(on, tmp_path):
-    """Two runs side by side."""
+    """Two runs at the same time."""
     entries = [Entry("kill -9"), Entry("kill -9")]
 
     def kill(number: int) -> None:
@@ -34,12 +34,12 @@ def test_killed_twenty_times_it_ends_in_the_same_bits(on, tmp_path):
         assert entry.failed == []
         assert (entry.tried, entry.different_bits) == (10, 0)
         assert entry.runs > 0
-        assert max(entry.lost, default=0) < 2 * 2 + 1  # save_every=2, and the step whose end was not shown
+        assert max(entry.lost, default=0) < 2 * 2 + 1  # save_every=2, and one step whose end was not shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_before_its_first_step_it_stops_at_once(on, tmp_path, number):
-    """Sent while the imports go on: the workdir is not made, and nothing is written to stderr."""
+    """The signal comes during the imports: no workdir is made, and nothing is written to stderr."""
     entry = Entry("a stop")
     early = replace(on, scratch=tmp_path, life=0.4)
     assert list(reliability.interrupted(early, entry, number, 1)) == []

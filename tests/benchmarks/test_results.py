@@ -1,4 +1,4 @@
-"""benchmarks/records/results.py on runs made up here: what it takes in, what it refuses, what it writes."""
+"""benchmarks/records/results.py on made-up runs: which it adds, which it refuses, and what it writes."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def finished(
 ) -> Path:
     """A workdir as train.py leaves it: 10 steps of 64 images an epoch, at `speed` images a second.
 
-    With `of`, more epochs than there are accuracies, as it leaves it when it is stopped.
+    With `of`, the run has more epochs than there are accuracies, as after a stop.
     """
     config = Config(
         model="resnet18", dataset="noise", data_dir="/somewhere", image_size=32, mean=(0.5,), std=(0.5,),
@@ -61,13 +61,13 @@ def finished(
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
-    """A run's own picture takes longer than all else here."""
+    """Drawing a run's picture takes longer than everything else here."""
     monkeypatch.setattr("flax_resnets.training.metrics.draw_curves", lambda *_: None)
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Runs a command line on an empty tree: its exit code and what it said, on stdout or else on stderr."""
+    """Runs a command line on an empty tree: its exit code and its output, on stdout or stderr."""
 
     def call(*arguments: str | Path) -> tuple[int, str]:
         code = results.main([str(argument) for argument in arguments], root=tmp_path)
@@ -101,7 +101,7 @@ def test_a_run_that_lost_rows_is_refused(tmp_path, run):
     first, _, *others = path.read_text().splitlines(keepends=True)
     path.write_text("".join([first, *others]))
     code, said = run("--add", path.parent, "--recipe", "noise")
-    assert (code, "has not a row for each epoch so far" in said) == (2, True)
+    assert (code, "must have a row for each epoch so far" in said) == (2, True)
 
 
 def test_two_seeds_become_a_row(tmp_path, run, add):
@@ -137,7 +137,7 @@ def test_a_run_so_far_leaves_room_for_its_rest(tmp_path, run, add, monkeypatch):
         assert [tick for tick in axes.get_xticks() if 0.5 < tick < 4.5] == [1, 2, 3, 4]
 
 
-def test_one_seed_has_no_spread_and_names_the_processor(tmp_path, run, add):
+def test_one_seed_has_no_spread_and_names_the_cpu(tmp_path, run, add):
     add(finished(tmp_path / "a"))
     run()
     _, reference, last, best, seeds, _, _, hardware, _ = cells(tmp_path)
@@ -212,7 +212,7 @@ def test_check_sees_what_is_out_of_date(tmp_path, run, add):
 
 
 def test_without_runs_nothing_is_written(tmp_path, run):
-    assert run() == (2, "results.py: results/ holds no run; --add WORKDIR --recipe NAME takes one in")
+    assert run() == (2, "results.py: results/ holds no run; --add WORKDIR --recipe NAME adds one")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -230,10 +230,10 @@ def test_a_run_is_shown_as_far_as_it_got(tmp_path, run, add):
     assert cells(tmp_path)[2:7] == ["**70.00 %**", "70.00 %", "1", "2 of 3", "40 s"]
     code, said = run("--add", finished(tmp_path / "b", accuracies=(0.5, 0.8), of=3), "--recipe", "noise", "--so-far")
     assert code == 2
-    assert "seed0: holds the first 2 epochs of another run; --replace lets them go" in said
+    assert "seed0: holds the first 2 epochs of another run; --replace replaces them" in said
     code, said = run("--add", finished(tmp_path / "c", seed=1), "--recipe", "noise")
-    assert (code, said) == (2, "results.py: noise: has runs of 2 and 3 epochs; no mean is taken of those")
-    # The run's whole takes its beginning's place, and keeps it.
+    assert (code, said) == (2, "results.py: noise: has runs of 2 and 3 epochs; they cannot be averaged")
+    # The whole run replaces its beginning.
     add(finished(tmp_path / "d"))
     run()
     assert cells(tmp_path)[2:7] == ["**60.00 %**", "70.00 %", "1", "3", "60 s"]
@@ -246,7 +246,7 @@ def test_another_run_of_the_same_seed_goes_only_by_replace(tmp_path, run, add):
     add(finished(tmp_path / "a"))
     kept = tmp_path / "results/noise/seed0/metrics.jsonl"
     before = kept.read_bytes()
-    add(tmp_path / "a", "--hardware", "an abacus")  # the same run once more
+    add(tmp_path / "a", "--hardware", "an abacus")  # the same run again
     other = finished(tmp_path / "b", accuracies=(0.5, 0.6, 0.8))
     code, said = run("--add", other, "--recipe", "noise")
     assert code == 2
@@ -259,10 +259,13 @@ def test_another_run_of_the_same_seed_goes_only_by_replace(tmp_path, run, add):
 def test_a_recipe_has_one_configuration(tmp_path, run, add):
     add(finished(tmp_path / "a", seed=0))
     code, said = run("--add", finished(tmp_path / "b", seed=1, weight_decay=0.05), "--recipe", "noise")
-    assert (code, said) == (2, "results.py: noise: has runs with weight_decay=0.01 and 0.05; give one its own name")
+    assert (code, said) == (
+        2,
+        "results.py: noise: has runs with weight_decay=0.01 and 0.05; give one of them another recipe name",
+    )
     add(finished(tmp_path / "c", seed=2, log_every=7))
     run()
-    # A run of a version without the field had its default, and is no run with another value.
+    # A run of a version without the field had the field's default, so its value does not differ.
     for path in (tmp_path / "results/noise").glob("*/config.json"):
         config = json.loads(path.read_text())
         del config["eval_flip"]
@@ -308,7 +311,7 @@ def test_a_damaged_file_is_named(tmp_path, run, name, content):
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/seed*/config.json")), ids=lambda path: path.parts[-3])
 def test_a_published_run_is_its_recipes(path):
-    """The recipe as it stands reruns the row, but for the seed and what changes no number."""
+    """The command in a row repeats its run with the recipe of today, except for the seed and what changes no number."""
     theirs = {**results.DEFAULTS, **json.loads(path.read_text())}
     ours = json.loads(load_config(ROOT / "configs" / f"{path.parts[-3]}.py").to_json())
     differing = {name for name in ours if theirs[name] != ours[name]}

@@ -1,4 +1,4 @@
-"""The page of steps compiled for more and more chips."""
+"""The page of steps compiled for 8 to 1024 chips."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def row(**changes):
-    """What a compilation says, in short."""
+    """The result of a compilation, shortened."""
     versions = {"jax": "0.12", "libtpu": "0.0.52"}
     figures = {"temp_bytes": 8 * 10**9, "argument_bytes": 10**9, "bytes_accessed": 9 * 10**10, "flops": 6 * 10**12}
     return {**figures, "all_reduces": 99, "fits": True, "compile_seconds": 61.0, "versions": versions, **changes}

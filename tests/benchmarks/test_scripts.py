@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/ still fit the trainer they put their clocks into."""
+"""The scripts in benchmarks/ still work with the trainer that they patch."""
 
 import json
 import subprocess

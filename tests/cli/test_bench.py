@@ -1,4 +1,4 @@
-"""`python -m flax_resnets bench` on a case as small as cases get, and what it refuses."""
+"""`python -m flax_resnets bench` on the smallest case, and the mistakes that it refuses."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ def test_a_peer_that_is_not_installed_is_named(capsys, monkeypatch):
 
 
 def test_a_peer_that_does_not_start_is_named_and_figures_come_all_the_same(capfd):
-    # This python stands for an environment's without torch in it.
+    # This python stands for one of an environment without torch.
     nothing = [*TINY, "--case=rn18-train", "--only=torchvision", f"--torch={sys.executable}"]
     if contenders.torch_is_here():
         pytest.skip("torch is here")

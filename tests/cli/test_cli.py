@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(capsys, *arguments: str) -> str:
-    """What a command line prints."""
+    """The output of a command line."""
     assert cli.main(list(arguments)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""

@@ -15,7 +15,7 @@ from flax_resnets.training.workdir import check_workdir
 
 @pytest.fixture
 def search(monkeypatch):
-    """Puts a finished search into the place of one that would take seconds."""
+    """Replaces the search, which takes seconds, by its result."""
 
     def put(test: RangeTest):
         monkeypatch.setattr(finder, "lr_find", lambda *_, **__: test)
@@ -48,7 +48,7 @@ def test_a_search_on_the_bundled_sample(capsys, recipe):
     assert captured.out.splitlines()[-1] == f"{directory}/lr_find.png and lr_find.json"
     with Image.open(directory / "lr_find.png") as picture:
         assert picture.size == (800, 500)
-    # train.py takes the run's directory as if nothing were in it.
+    # For train.py the run's directory is still empty.
     check_workdir(load_config(recipe), directory.parent)
 
 

@@ -18,7 +18,7 @@ def test_a_picture_of_the_bundled_sample(capsys, recipe):
     assert captured.out.splitlines()[-1] == str(path)
     with Image.open(path) as picture:
         assert picture.size == (680, 420)
-    # train.py takes the run's directory as if nothing were in it.
+    # For train.py the run's directory is still empty.
     check_workdir(load_config(recipe), path.parents[1])
 
 

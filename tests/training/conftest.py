@@ -1,4 +1,4 @@
-"""A run small enough to be trained in a second: two stages, 12-pixel noise whose brightness tells its class."""
+"""A run that trains in a second: two stages, and 12-pixel noise whose brightness depends on the class."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from flax_resnets.training.network import DTYPES
 
 @pytest.fixture(scope="session")
 def data() -> CachedImages:
-    """203 images of 4 classes, bright or dark, which two epochs learn."""
+    """203 images of 4 classes, bright or dark, which can be learned in two epochs."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 203).astype(np.int32)
     images = random.integers(0, 60, (203, 12, 12, 1)) + 60 * labels[:, None, None, None]
@@ -40,7 +40,7 @@ def config() -> Config:
 def make_trainer(data):
     """Makes trainers of a network with two stages, which compiles in a third of the time of the smallest named one.
 
-    The trainer of a configuration is made once: it keeps nothing of what it trained.
+    The trainer of a configuration is made once and shared, because it keeps nothing of a run.
     """
 
     made: dict[str, Trainer] = {}

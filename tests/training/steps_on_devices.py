@@ -1,4 +1,4 @@
-"""Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
+"""Takes training steps on simulated devices and prints the results; runs in its own process.
 
 python steps_on_devices.py DEVICES BATCH_NORM STEPS WEIGHT_SHARDS OPTIMIZER
 """
@@ -22,7 +22,7 @@ from flax_resnets.training.step import evaluate, make_eval_step, make_train_step
 
 
 def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -> dict:
-    """Losses of the first steps; after them statistics, anew too, and the evaluation; the all-reduces in a step."""
+    """Losses of the first steps; then statistics, recomputed ones, the evaluation, and the all-reduces in a step."""
     config = Config(
         model="a small one: made below",
         dataset="noise: made below",

@@ -1,4 +1,4 @@
-"""What a configuration names, put together."""
+"""Building what a configuration names."""
 
 import dataclasses
 from pathlib import Path

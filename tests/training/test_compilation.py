@@ -1,4 +1,4 @@
-"""XLA's options for processors: taken where this XLA knows them, left out where not."""
+"""XLA's options for CPUs: used if this XLA knows them, left out if not."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax_resnets.training.placement import make_mesh
 
 
 def test_this_xla_knows_the_options_for_speed():
-    # Where it fails, a new XLA has dropped them: look for what took their place, and measure.
+    # If this fails, a new XLA has dropped the options: look for their replacement, and measure.
     assert compilation.for_speed(make_mesh())
 
 

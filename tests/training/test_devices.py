@@ -1,4 +1,4 @@
-"""One device and eight: the same training. Simulated devices need a process of their own each time."""
+"""Training on one device and on eight gives the same result. Each number of devices needs its own process."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1
 
 def assert_same_training(one: dict, other: dict) -> None:
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5)
-    # What is taken anew is a tenth of a difference of two: ten times its rounding.
+    # Recomputed statistics are ten times a difference of two numbers: ten times the rounding.
     for kind, atol in (("statistics", 1e-5), ("recalibrated", 1e-4)):
         for a, b in zip(one[kind], other[kind], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
@@ -57,7 +57,7 @@ def test_split_weights_and_norms_of_each_device():
 
 
 def test_muons_matrices_on_eight_devices_and_in_parts():
-    """Its products run through a whole kernel, wherever that lies."""
+    """Muon's products use whole kernels, also when kernels are split over devices."""
     one, eight = steps(1, "global", optimizer="muon"), steps(8, "global", optimizer="muon")
     split = steps(8, "global", weight_shards=4, optimizer="muon")
     assert_same_training(one, eight)

@@ -1,4 +1,4 @@
-"""The host is some steps ahead of the devices, and no more."""
+"""The host starts a few steps ahead of the devices, and no more."""
 
 from collections.abc import Iterator
 from itertools import accumulate
@@ -29,7 +29,7 @@ def test_each_output_comes_when_the_next_have_been_started(steps):
 
 
 def test_an_evaluation_keeps_few_batches_on_the_devices(make_trainer, config, monkeypatch):
-    """Or a validation split of ImageNet's size would pile up there, where decoded images are at hand."""
+    """Otherwise a validation split of ImageNet's size would pile up on the devices."""
     trainer = make_trainer(config)
     data, state = trainer.valid, trainer.steps.create_state()
     events = []

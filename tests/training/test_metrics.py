@@ -1,4 +1,4 @@
-"""A run's record on disk."""
+"""The records of a run on disk."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog, draw_curves
 from flax_resnets.training.tensorboard import EventFile
 
-STEPS = 10  # an epoch
+STEPS = 10  # in an epoch
 
 
 def row(epoch: int, accuracy: float) -> EpochMetrics:
@@ -65,7 +65,7 @@ def test_read_again_it_is_the_same(log, tmp_path):
     again = MetricsLog(tmp_path, STEPS)
     assert again.epochs == log.epochs
     assert again.done == log.done
-    assert again.best == row(1, 0.5)  # the first of equals
+    assert again.best == row(1, 0.5)  # the first of two equal ones
 
 
 def test_starting_at_a_step_forgets_what_came_after(log, tmp_path):
@@ -151,7 +151,7 @@ def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_tensorboards_full_disk_is_an_error(tmp_path, monkeypatch):
-    """In the thread that trains: one that writes for it would die, and leave it waiting."""
+    """The error is raised in the training thread. A writer thread would die, and training would wait forever."""
     log = MetricsLog(tmp_path, STEPS)
     monkeypatch.setattr(EventFile, "flush", lambda self: None)  # not yet
     monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
@@ -170,7 +170,7 @@ def test_tensorboards_file_is_never_an_empty_one(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         log.start(0)
     monkeypatch.undo()
-    log.start(0)  # it has what tells a reader what it is, before anything is recorded
+    log.start(0)  # the file's header is written before anything is recorded
     assert all(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
     log.close()
 
@@ -184,14 +184,14 @@ def test_tensorboard_is_told_from_where_a_run_goes_on(tmp_path):
         (path,) = (tmp_path / "tensorboard").iterdir()
         events = events_of(path)
         assert [event.session_log.status for event in events][1] == SessionLog.START
-        # TensorBoard forgets what earlier files have from the first of these on: not the step gone on from.
+        # TensorBoard ignores earlier files from this step on; the step before it is kept.
         assert (events[1].step, events[2].step) == (step + 1, step + 1)
         assert (events[2].summary.value[0].tag, events[2].summary.value[0].simple_value) == ("step/loss", 2.5)
         path.unlink()
 
 
 def events_of(path: Path) -> list[Event]:
-    """From records of a length, its checksum, an event, and its checksum."""
+    """Reads records: a length, its checksum, an event, and its checksum."""
     events, content, place = [], path.read_bytes(), 0
     while place < len(content):
         (length,) = struct.unpack_from("<Q", content, place)

@@ -1,4 +1,4 @@
-"""Running statistics taken anew for averaged weights."""
+"""Running statistics recomputed for averaged weights."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def prepared(make_trainer, config):
 
 
 def batches(trainer, *steps: int):
-    """Training steps' numbers and what they see."""
+    """Numbers of training steps, and their batches."""
     return [(step, next(trainer._batches(range(step, step + 1)))) for step in steps]
 
 

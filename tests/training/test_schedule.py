@@ -1,4 +1,4 @@
-"""The schedules of the learning rate, and of the momentum beside it."""
+"""The schedules of the learning rate and the momentum."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def fastais_combined_cos(pct, start, middle, end, position):
     [(1000, 0.25), (1000, 0.4), (735, 0.25), (47, 0.3), (10, 0.25), (3, 0.1), (5, 0.0), (5, 1.0)],
 )
 def test_one_cycle_is_fastais_at_every_step(steps, pct_start):
-    """Wherever it turns: at a step, or between two."""
+    """The schedule may turn at a step, or between two steps."""
     peak, div_factor, final_div_factor = 4e-3, 25.0, 1e5
     learning_rate = one_cycle(
         steps, peak, pct_start=pct_start, div_factor=div_factor, final_div_factor=final_div_factor
@@ -43,14 +43,14 @@ def test_one_cycle_is_fastais_at_every_step(steps, pct_start):
     positions = np.arange(steps) / steps
     rates = [fastais_combined_cos(pct_start, peak / div_factor, peak, peak / final_div_factor, p) for p in positions]
     momenta = [fastais_combined_cos(pct_start, 0.95, 0.85, 0.95, p) for p in positions]
-    # float32 against float64: what is near 0 at the end is known to a share of the peak.
+    # float32 against float64: values near 0 at the end are exact to a share of the peak.
     np.testing.assert_allclose(learning_rate(jnp.arange(steps)), rates, rtol=1e-6, atol=1e-7 * peak)
     np.testing.assert_allclose(momentum(jnp.arange(steps)), momenta, rtol=1e-6)
 
 
 @given(steps=st.integers(1, 500), pct_start=st.floats(0.01, 0.99))
 def test_momentum_falls_as_the_rate_rises(steps, pct_start):
-    at = jnp.minimum(jnp.arange(501), steps)  # of one shape, or every example would compile anew
+    at = jnp.minimum(jnp.arange(501), steps)  # of one shape, or every example would compile again
     rate = np.asarray(one_cycle(steps, 1.0, pct_start=pct_start)(at))
     momentum = np.asarray(one_cycle_momentum(steps, 0.95, 0.85, pct_start=pct_start)(at))
     assert rate.min() >= 0.99e-5
@@ -79,12 +79,12 @@ def test_warmup_cosine_is_a_line_then_half_a_cosine(steps, share):
     line = 0.5 * np.arange(1, warmup + 1) / max(warmup, 1)
     cosine = 0.25 * (1 + np.cos(np.pi * np.arange(steps - warmup) / (steps - warmup)))
     np.testing.assert_allclose(rates, np.concatenate([line, cosine]), rtol=1e-5, atol=1e-7)
-    assert (rates > 0).all()  # every step of the run learns something
+    assert (rates > 0).all()  # every step of the run changes the weights
 
 
 def test_step_decay_multiplies_at_each_boundary():
     rates = step_decay(0.4, warmup_steps=4, boundaries=(10, 15, 15), decay_rate=0.5)(jnp.arange(20))
-    expected = [0.1, 0.2, 0.3] + [0.4] * 7 + [0.2] * 5 + [0.05] * 5  # two boundaries at 15 are two halvings
+    expected = [0.1, 0.2, 0.3] + [0.4] * 7 + [0.2] * 5 + [0.05] * 5  # two boundaries at step 15 halve the rate twice
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 

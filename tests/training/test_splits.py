@@ -1,4 +1,4 @@
-"""A configuration's images."""
+"""Loading the images of a configuration."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run whose images are decoded as it goes: the same numbers as from the cache."""
+"""A run with streamed images: the same numbers as with cached images."""
 
 import copy
 import dataclasses
@@ -41,14 +41,14 @@ def streamed(trainer: Trainer, data, broken_train=(), broken_valid=()) -> Traine
 
 
 def figures(workdir: Path) -> list[dict]:
-    """The rows without what a clock measured."""
+    """The rows without measured times."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
 @pytest.fixture(scope="module")
 def full(config):
-    """With a second pass over an epoch's last batches; as in test_loop.py, so that it is compiled once for both."""
+    """Statistics are recomputed after an epoch; as in test_loop.py, so that both share the compiled step."""
     return dataclasses.replace(
         config, progressive=((1, 8), (2, 10)), ema_decay=0.9, ema_batch_norm="recalibrate", recalibrate_steps=2
     )
@@ -62,7 +62,7 @@ def cached(make_trainer, full, tmp_path_factory) -> Path:
 
 
 def stopping(trainer: Trainer, step: int) -> Trainer:
-    """The same, with a signal while training step `step` is under way."""
+    """The rows of a run that gets a signal while training step `step` is running."""
     counted = itertools.count()
 
     def train_step_at(size):

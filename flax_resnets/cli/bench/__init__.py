@@ -1,11 +1,12 @@
-"""Measures speed as ratios: ours, a plain linen ResNet and torchvision's take turns on the same machine.
+"""Measures speed as ratios: this package, a plain linen ResNet and torchvision's take turns on the same machine.
 
-Each contender has a process of its own, and those that wait do nothing. A ratio is taken round by round, and then its
-median, so that it holds on a machine whose speed wanders; `2.00x` means that ours is twice as fast. Spread is from the
-first quartile to the third. torch is found where it can be imported, or in the environment that --torch names.
+Each contender (this package is called "ours") runs in its own process, and only one computes at a time. The speed ratio
+is computed for each round, and the table shows the median, so that it is right on a machine whose speed changes;
+`2.00x` means that ours is twice as fast. Spread is from the first quartile to the third. torch must be installed in
+this environment, or in the one that --torch names.
 
-Where there are several accelerators, one is used. After each case's table its figures follow as lines of JSON, or go to
-the end of the file that --json names.
+If there are several accelerators, one is used. The figures of each case follow its table as lines of JSON, or are
+appended to the file that --json names.
 """
 
 import argparse
@@ -26,30 +27,30 @@ from flax_resnets.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     cases = "; ".join(f"{name}: {_in_words(case)}" for name, case in CASES.items())
     parser.add_argument("--case", action="append", choices=list(CASES), metavar="NAME", help=f"repeatable. {cases}")
-    parser.add_argument("--rounds", type=whole_number(1), default=9, metavar="N", help="turns of each; 9")
+    parser.add_argument("--rounds", type=whole_number(1), default=9, metavar="N", help="turns of each; default 9")
     parser.add_argument("--torch", type=Path, metavar="PYTHON", help="python of an environment with torchvision")
-    parser.add_argument("--checkout", type=Path, metavar="DIR", help="another clone of this repository, as a peer")
+    parser.add_argument("--checkout", type=Path, metavar="DIR", help="another clone of this repository, as a contender")
     parser.add_argument(
         "--only",
         action="append",
         choices=contenders.PEERS,
         metavar="PEER",
-        help=f"of {', '.join(contenders.PEERS)}; repeatable; by default all",
+        help=f"contender besides ours: {', '.join(contenders.PEERS)}; repeatable; default all",
     )
-    parser.add_argument("--batch", type=whole_number(1), metavar="N", help="images, in place of the case's")
-    parser.add_argument("--size", type=whole_number(1), metavar="N", help="pixels of a side, in place of the case's")
-    parser.add_argument("--turn", type=float, default=2.0, metavar="SECONDS", help="that a turn should last; 2")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where lines of JSON go instead of the terminal")
+    parser.add_argument("--batch", type=whole_number(1), metavar="N", help="batch size, in place of the case's")
+    parser.add_argument("--size", type=whole_number(1), metavar="N", help="side in pixels, in place of the case's")
+    parser.add_argument("--turn", type=float, default=2.0, metavar="SECONDS", help="length of a turn; default 2")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append the lines of JSON to this file")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures, and prints a table for each case.
 
     Raises:
-        UserError: an argument does not fit, or ours does not run.
+        UserError: an argument is wrong, or this package's contender does not run.
     """
     cases = {name: _changed(name, CASES[name], arguments) for name in dict.fromkeys(arguments.case or CASES)}
     _check(arguments)
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _say(text: str) -> None:
-    """Progress, which is no result."""
+    """Prints progress on stderr, since it is not a result."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -109,7 +110,7 @@ def _changed(name: str, case: Case, arguments: argparse.Namespace) -> Case:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Finds what is wrong before minutes are spent."""
+    """Reports mistakes before minutes are spent."""
     if not 0 < arguments.turn < math.inf:
         raise UserError(f"bench: --turn={arguments.turn:g}: must be above 0, and finite")
     if arguments.torch and not shutil.which(arguments.torch):
@@ -128,7 +129,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _backend() -> str:
-    """What JAX runs on here, asked of another process: this one must not take a TPU that its children need."""
+    """JAX's backend, found out in another process: this one must not take a TPU that its children need."""
     program = "import jax; print(jax.default_backend())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""What there is to measure."""
+"""The comparisons that can be measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: of peers with each other, or of ours with itself at other sizes.
+    """One comparison: of contenders with each other, or of this package with itself at other sizes.
 
     Attributes:
-        what: in a few words.
+        what: a short description.
         network: a name that torchvision has as well.
-        work: a training step with SGD, or logits.
-        batch: images.
+        work: `train` for a training step with SGD, `inference` for logits.
+        batch: images in a batch.
         size: side of an image, in pixels.
-        varied: `batch` or `size` where ours alone is measured, at each of `values`.
-        values: of what is varied.
+        varied: `batch` or `size` if only this package is measured, at each of `values`.
+        values: values of what is varied.
     """
 
     what: str

@@ -1,14 +1,14 @@
-"""What runs in a contender's process: prepare, warm up, then one timed turn for every line that comes in.
+"""The program of a contender's process: prepare, warm up, then run one timed turn for each line of input.
 
-A script of the standard library alone, for the python of any environment. Its argument is JSON:
+It uses the standard library alone, so that the python of any environment can run it. Its argument is JSON:
 
     {"paths": [...], "turn": seconds, "tasks": [{"file": path, "options": {...}}, ...]}
 
 `paths` go to the front of `sys.path`. Each task's file defines `prepare(**options)`, which returns `repeat` and a dict
-of facts worth recording; `repeat(n)` does the work n times over and comes back when the last is done. First the process
-writes one line, a JSON list with for each task `{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each
-line it reads is the number of a task, and is answered by a line of JSON: `{"seconds"}` for one repetition, the mean of
-the turn's, or `{"error"}`. A turn begins with a repetition that is not timed. The process ends where its input ends.
+of facts to record. `repeat(n)` does the work n times and returns when the last one is done. First the process writes
+one line, a JSON list with an entry for each task: `{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each
+line of input is the number of a task. The answer is a line of JSON: `{"seconds"}`, the mean time of one repetition in
+the turn, or `{"error"}`. A turn begins with a repetition that is not timed. The process ends when its input ends.
 """
 
 import importlib.util
@@ -19,9 +19,9 @@ import time
 
 
 def main():
-    """Serve the parent."""
+    """Runs the tasks and answers the parent."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # so that output of libraries does not mix with the answers
     order = json.loads(sys.argv[1])
     sys.path[:1] = order["paths"]  # in place of this file's own directory
     ready, serving = [], []
@@ -38,7 +38,7 @@ def main():
     for line in sys.stdin:
         repeat, steps = serving[int(line)]
         try:
-            # Memory that lay free while others had their turns may be back with a virtual machine's host.
+            # The host of a virtual machine may have taken back free memory meanwhile: this repetition gets it again.
             repeat(1)
             answer = {"seconds": _timed(repeat, steps) / steps}
         except Exception as error:
@@ -47,7 +47,7 @@ def main():
 
 
 def _load(path, name):
-    """The module in a file, under a name that no other has: dataclasses look theirs up."""
+    """Loads a file as a module, under a unique name in `sys.modules`, where dataclasses look up their module."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -57,9 +57,9 @@ def _load(path, name):
 
 
 def _warm_up(repeat, turn):
-    """How many repetitions make a turn, and what the very first took, compilation and all."""
+    """The number of repetitions that make a turn, and the time of the very first one, compilation included."""
     first = _timed(repeat, 1)
-    _timed(repeat, 1)  # memory is still being laid out
+    _timed(repeat, 1)  # memory is still being allocated
     return max(1, round(turn / _timed(repeat, 1))), first
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a case, and in which process each lives."""
+"""The contenders of a case, and the process of each."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from flax_resnets.data.cache import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
-# What train.py, which imports nothing of this package before it has started over, tells malloc.
+# The malloc settings with which train.py restarts itself. It sets them before it imports this package.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 _HERE = Path(__file__).parent
 
@@ -26,14 +26,14 @@ def peers(
     torch: str | Path | None = None,
     checkout: Path | None = None,
 ) -> list[Process]:
-    """Ours and those it is compared with.
+    """This package's contender and those it is compared with.
 
     Args:
         case: one that varies nothing.
-        backend: what JAX runs on, as `jax.default_backend()` says.
-        wanted: which of `PEERS`, besides ours.
-        torch: python of an environment with torch and torchvision; None for this one's, if it has them.
-        checkout: another clone of this repository; None for no such peer.
+        backend: as `jax.default_backend()` returns it.
+        wanted: which of `PEERS` to measure besides this package.
+        torch: python of an environment with torch and torchvision; None for this environment's, if it has them.
+        checkout: another clone of this repository; None for none.
     """
     options = _options(case)
     jax_peers = [Contender(OURS, _HERE / "ours.py", options)]
@@ -41,7 +41,7 @@ def peers(
         jax_peers.append(Contender(LINEN, _HERE / "plain_linen.py", options))
     processes = _jax_processes(jax_peers, backend)
     if CHECKOUT in wanted and checkout:
-        # With this tree's ours.py, for the other may have none; what that imports is the other's.
+        # This tree's ours.py, since the other clone may have none; what it imports comes from the other clone.
         contender = Contender(CHECKOUT, _HERE / "ours.py", options)
         processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(malloc=True)))
     if TORCH in wanted and (torch or torch_is_here()):
@@ -51,7 +51,7 @@ def peers(
 
 
 def scaling(case: Case, backend: str) -> list[Process]:
-    """Ours at each of the values of what the case varies; arguments as `peers`'s."""
+    """This package at each of the values of what the case varies; for the arguments see `peers`."""
     assert case.varied
     contenders = [
         Contender(f"{OURS}, {case.varied} {value}", _HERE / "ours.py", _options(case) | {case.varied: value})
@@ -66,7 +66,7 @@ def torch_is_here() -> bool:
 
 
 def foreign_environment(python: str | Path | None) -> dict[str, str] | None:
-    """Environment variables for another environment's python, which must not import what this one does."""
+    """Environment variables for another environment's python, so that it does not import from this one."""
     if python is None:
         return None
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
@@ -77,7 +77,7 @@ def _options(case: Case) -> dict[str, Any]:
 
 
 def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:
-    """A process each, but on a TPU, which only one process can have."""
+    """One process for each contender; on a TPU one process for all, because only one process can use a TPU."""
     groups = [contenders] if backend == "tpu" else [[contender] for contender in contenders]
     paths = [str(Path(flax_resnets.__file__).parents[1])]
     return [
@@ -88,9 +88,9 @@ def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:
 
 def _environment(malloc: bool) -> dict[str, str]:
     defaults = {
-        # Several processes share a GPU, of which JAX would give the first three quarters.
+        # Several processes share a GPU. By default JAX would give three quarters of its memory to the first.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        # Ours keeps what it compiles by itself; nor need the plain network's compilation be waited for each time.
+        # This package caches its compiled programs anyway. The plain network's should not be compiled each time either.
         "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

@@ -1,4 +1,4 @@
-"""What rounds of measurement come to: medians, spread, ratios, and how straight a line is."""
+"""Statistics of measurements: medians, quartiles, ratios, and distances from a straight line."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Spread(NamedTuple):
-    """A median between its quartiles."""
+    """A median and its quartiles."""
 
     median: float
     low: float
@@ -26,14 +26,14 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, Spread]:
-    """How many times as fast as each of the others one contender is.
+    """The speed of one contender relative to each of the others: 2.0 means twice as fast.
 
-    The ratio is taken round by round, of turns that followed each other, and only then its median: a machine that is
-    slow for a while is so for both.
+    The ratio is computed for each round, from turns that directly follow each other, and the median is taken over the
+    rounds. A machine that is slow for a while then slows both.
 
     Args:
-        seconds: by contender, a value for each round.
-        ours: the contender the ratios are of.
+        seconds: for each contender, a value for each round.
+        ours: the contender to compare with the others.
 
     Example:
         >>> ratios({"ours": [1.0, 2.0, 1.0], "theirs": [2.0, 4.0, 3.0]}, "ours")["theirs"].median
@@ -47,21 +47,21 @@ def ratios(seconds: Mapping[str, Sequence[float]], ours: str) -> dict[str, Sprea
 
 
 def off_the_line(work: Sequence[float], seconds: Sequence[float]) -> list[float]:
-    """How far each measurement lies off the straight line through all, as a share of the line's own value.
+    """The distance of each measurement from the straight line through all of them, as a share of the line's value.
 
-    The line `a + b * work` is the one with the smallest relative squares. What a step costs however small it is, a, is
-    not below 0: a cost that grows faster than the work must not pass for a line that starts there.
+    The line `a + b * work` has the smallest sum of squared relative distances. The fixed cost of a step, a, is at least
+    0: otherwise a cost that grows faster than the work would fit a line with a negative a.
 
     Args:
-        work: such as images, or pixels; at least two different values.
-        seconds: what each took.
+        work: amount of work, such as images or pixels; at least two different values.
+        seconds: the time of each.
 
     Example:
         >>> [round(abs(share), 6) for share in off_the_line([1, 2, 4], [3.0, 5.0, 9.0])]
         [0.0, 0.0, 0.0]
     """
     x, y = np.asarray(work, float), np.asarray(seconds, float)
-    terms = np.stack([np.ones_like(x), x], axis=1) / y[:, None]  # of line / y, which should be 1
+    terms = np.stack([np.ones_like(x), x], axis=1) / y[:, None]  # line / y should be 1
     (fixed, slope), *_ = np.linalg.lstsq(terms, np.ones_like(y))
     if fixed < 0:
         fixed, slope = 0.0, terms[:, 1].sum() / (terms[:, 1] ** 2).sum()

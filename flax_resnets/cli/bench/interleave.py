@@ -1,4 +1,4 @@
-"""Contenders take turns, so that whatever the machine does besides befalls all of them alike."""
+"""Lets contenders take turns, so that other load on the machine slows all of them equally."""
 
 import json
 import subprocess
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import IO, Any
 
 _CHILD = Path(__file__).with_name("child.py")
-_END = 10.0  # seconds that a child has to end when its input does
+_END = 10.0  # seconds that a child has to end after its input ends
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed.
+    """A program to be timed.
 
     Attributes:
-        name: what results call it.
+        name: its name in the results.
         file: a Python file with the function `prepare`; see `child.py`.
-        options: its keyword arguments, as JSON can hold them.
+        options: keyword arguments of `prepare`; JSON values.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Process:
-    """A process and the contenders in it: several only where a device admits no second process, as a TPU does.
+    """A process and its contenders. It has several only on a device that allows one process, such as a TPU.
 
     Attributes:
-        contenders: in it.
+        contenders: that run in it.
         python: the interpreter that runs it.
-        paths: what it imports from, before its own environment.
+        paths: directories to import from, before its own environment.
         environment: its environment variables; None for this process's.
     """
 
@@ -49,13 +49,13 @@ class Process:
 
 @dataclass
 class Measurement:
-    """What came of it.
+    """The results.
 
     Attributes:
-        seconds: of one repetition; by contender, a value for each round.
-        facts: by contender: what its `prepare` says of itself, `steps` in a turn, `first_seconds` of the first
-            repetition, in which it compiled.
-        left_out: by contender: why there is nothing of it in the others.
+        seconds: for each contender, the time of one repetition in each round.
+        facts: for each contender, the facts that its `prepare` returned, `steps` in a turn, and `first_seconds`, the
+            time of the first repetition, compilation included.
+        left_out: for each contender without results, the reason.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -73,16 +73,16 @@ def interleave(
 ) -> Measurement:
     """Times contenders by turns.
 
-    Processes are started and warmed up one after the other; then, round by round, every contender has a turn while the
-    others wait for theirs. Each round begins one contender later than the one before, so that none always follows the
-    same. One that cannot be prepared, fails or dies is left out, and the others go on.
+    Processes are started and warmed up one after the other. Then, in each round, every contender has a turn while the
+    others wait. Each round begins with the next contender, so that none always follows the same other one. A contender
+    that cannot be prepared, fails or dies is left out, and the others continue.
 
     Args:
-        processes: with their contenders, whose names differ.
-        rounds: turns of each contender.
-        turn: seconds that a turn should last: as many repetitions as fit, at least one.
-        pause: seconds between turns, for threads of the one before to fall asleep.
-        say: told what goes on.
+        processes: processes with contenders; the names of the contenders must differ.
+        rounds: number of turns of each contender.
+        turn: length of a turn in seconds: as many repetitions as fit, at least one.
+        pause: seconds between turns, in which the threads of the previous contender become idle.
+        say: is called with progress messages.
 
     Example:
         >>> interleave([Process([Contender("nothing", Path("/no/such/file.py"))])], rounds=1).left_out
@@ -134,7 +134,7 @@ def interleave(
 
 @contextmanager
 def _started(process: Process, turn: float) -> Iterator["_Child"]:
-    """A process that runs `child.py`, for as long as the context lasts."""
+    """Runs `child.py` in a process while the context lasts."""
     tasks = [{"file": str(contender.file), "options": contender.options} for contender in process.contenders]
     order = {"paths": list(process.paths), "turn": turn, "tasks": tasks}
     with tempfile.TemporaryFile("w+", errors="replace") as log:
@@ -168,15 +168,15 @@ class _Child:
         self._log = log
 
     def ask(self, task: int) -> dict[str, Any]:
-        """One turn."""
+        """Runs one turn."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is dead, and its answer will say of what
+        with suppress(BrokenPipeError):  # the child is dead; `answer` gives the reason
             self._process.stdin.write(f"{task}\n")
             self._process.stdin.flush()
         return self.answer()
 
     def answer(self) -> Any:
-        """What it says next, or an error."""
+        """The next answer of the child, or an error."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:

@@ -1,16 +1,16 @@
-"""What a measurement was made on."""
+"""Describes the machine on which a measurement was made."""
 
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
-# Settings that change speed from outside.
+# Environment variables that change speed.
 _SETTINGS = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_", "XLA_", "JAX_", "OMP_", "MKL_", "KMP_", "TF_ONEDNN", "DNNL_")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores this process may use, system, python, and the environment variables that change speed.
+    """CPU, number of cores that this process may use, system, Python, and environment variables that change speed.
 
     Example:
         >>> sorted(describe_machine())
@@ -24,13 +24,13 @@ def describe_machine() -> dict[str, Any]:
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith(_SETTINGS) and not name.endswith("_DIR")  # where things lie changes no speed
+            if name.startswith(_SETTINGS) and not name.endswith("_DIR")  # directories do not change speed
         },
     }
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Ours, as `train.py` runs it: the compiled step on a uint8 batch, normalisation and bookkeeping included."""
+"""This package as a contender: the compiled step of `train.py` on a uint8 batch, normalisation and checks included."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -26,12 +26,12 @@ CLASSES = 1000
 def prepare(
     network: str, work: Literal["train", "inference"], batch: int, size: int
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Sets up a contender; see `child.py`.
+    """Prepares a contender; see `child.py`.
 
     Args:
-        network: a name `create_model` knows.
-        work: `train` for the step with SGD, `inference` for logits.
-        batch: images.
+        network: a name that `create_model` knows.
+        work: `train` for a training step with SGD, `inference` for logits.
+        batch: images in a batch.
         size: side of an image, in pixels.
     """
     keep_compiled_programs()
@@ -53,7 +53,7 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
         epochs=1,
         optimizer="sgd",
         schedule="constant",
-        learning_rate=1e-3,  # small enough that nothing overflows, however long random labels are learned
+        learning_rate=1e-3,  # small, so that nothing overflows in long training on random labels
         momentum=(0.9, 0.9),
         weight_decay=0.0,
     )
@@ -82,7 +82,7 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
 
 def _inference(network: str, batch: int, size: int) -> Callable[[int], None]:
     model = create_model(network, CLASSES)
-    assert isinstance(model, ResNet)  # and so can be folded
+    assert isinstance(model, ResNet)  # so it can be folded
     images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
     model, variables = fold_batch_norm(model, jax.jit(model.init)(jax.random.key(0), images[:1]))
     forward = jax.jit(
@@ -100,5 +100,5 @@ def _inference(network: str, batch: int, size: int) -> Callable[[int], None]:
 
 
 def _one_device() -> Mesh:
-    """As the peers have: `make_mesh` takes them all."""
+    """A mesh of one device, since the other contenders use one; `make_mesh` takes all devices."""
     return jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=jax.devices()[:1])

@@ -1,7 +1,7 @@
-"""A ResNet in linen as anyone would write it, for ours to be compared with: nn.Conv, nn.BatchNorm, nn.max_pool.
+"""A plain linen ResNet to compare this package with: nn.Conv, nn.BatchNorm, nn.max_pool.
 
-It has torchvision's graph and is spared what ours does besides: its batch is normalised beforehand,
-and it does not look whether its loss is finite.
+It has torchvision's graph. It does less than this package: its batch is normalised beforehand, and it does not check
+whether its loss is finite.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ CLASSES = 1000
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions."""
+    """A residual block of two 3x3 convolutions."""
 
     width: int
     stride: int
@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions; the last to four times the width."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions; the last one has four times the width."""
 
     width: int
     stride: int
@@ -74,7 +74,7 @@ class ResNet(nn.Module):
         """Maps normalised images `(N, H, W, 3)` to logits."""
         x = nn.Conv(64, (7, 7), (2, 2), padding=3, use_bias=False, dtype=self.dtype)(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x)
-        by_one: Any = ((1, 1), (1, 1))  # the annotation has only the words for padding
+        by_one: Any = ((1, 1), (1, 1))  # annotated as `str` only
         x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), padding=by_one)
         for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
@@ -93,7 +93,7 @@ NETWORKS = {
 def prepare(
     network: str, work: Literal["train", "inference"], batch: int, size: int
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Sets up a contender; arguments as `ours.prepare`'s."""
+    """Prepares a contender; for the arguments see `ours.prepare`."""
     model = NETWORKS[network]
     images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
     labels = jax.random.randint(jax.random.key(1), (batch,), 0, CLASSES)

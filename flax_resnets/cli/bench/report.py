@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def peer_rows(case: Case, result: Measurement) -> list[Row]:
-    """A row for each contender, with how many times as fast as it ours is; ours must be among them."""
+    """A row for each contender, with the ratio of its time to ours; ours must be among the results."""
     against = ratios(result.seconds, OURS)
     rows = []
     for name, each_round in result.seconds.items():
@@ -26,7 +26,7 @@ def peer_rows(case: Case, result: Measurement) -> list[Row]:
 
 
 def peer_table(rows: Sequence[Row]) -> str:
-    """Those rows to read."""
+    """The rows of `peer_rows` as a text table."""
     cells = []
     for row in rows:
         times = ["", ""]
@@ -37,9 +37,9 @@ def peer_table(rows: Sequence[Row]) -> str:
 
 
 def scaling_rows(case: Case, result: Measurement) -> list[Row]:
-    """A row for each size: how far off a straight line it is, and what an image or a pixel costs at it.
+    """A row for each size, with its distance from a straight line and its cost for an image or a pixel.
 
-    Lines are laid round by round; `cost_against_median` compares medians with the cost in the middle of all sizes.
+    The line is computed for each round. `cost_against_median` divides each cost by the median cost of all sizes.
     """
     assert case.varied
     values = [result.facts[name][case.varied] for name in result.seconds]
@@ -61,7 +61,7 @@ def scaling_rows(case: Case, result: Measurement) -> list[Row]:
 
 
 def scaling_table(case: Case, rows: Sequence[Row]) -> str:
-    """Those rows to read."""
+    """The rows of `scaling_rows` as a text table."""
     assert case.varied
     cells = [
         [

@@ -1,7 +1,7 @@
-"""torchvision's ResNet on torch, channels last, float32, on all cores or on CUDA.
+"""torchvision's ResNet as a contender: channels last, float32, on all cores or on CUDA.
 
-It imports neither jax nor this package, to run where they are not. It is spared what ours does besides: its batch is
-normalised beforehand, and it does not look whether its loss is finite.
+It imports neither jax nor this package, because its environment may not have them. It does less than this package: its
+batch is normalised beforehand, and it does not check whether its loss is finite.
 """
 
 import importlib
@@ -13,8 +13,8 @@ CLASSES = 1000
 
 
 def prepare(network: str, work: str, batch: int, size: int) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Sets up a contender; arguments as `ours.prepare`'s."""
-    # Not at the top: this file can be imported, by whoever looks for docstrings, where there is no torch.
+    """Prepares a contender; for the arguments see `ours.prepare`."""
+    # Imported here, so that tests can import this file for its docstrings in an environment without torch.
     torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     torch.manual_seed(0)

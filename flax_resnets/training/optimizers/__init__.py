@@ -1,6 +1,6 @@
-"""The optimizers, each following a schedule of its learning rate and one of its momentum.
+"""The optimizers. Each follows a schedule of its learning rate and one of its momentum.
 
-To add one: a file of this folder with a function as `Optimizer` describes, and its line in `OPTIMIZERS`.
+To add one, write a function like `Optimizer` in a new file of this folder, and add a line to `OPTIMIZERS`.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from flax_resnets.training.optimizers.sgd import sgd
 
 
 class Optimizer(Protocol):
-    """What an entry of `OPTIMIZERS` is."""
+    """The type of the functions in `OPTIMIZERS`."""
 
     def __call__(self, config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-        """The optimizer at one step.
+        """Builds the optimizer.
 
         Args:
             config: an `OptimizerConfig`.
-            learning_rate: a number, which may be traced.
-            momentum: likewise; the first moment's decay.
+            learning_rate: a number, may be traced.
+            momentum: decay of the first moment; a number, may be traced.
         """
         ...
 
@@ -38,17 +38,18 @@ OPTIMIZERS: Mapping[str, Optimizer] = {"sgd": sgd, "adamw": adamw, "lamb": lamb,
 class OptimizerConfig(Fields):
     """How gradients become updates.
 
-    Decay is decoupled for all but `sgd`: the learning rate times the weight, apart from the moments. It spares biases
-    and the norms' scales, as He et al. 2018, arXiv:1812.01187, section 3.1 have it.
+    For all optimizers but `sgd`, weight decay is decoupled: the learning rate times the weight is subtracted, and the
+    moments are computed without it. Biases and the scales of norms do not decay: He et al. 2018, arXiv:1812.01187,
+    section 3.1.
 
     Attributes:
-        optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`: the functions of `OPTIMIZERS`.
-        beta2: b2 of `adamw`, `lamb`, `ranger`, and of what `muon` leaves to AdamW; fastai's 0.99 forgets within a short
-            run what 0.999 would still average in.
-        epsilon: added to the root of the second moment, of the same.
-        weight_decay: decoupled for all but `sgd`, where it is added to the gradient; spares biases and norms.
-        decay_all: weight decay does not spare biases and norms.
-        clip_norm: largest global norm of a gradient; None for no clipping.
+        optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`; see `OPTIMIZERS`.
+        beta2: b2 of `adamw`, `lamb` and `ranger`, and of the AdamW that `muon` uses for some parameters. In a short run
+            fastai's 0.99 forgets early gradients that 0.999 would keep averaging in.
+        epsilon: added to the root of the second moment, in the optimizers that use `beta2`.
+        weight_decay: decoupled, except in `sgd`, where it is added to the gradient. Biases and norms do not decay.
+        decay_all: biases and norms decay too.
+        clip_norm: largest global norm of the gradient; None for no clipping.
     """
 
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
@@ -68,12 +69,13 @@ class OptimizerConfig(Fields):
 def make_optimizer(
     config: OptimizerConfig, learning_rate: optax.Schedule, momentum: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The optimizer that a configuration names, following both schedules by its own count of updates.
+    """The optimizer that a configuration names. It counts its updates and follows both schedules by that count.
 
     Args:
         config: the optimizer and its settings.
-        learning_rate: step to learning rate.
-        momentum: step to momentum; of the others than `sgd`, b1, and of `muon` Muon's too.
+        learning_rate: schedule, from step to learning rate.
+        momentum: schedule, from step to momentum. It is b1 in all optimizers but `sgd`; in `muon` also the momentum of
+            Muon.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,7 +86,7 @@ def make_optimizer(
         [-0.5, -0.5]
     """
 
-    # `inject_hyperparams` makes state of every number it is given: these two are to be in it, the rest are not.
+    # `inject_hyperparams` puts every number it is given into the optimizer's state. Only these two belong there.
     def scheduled(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
         return OPTIMIZERS[config.optimizer](config, learning_rate, momentum)
 

@@ -1,4 +1,4 @@
-"""Which parameters decay."""
+"""Which parameters weight decay applies to."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 def decayed(config: Any) -> Callable[[Any], Any] | None:
-    """Optax's mask of what `weight_decay` applies to: kernels; None, which is everything, with `decay_all`.
+    """Optax's mask for weight decay: `kernels`, or None (every parameter) with `decay_all`.
 
     Example:
         >>> from types import SimpleNamespace
@@ -20,7 +20,7 @@ def decayed(config: Any) -> Callable[[Any], Any] | None:
 
 
 def kernels(params: Any) -> Any:
-    """True for each parameter of more than one dimension: not for biases and the norms' scales."""
+    """True for parameters of two or more dimensions; False for biases and the scales of norms."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 

@@ -1,4 +1,4 @@
-"""Lookahead: every few updates, back part of the way to where the last such step ended."""
+"""Lookahead: every few updates, the weights move back part of the way to the slow weights."""
 
 from typing import Any, NamedTuple
 
@@ -12,8 +12,8 @@ class LookaheadState(NamedTuple):
 
     Attributes:
         taken: int32, updates so far.
-        slow: the slow weights; shapes and dtypes as the parameters'.
-        fast_state: of the optimizer inside.
+        slow: the slow weights; shapes and dtypes of the parameters.
+        fast_state: state of the inner optimizer.
     """
 
     taken: jax.Array
@@ -24,19 +24,19 @@ class LookaheadState(NamedTuple):
 def lookahead(
     fast: optax.GradientTransformation, steps: int = 6, step_size: float = 0.5
 ) -> optax.GradientTransformation:
-    """Lets an optimizer take so many updates, then moves the parameters part of the way from the slow weights to them.
+    """Every `steps` updates, moves the slow weights part of the way to the parameters and sets the parameters to them.
 
-    Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", arXiv:1907.08610, algorithm 1; the defaults
-    are those of fastai's `ranger`. `optax.lookahead` asks for a pair of fast and slow weights where the parameters are;
-    here the slow ones are part of the state, so that whatever holds parameters need not know of them.
+    Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", arXiv:1907.08610, algorithm 1. The defaults
+    are those of fastai's `ranger`. `optax.lookahead` wants a pair of fast and slow weights in place of the parameters.
+    Here the slow weights are part of the state, so that other code can handle parameters as usual.
 
     Args:
-        fast: the optimizer. What it returns must be the whole update, with learning rate and sign.
-        steps: updates from one slow step to the next; the paper's k.
-        step_size: share of the way; the paper's α.
+        fast: the inner optimizer. It must return the whole update, learning rate and sign included.
+        steps: updates between two changes of the slow weights; k in the paper.
+        step_size: share of the way; α in the paper.
 
     Returns:
-        A transformation whose update is to be applied as it is, and which needs the parameters.
+        A transformation whose update is applied as it is. Its `update` needs the parameters.
 
     Example:
         >>> optimizer = lookahead(optax.sgd(1.0), steps=2, step_size=0.5)
@@ -50,7 +50,7 @@ def lookahead(
     """
 
     def init(params: optax.Params) -> LookaheadState:
-        # A copy: a step to which parameters and state are donated may not be given one buffer twice.
+        # A copy: where parameters and state are both donated, no buffer may be passed twice.
         return LookaheadState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), fast.init(params))
 
     def update(
@@ -61,16 +61,16 @@ def lookahead(
         assert isinstance(state, LookaheadState)
         updates, fast_state = fast.update(updates, state.fast_state, params)
         taken = state.taken + 1
-        # A where, not a cond: it is a few operations for each weight in the same pass over memory as the update itself,
-        # while the branches of a cond are programs of their own, with nothing fused across their edge and all the trees
-        # passed in and out.
+        # `where` instead of `cond`: it adds a few operations a weight to the pass over memory that the update makes
+        # anyway. The branches of a `cond` are separate programs: nothing fuses across their edges, and all trees go in
+        # and out.
         synchronise = taken % steps == 0
 
         def towards(update: jax.Array, param: jax.Array, slow: jax.Array) -> jax.Array:
             return jnp.where(synchronise, slow + step_size * (param + update - slow) - param, update)
 
         updates = jax.tree.map(towards, updates, params, state.slow)
-        # What the parameters will be, not what they were meant to be: so the two are equal to the last bit.
+        # The parameters as they are after rounding: so that they and the slow weights are equal to the last bit.
         params = optax.apply_updates(params, updates)
         slow = jax.tree.map(lambda new, old: jnp.where(synchronise, new, old), params, state.slow)
         return updates, LookaheadState(taken, slow, fast_state)

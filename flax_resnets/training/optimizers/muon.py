@@ -1,4 +1,4 @@
-"""Muon: orthogonalised momentum for the kernels of convolutions, AdamW for the rest."""
+"""Muon: orthogonalised momentum for convolution kernels, AdamW for all other parameters."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -11,7 +11,7 @@ from flax_resnets.training.optimizers.orthogonal import scale_by_muon
 
 
 def muon(config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-    """The kernels of convolutions by `scale_by_muon`, all else by AdamW. Arguments as `Optimizer`'s."""
+    """Muon: `scale_by_muon` for convolution kernels, AdamW for all others. For the arguments see `Optimizer`."""
     directions: dict[Hashable, optax.GradientTransformation] = {
         "muon": scale_by_muon(momentum),
         "adam": optax.scale_by_adam(momentum, config.beta2, config.epsilon),
@@ -24,10 +24,10 @@ def muon(config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransf
 
 
 def _muon_or_adam(params: Any) -> Any:
-    """Which rule each parameter follows: Muon is for hidden layers, and for neither the first nor the last.
+    """Which rule each parameter follows. Muon is for the convolutions of hidden layers: not of the first or last layer.
 
-    The last is the head, a matrix `(I, O)`, or what is named so: `nin`'s is convolutions. The first is known by the
-    image's channels: no other convolution `(H, W, I, O)` of the named networks has as few as three.
+    The last layer is the one named `head`: a matrix `(I, O)`, or convolutions as in `nin`. The first layer is
+    recognised by its input channels: no other convolution `(H, W, I, O)` of the registered networks has three or fewer.
     """
 
     def rule(path: jax.tree_util.KeyPath, leaf: Any) -> str:

@@ -1,4 +1,4 @@
-"""Muon's direction for the kernels of convolutions: optax's, and on processors the same with a third of the work."""
+"""Muon's direction for convolution kernels: optax's, and on CPUs the same result with a third of the arithmetic."""
 
 import math
 from functools import partial
@@ -15,19 +15,19 @@ _STEPS = 5
 
 
 def scale_by_muon(momentum: Any) -> optax.GradientTransformation:
-    """Nesterov's momentum, with its singular values brought near 1.
+    """Nesterov's momentum, orthogonalised: its singular values are brought near 1.
 
-    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon;
-    its five Newton-Schulz steps bring what is above 0.003 of the Frobenius norm to between 0.68 and 1.21. A kernel
-    `(H, W, I, O)` is taken as a matrix `(H*W*I, O)`, a grouped convolution's as well. The direction is then scaled to a
-    root mean square near 0.2, which is about that of Adam's, so that one learning rate and one decay serve both: Liu et
-    al. 2025, arXiv:2502.16982, section 2.2.
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", kellerjordan.github.io/posts/muon.
+    Its five Newton-Schulz steps bring every singular value above 0.003 of the Frobenius norm to between 0.68 and 1.21.
+    A kernel `(H, W, I, O)` is treated as a matrix `(H*W*I, O)`, in grouped convolutions too. The direction is then
+    scaled to a root mean square near 0.2, about that of Adam's updates, so that both can share one learning rate and
+    one decay: Liu et al. 2025, arXiv:2502.16982, section 2.2.
 
-    An m×n kernel, m the smaller, costs 20 m²n + 10 m³ floating-point operations an update, nothing to an accelerator;
-    on processors 4 m²n + 34 m³, see `by_gram`: 5e10 for a `resnet18d`.
+    For an m×n kernel with m ≤ n, one update costs 20 m²n + 10 m³ floating-point operations, which is nothing to an
+    accelerator. On CPUs `by_gram` takes 4 m²n + 34 m³ instead: 5e10 for a `resnet18d`.
 
     Args:
-        momentum: a number, or what `optax.inject_hyperparams` made of a schedule.
+        momentum: a number, or a value that `optax.inject_hyperparams` takes from a schedule.
 
     Example:
         >>> kernel = jnp.arange(8.0).reshape(1, 1, 4, 2)
@@ -42,10 +42,10 @@ def scale_by_muon(momentum: Any) -> optax.GradientTransformation:
         return jax.tree.map(lambda _: flat, kernels)
 
     of_optax = partial(contrib.scale_by_muon, beta=momentum, weight_dimension_numbers=dimensions)
-    # Without a step optax leaves the momentum, divided by its Frobenius norm.
+    # With ns_steps=0 optax returns the momentum divided by its Frobenius norm.
     whole, normalised = of_optax(ns_steps=_STEPS), of_optax(ns_steps=0)
 
-    def on_processors(updates: Any, state: Any) -> tuple[Any, Any]:
+    def on_cpu(updates: Any, state: Any) -> tuple[Any, Any]:
         updates, state = normalised.update(updates, state)
         return jax.tree.map(
             lambda kernel: by_gram(kernel.reshape(-1, kernel.shape[-1])).reshape(kernel.shape), updates
@@ -53,25 +53,26 @@ def scale_by_muon(momentum: Any) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        updates, state = jax.lax.platform_dependent(updates, state, cpu=on_processors, default=whole.update)
+        updates, state = jax.lax.platform_dependent(updates, state, cpu=on_cpu, default=whole.update)
         return jax.tree.map(as_large_as_adams, updates), state
 
     return optax.GradientTransformation(whole.init, update)
 
 
 def by_gram(matrix: jax.Array) -> jax.Array:
-    """Five Newton-Schulz steps on the Gram matrix.
+    """Five Newton-Schulz steps, computed on the Gram matrix.
 
-    A step multiplies X by a polynomial P in its Gram matrix G = XXᵀ, which becomes P G P. So X is needed twice, for the
-    first G and to be multiplied by the product of all P, and all between is square, of X's smaller side. Rounding in G
-    is rounding in the squares of the singular values, which the steps enlarge: float32's costs less than a hundredth
-    of a direction, half precision's, which accelerators multiply with, would make numbers without bound.
+    One step multiplies X by a polynomial P in the Gram matrix G = XXᵀ, and G becomes P G P. So X is needed only twice:
+    for the first G, and at the end, to be multiplied by the product of all P. All matrices in between are square, with
+    the smaller side of X. Rounding G means rounding the squares of the singular values, and the steps enlarge that
+    error. In float32 it stays below a hundredth of the direction. In half precision, which accelerators multiply in,
+    the values would grow without bound.
 
     Args:
-        matrix: float32, of Frobenius norm 1 at most.
+        matrix: float32, with a Frobenius norm of at most 1.
 
     Returns:
-        What optax's steps give, of its shape, to within a hundredth of the root mean square.
+        The result of optax's steps, within a hundredth of its root mean square; shape of `matrix`.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return by_gram(matrix.T).T
@@ -86,6 +87,6 @@ def by_gram(matrix: jax.Array) -> jax.Array:
 
 
 def as_large_as_adams(update: jax.Array) -> jax.Array:
-    """A kernel's orthogonal direction `(..., O)`, scaled to a root mean square near 0.2."""
+    """Scales the orthogonal direction of a kernel, `(..., O)`, to a root mean square near 0.2."""
     outputs = update.shape[-1]
     return update * 0.2 * math.sqrt(max(update.size // outputs, outputs))

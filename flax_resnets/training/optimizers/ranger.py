@@ -9,9 +9,10 @@ from flax_resnets.training.optimizers.lookahead import lookahead
 
 
 def ranger(config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-    """RAdam with decoupled decay, inside `lookahead`: fastai's `ranger`. Arguments as `Optimizer`'s.
+    """RAdam with decoupled weight decay inside `lookahead`, as fastai's `ranger`. For the arguments see `Optimizer`.
 
-    RAdam is momentum alone until the second moment's variance is known: Liu et al. 2019, arXiv:1908.03265, algorithm 2.
+    RAdam uses momentum alone in the first steps, while the variance of the second moment is still unknown: Liu et al.
+    2019, arXiv:1908.03265, algorithm 2.
     """
     radam = optax.chain(
         optax.scale_by_radam(momentum, config.beta2, config.epsilon),

@@ -1,1 +1,1 @@
-"""The training step compiled for TPUs that are not here."""
+"""Compiling the training step for TPUs that are not attached."""

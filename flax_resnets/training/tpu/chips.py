@@ -1,4 +1,4 @@
-"""TPUs by their published figures: what a topology's name means, and how fast a chip could be at best."""
+"""Published figures of TPUs: the shapes a topology can have, and a lower bound for the time of a step."""
 
 import difflib
 import math
@@ -9,16 +9,16 @@ from flax_resnets.errors import UserError
 
 
 class Chip(NamedTuple):
-    """A TPU generation, per chip.
+    """A TPU generation; figures are for one chip.
 
     Attributes:
-        flops_per_second: peak, of bfloat16.
-        memory_bytes: of its high-bandwidth memory (HBM), what libtpu leaves to programs.
-        bytes_per_second: between that memory and the chip.
-        slices: shapes in which chips are let, the smaller ones; of three-dimensional generations every shape whose
-            sides are multiples of 4 is let too.
-        most_chips: in one slice.
-        options: what libtpu must be told to see the chip as one device.
+        flops_per_second: peak rate in bfloat16.
+        memory_bytes: part of the high-bandwidth memory (HBM) that libtpu leaves to programs.
+        bytes_per_second: bandwidth between that memory and the chip.
+        slices: shapes of slices that can be rented. In generations with three-dimensional shapes only the smaller ones
+            are listed: all shapes whose sides are multiples of 4 can be rented too.
+        most_chips: largest number of chips in one slice.
+        options: options with which libtpu sees the chip as one device.
     """
 
     flops_per_second: float
@@ -33,9 +33,9 @@ _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 # Rates and slices are from "Cloud TPU system architecture", one page a generation: https://cloud.google.com/tpu/docs/v4
-# and so on. There v4 and v6e have 32 GB of memory, v5e 16 and v5p 95; what of it is left to programs is what the
-# compiler names when one is too large (libtpu 0.0.52). A v4 has two cores; `megacore` makes them one device, as Cloud
-# TPU does. A v5p's are one by default.
+# and so on. These pages give v4 and v6e 32 GB of memory, v5e 16 and v5p 95. The part of it that is left to programs is
+# the one in the compiler's error for a program that is too large (libtpu 0.0.52). A v4 chip has two cores; `megacore`
+# makes them one device, as Cloud TPU does. The cores of a v5p are one device by default.
 CHIPS = {
     "v4": Chip(275e12, 30.75 * 2**30, 1200e9, _DEEP, 4096, {"chip_config_name": "megacore"}),
     "v5e": Chip(197e12, 15.75 * 2**30, 819e9, _FLAT, 256, {}),
@@ -59,15 +59,15 @@ class Topology(NamedTuple):
 
     @property
     def chip(self) -> Chip:
-        """What each of its chips can do."""
+        """The figures of each of its chips."""
         return CHIPS[self.generation]
 
 
 def parse_topology(name: str) -> Topology:
-    """What `GENERATION:SHAPE` stands for.
+    """Parses `GENERATION:SHAPE`.
 
     Raises:
-        UserError: there is no such generation, or it is not let in that shape.
+        UserError: there is no such generation, or it cannot be rented in this shape.
 
     Example:
         >>> parse_topology("v5e:4x4").devices
@@ -93,14 +93,14 @@ def parse_topology(name: str) -> Topology:
 
 
 def roofline(flops: float, bytes_accessed: float, chip: Chip) -> dict[str, Any]:
-    """The least time the arithmetic and the memory traffic of a program take at the chip's published rates.
+    """The least time that a program's arithmetic and its memory traffic take at the chip's published rates.
 
     Williams, Waterman and Patterson 2009, "Roofline", doi:10.1145/1498765.1498785. It is an estimate: no program
-    reaches either rate, devices' meetings are not in it, and the compiler counts some bytes that never leave the chip.
+    reaches either rate, all-reduces are not included, and the compiler counts some bytes that never leave the chip.
 
     Args:
         flops: of the program on one device.
-        bytes_accessed: likewise.
+        bytes_accessed: of the program on one device.
         chip: the device.
 
     Returns:

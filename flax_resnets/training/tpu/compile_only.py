@@ -1,4 +1,4 @@
-"""The training step compiled for chips that are not here, and what the compiler has to say about it."""
+"""Compiles the training step for TPUs that are not attached, and reports the compiler's figures."""
 
 import importlib.util
 import os
@@ -24,40 +24,41 @@ from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
 
 def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str, Any]:
-    """Compiles the training step for a TPU topology; no TPU, no data and no workdir are needed.
+    """Compiles the training step for a TPU topology; needs no TPU, no data and no workdir.
 
-    The step is the one that `run` takes, on the largest images that it trains on: augmentation, forward, backward,
-    update, over a mesh of the topology's chips. To be called in a process that computes nothing else: JAX is told to
-    leave an accelerator that is here alone.
+    The step is the one that `run` takes, for the largest images of the run: augmentation, forward pass, backward pass
+    and update over a mesh of the topology's chips. Call this in a process that computes nothing else, because it tells
+    JAX not to use any accelerator of this machine.
 
     Args:
         config: the run; the dataset need not be prepared.
         topology: such as `v5e:4x4`, see `flax_resnets.training.tpu.chips`.
-        num_slices: so many of them, which meet over the data centre's network.
+        num_slices: number of slices of this topology, connected by the data centre's network.
 
     Returns:
-        What `figures` gives, and `topology`, `devices` (of all slices), `compile_seconds`, `chip_memory_bytes`, whether
-        it `fits` into them, and the `estimate` of `roofline`. A step that the compiler refuses as too large has None
-        for what is not known of it then; `memory_bytes` is what its temporary values alone would need.
+        The figures of `figures`, and `topology`, `devices` (of all slices), `compile_seconds`, `chip_memory_bytes`,
+        `fits` (whether the step fits into that memory), and `estimate` (see `roofline`). If the compiler refuses
+        the step as too large, the figures that are then unknown are None, and `memory_bytes` is what the step's
+        temporary values alone would need.
 
     Raises:
-        UserError: no such topology or dataset, a batch that the devices do not divide, a network that does not take
-            such images, or libtpu is not installed.
+        UserError: there is no such topology or dataset, the devices do not divide the batch, the network does not take
+            images of this shape, or libtpu is not installed.
     """
     where = parse_topology(topology)
     devices = num_slices * where.devices
     check_devices(config, devices)
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)  # `compile_seconds` is the compiler's time, not a disk's
+    jax.config.update("jax_enable_compilation_cache", False)  # or `compile_seconds` may be that of reading a file
     mesh = topology_mesh(where, config.weight_shards, num_slices)
     metadata = dataset_metadata(config.dataset, config.data_dir)
     check_channels(config, metadata.channels)
 
-    # The schedule's length is a constant in the program; any will do.
+    # The length of the schedule is a constant in the program, and any length will do.
     model = make_model(config, metadata.num_classes)
     steps = build_steps(config, model, mesh, metadata.channels, total_steps=config.epochs)
     side = config.store_size or config.image_size
-    abstract: Any = jax.ShapeDtypeStruct  # a step's annotations know arrays alone
+    abstract: Any = jax.ShapeDtypeStruct  # the step is annotated for arrays only
     batch = Batch(
         abstract((config.batch_size, side, side, metadata.channels), jnp.uint8, sharding=batch_sharding(mesh)),
         abstract((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh)),
@@ -91,16 +92,16 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
 
 
 def _first_size(message: str) -> int | None:
-    """The first size in the compiler's complaint, in bytes: `(101.34G) exceeds available HBM (15.75G)`."""
+    """The first size in the compiler's error message, in bytes: `(101.34G) exceeds available HBM (15.75G)`."""
     size = re.search(r"\b([\d.]+)([KMGT])\b", message)
     return int(float(size[1]) * 2 ** (10 * (1 + "KMGT".index(size[2])))) if size else None
 
 
 def topology_mesh(topology: Topology, weight_shards: int = 1, num_slices: int = 1) -> Mesh:
-    """What `make_mesh` gives on the chips themselves.
+    """The mesh that `make_mesh` returns on the chips themselves.
 
     Raises:
-        UserError: libtpu is not installed, or not one that knows such TPUs.
+        UserError: libtpu is not installed, or does not know these TPUs.
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError('--compile_only: needs libtpu, the TPU compiler; install it with pip install -e ".[train,tpu]"')
@@ -117,15 +118,15 @@ FIGURES = ("flops", "bytes_accessed", "temp_bytes", "argument_bytes", "memory_by
 
 
 def figures(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """What the compiler counts in a program, on one device.
+    """The compiler's figures of a program, for one device.
 
     Args:
         compiled: a program over any number of devices.
 
     Returns:
-        `FIGURES`: `flops` and `bytes_accessed`, by the compiler's cost analysis; `temp_bytes`, what it needs beside
-        arguments and results; `argument_bytes`; `memory_bytes`, all of it together; `all_reduces`, the meetings of the
-        devices.
+        A dict with the keys `FIGURES`: `flops` and `bytes_accessed` by the compiler's cost analysis; `temp_bytes`,
+        memory besides arguments and results; `argument_bytes`; `memory_bytes`, the sum of all memory; and
+        `all_reduces`, the number of all-reduces.
 
     Example:
         >>> add = jax.jit(lambda x: x + 1).lower(jnp.zeros(1000)).compile()
@@ -135,20 +136,20 @@ def figures(compiled: jax.stages.Compiled) -> dict[str, int]:
     cost: Any = compiled.cost_analysis()
     memory: Any = compiled.memory_analysis()
     arguments, temp = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    results = memory.output_size_in_bytes - memory.alias_size_in_bytes  # aliased ones lie where an argument lay
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes  # aliased results use the memory of an argument
     return {
         "flops": int(cost["flops"]),
         "bytes_accessed": int(cost["bytes accessed"]),
         "temp_bytes": temp,
         "argument_bytes": arguments,
         "memory_bytes": arguments + results + temp + memory.generated_code_size_in_bytes,
-        # Started and done apart, or in one; a start counts and its done does not.
+        # An all-reduce is one operation, or a start and a done; only the start is counted.
         "all_reduces": len(re.findall(r" all-reduce(?:-start)?\(", compiled.as_text() or "")),
     }
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """What `compile_only` found, in a line for people."""
+    """The result of `compile_only` as one line of text."""
     generation = result["topology"].partition(":")[0]
     have = f"of the {result['chip_memory_bytes'] / 2**30:.2f} GiB that a {generation} has for it"
     need = f"{result['memory_bytes'] / 2**30:.2f}" if result["memory_bytes"] else "more"

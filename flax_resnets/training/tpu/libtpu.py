@@ -1,26 +1,26 @@
-"""libtpu, the TPUs' runtime and compiler, kept quiet on machines that have no TPU."""
+"""libtpu, the runtime and compiler for TPUs, kept quiet on machines without a TPU."""
 
 import glob
 import os
 
-# A TPU shows itself as one of these: up to v4 as the first, from v5e on as the second.
+# Device files of a TPU: the first up to v4, the second from v5e on.
 _DEVICE_FILES = ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*")
 
 _WITHOUT_TPU = {
-    # Else it asks the network, at length, on which TPU it runs, and complains on stderr of what it cannot find out.
+    # Without these, it asks the network for a long time which TPU it runs on, and prints errors on stderr.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    # One process at a time is a rule for chips; several may compile.
+    # A chip allows one process at a time, but several processes may compile.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
 }
 
 
 def expect_no_tpu() -> None:
-    """Tells libtpu not to look for a TPU, by environment variables that it reads when JAX loads it.
+    """Tells libtpu not to look for a TPU, by environment variables that libtpu reads when JAX loads it.
 
-    What the user has set stays as it is.
+    Variables that the user has set are not changed.
     """
     for name, value in _WITHOUT_TPU.items():
         os.environ.setdefault(name, value)

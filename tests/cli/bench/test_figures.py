@@ -1,4 +1,4 @@
-"""Medians, ratios and lines."""
+"""Medians, ratios and distances from a line."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_a_spread_is_the_median_between_the_quartiles():
 
 
 def test_ratios_are_taken_round_by_round():
-    # The machine is ten times as slow in the second round: medians of seconds would say 3.0.
+    # The machine is ten times as slow in the second round: the ratio of the medians would be 3.0.
     seconds = {"ours": [1.0, 10.0, 1.0], "theirs": [3.0, 20.0, 2.0], "others": [0.5, 5.0, 0.5]}
     assert ratios(seconds, "ours") == {"theirs": (2.0, 2.0, 2.5), "others": (0.5, 0.5, 0.5)}
 

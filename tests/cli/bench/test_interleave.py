@@ -1,4 +1,4 @@
-"""Contenders that do next to nothing: whose turn it is, what is reported, and what becomes of those that fail."""
+"""Contenders that do almost nothing: the order of turns, the results, and what happens when one fails."""
 
 import sys
 from pathlib import Path

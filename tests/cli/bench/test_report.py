@@ -1,4 +1,4 @@
-"""What the tables and the rows of JSON say of given seconds."""
+"""Tables and rows of JSON for given seconds."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lookahead, against its algorithm written out as the two loops of the paper."""
+"""Lookahead, compared with the two loops of its paper."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_lookahead_is_two_loops(steps, step_size):
                 np.testing.assert_allclose(params["kernel"], fast, rtol=1e-5)
         slow = slow + step_size * (fast - slow)
         np.testing.assert_allclose(params["kernel"], slow, rtol=1e-5)
-        np.testing.assert_array_equal(state.slow["kernel"], params["kernel"])  # to the bit
+        np.testing.assert_array_equal(state.slow["kernel"], params["kernel"])  # equal to the last bit
 
 
 def test_the_slow_weights_may_be_donated_beside_the_parameters():

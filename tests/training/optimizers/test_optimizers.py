@@ -1,4 +1,4 @@
-"""The optimizers, each against its rule written out in numpy."""
+"""The optimizers, each compared with its rule in numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def scheduled(name, **settings):
 
 
 def tiny_params():
-    """What a small network has, as float32: a first and a hidden convolution, a norm's scale, and a head."""
+    """The parameters of a small network, float32: a first and a hidden convolution, a norm's scale, and a head."""
     random = np.random.default_rng(0)
     shapes = {"stem": (1, 1, 3, 8), "conv": (3, 3, 8, 6), "scale": (6,), "head": (6, 4), "bias": (4,)}
     return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -39,7 +39,7 @@ def gradients(count):
 
 
 def trajectory(optimizer, count):
-    """The parameters after each of so many updates by `gradients`, and the last state."""
+    """The parameters after each of `steps` updates by `gradients`, and the last state."""
     params = jax.tree.map(jnp.asarray, tiny_params())
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     path = []
@@ -51,7 +51,7 @@ def trajectory(optimizer, count):
 
 
 def adams_moments(name, step, first, second, gradient):
-    """Both of Adam's moments of one parameter, updated and freed of their bias towards 0; step is counted from 1."""
+    """Adam's two moments of one parameter, updated and corrected for their bias towards 0; step is counted from 1."""
     b1, b2 = MOMENTA[step - 1], SETTINGS["beta2"]
     first[name] = b1 * first.get(name, 0) + (1 - b1) * gradient
     second[name] = b2 * second.get(name, 0) + (1 - b2) * gradient**2
@@ -64,7 +64,7 @@ def adams_direction(name, step, first, second, gradient):
 
 
 def rectified_direction(name, step, first, second, gradient):
-    """Liu et al. 2019, algorithm 2, with fastai's threshold of 5 in place of 4."""
+    """Liu et al. 2019, algorithm 2, with fastai's threshold of 5 instead of 4."""
     mean, square = adams_moments(name, step, first, second, gradient)
     b2 = SETTINGS["beta2"]
     longest = 2 / (1 - b2) - 1
@@ -76,7 +76,7 @@ def rectified_direction(name, step, first, second, gradient):
 
 
 def expected_trajectory(count, rule, *, decay_all=False):
-    """As `trajectory`, of a rule (name, step, first, second, gradient) with decoupled decay, in float64."""
+    """Like `trajectory`, by a rule (name, step, first, second, gradient) with decoupled decay, in float64."""
     params, first, second, path = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}, {}, []
     for step, gradient in enumerate(gradients(count), start=1):
         params = dict(params)
@@ -149,7 +149,7 @@ def test_lamb_moves_what_decays_by_its_own_size(decay_all):
 
 
 def test_ranger_is_rectified_adam_halfway_back_every_sixth_update():
-    """Thirteen updates: through the rectifier's beginning, and past two slow steps."""
+    """Thirteen updates: the first ones without the second moment, and two changes of the slow weights."""
     params, first, second, expected = {k: v.astype(np.float64) for k, v in tiny_params().items()}, {}, {}, []
     slow = params
     for step, gradient in enumerate(gradients(13), start=1):
@@ -191,7 +191,7 @@ def test_muon_takes_a_resnets_convolutions_between_stem_and_head():
     state = jax.eval_shape(optimizer.init, params)
     momenta = optax.tree.get(state, "MuonState").mu
     names = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(momenta)}
-    # Two convolutions in each of eight blocks, and three shortcuts.
+    # Two convolutions in each of eight blocks, and three in shortcuts.
     assert len(names) == 19
     assert all(name.endswith("kernel") and "_block" in name and "squeeze_excite" not in name for name in names)
 

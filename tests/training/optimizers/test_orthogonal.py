@@ -1,4 +1,4 @@
-"""Muon's direction against numpy's singular value decomposition, and against optax's."""
+"""Muon's direction, compared with numpy's singular value decomposition and with optax's."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax_resnets.training.optimizers.orthogonal import by_gram, scale_by_muon
 
 
 def newton_schulz(matrix):
-    """Jordan et al. 2024's five quintic steps on the singular values, by way of numpy's decomposition."""
+    """The five quintic steps of Jordan et al. 2024 on the singular values of numpy's decomposition."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     values = values / np.sqrt((values**2).sum())
     for _ in range(5):
@@ -33,7 +33,7 @@ def test_an_update_is_orthogonal_and_as_large_as_adams(shape):
 
 
 def test_a_direction_is_of_nesterovs_momentum():
-    """Of the next step's, as optax and its Adam have it: both moments corrected for their start at 0."""
+    """The momentum of the next step, as optax and its Adam have it: both moments are corrected for their start at 0."""
     muon, momentum, beta = scale_by_muon(0.8), 0, 0.8
     state = muon.init(jnp.zeros((3, 3, 8, 6)))
     for step, key in enumerate(jax.random.split(jax.random.key(0), 4), start=1):
@@ -53,7 +53,7 @@ def test_a_direction_is_of_nesterovs_momentum():
     seed=st.integers(0, 2**31 - 1),
 )
 def test_the_gram_form_is_newton_and_schulzs_however_small_the_singular_values(rows, columns, range_, seed):
-    """From the largest down to `10**-range_` of it: float32 in the Gram matrix costs less than a hundredth."""
+    """Singular values from the largest down to `10**-range_` of it: float32 changes less than a hundredth."""
     noise = np.random.default_rng(seed).normal(size=(rows, columns))
     left, values, right = np.linalg.svd(noise, full_matrices=False)
     matrix = left * np.logspace(0, -range_, len(values)) @ right
@@ -69,7 +69,7 @@ def test_no_gradient_gives_no_direction():
 
 
 def test_directions_are_those_of_optax_step_by_step():
-    """On this machine's devices; its state is optax's too, so that a checkpoint does not tell which made it."""
+    """On this machine's devices. The state equals optax's, so checkpoints of both can be exchanged."""
     kernels = {"a": jnp.zeros((3, 3, 16, 8)), "b": jnp.zeros((1, 1, 8, 32))}
     flat = {name: contrib.MuonDimensionNumbers((0, 1, 2), 3) for name in kernels}
     ours, theirs = scale_by_muon(0.9), contrib.scale_by_muon(beta=0.9, weight_dimension_numbers=flat)

@@ -40,7 +40,7 @@ def test_topologies_there_are_not(name, message):
 
 
 def test_the_roofline_takes_the_longer_of_the_two():
-    # Issue 4's plain ResNet-50 step on a v5e: the bytes take 101 ms, the arithmetic 31.
+    # A plain ResNet-50 step on a v5e: moving its bytes takes 101 ms, its arithmetic 31.
     estimate = roofline(6.17e12, 82.6e9, CHIPS["v5e"])
     assert estimate["bound"] == "memory"
     assert estimate["step_seconds"] == estimate["memory_seconds"] == pytest.approx(0.101, abs=5e-4)

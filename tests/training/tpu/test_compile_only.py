@@ -1,4 +1,4 @@
-"""The step compiled for chips that are not here; with libtpu where it is installed."""
+"""The step compiled for TPUs that are not attached; needs libtpu where noted."""
 
 import dataclasses
 import importlib.util
@@ -43,12 +43,12 @@ def test_figures_are_those_of_one_device():
     result = json.loads(output.stdout)
     weight, share = 4 * 64 * 32, 4 * 64 * 1024 // 8
     assert result["argument_bytes"] == weight + share
-    # A product forward and one backward; the rest is elementwise, on far smaller arrays.
+    # One matrix product forward and one backward; the rest is elementwise, on far smaller arrays.
     products = 2 * 2 * (1024 // 8) * 64 * 32
     assert products <= result["flops"] < 1.1 * products
     assert result["bytes_accessed"] > share
     assert result["memory_bytes"] >= result["argument_bytes"] + result["temp_bytes"]
-    assert result["memory_bytes"] < 2 * weight + share + result["temp_bytes"] + 2**20  # the new weight is the old one's
+    assert result["memory_bytes"] < 2 * weight + share + result["temp_bytes"] + 2**20  # the weight is donated
     assert result["all_reduces"] == 1
 
 
@@ -81,11 +81,11 @@ def test_what_people_are_told():
     )
 
 
-# What follows needs libtpu, and a process of its own: libtpu stays loaded, and JAX is told to leave accelerators alone.
+# The tests below need libtpu and a separate process: libtpu stays loaded, and JAX is told to leave accelerators alone.
 
 
 def compile_small(tmp_path: Path, *arguments: str, recipe: str = "rn50_imagenet") -> subprocess.CompletedProcess:
-    """A network that compiles in seconds, in a home that holds no data."""
+    """A network that compiles in seconds, in a home directory without data."""
     pytest.importorskip("libtpu")
     command = [
         *(sys.executable, "-W", "error", str(ROOT / "train.py")),
@@ -118,7 +118,7 @@ def test_the_long_recipe_compiles_at_the_size_it_trains_at(tmp_path):
     sizes = "--config.progressive=(600,8),", "--config.image_size=64", "--config.store_size=10"
     result = compile_small(tmp_path, "--topology=v5e:2x2", *sizes, recipe="rn50_imagenet_long")
     assert result.returncode == 0, result.stderr
-    assert 0 < json.loads(result.stdout)["flops"] < 1e8  # 2e7, where 64 px would take 1.2e9
+    assert 0 < json.loads(result.stdout)["flops"] < 1e8  # 2e7; 64 px would take 1.2e9
 
 
 def test_per_device_batch_norm_meets_once(tmp_path):

@@ -1,4 +1,4 @@
-"""libtpu where there is no TPU."""
+"""libtpu on a machine without a TPU."""
 
 import glob
 import os
