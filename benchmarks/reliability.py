@@ -726,6 +726,10 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
   image cache that cannot be written is a warning: the images stay in memory.)
 - **Data or cache deleted in mid-run**: the images are in memory, mapped, and the run goes on. The next start decodes
   them again, or says that the data is not there.
+- **Other data**: `data.json` holds what a run began with: the dataset's version, counts, classes, and a fingerprint of
+  its files' content, wherever they lie. A start that finds another refuses, exit code 2, before anything is decoded.
+  Where TFDS would open a newer version, the run goes on with its own, and says so. Up to 1 GiB a split is hashed whole;
+  of a larger one every file's size and eight blocks, so that a byte changed in place may pass.
 - **A second start in the same workdir** refuses, exit code 2, and leaves the first alone.
 - **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` in a row the run ends, exit
   code 3; the latest two checkpoints from before the first of them are kept.

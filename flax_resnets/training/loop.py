@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.data.identity import Identity
 from flax_resnets.errors import UserError
 from flax_resnets.training.ahead import AHEAD
 from flax_resnets.training.build import build_steps, check_devices, make_model
@@ -21,9 +22,10 @@ from flax_resnets.training.interruption import Interruption, Stopped, interrupti
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
-from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.splits import load_split
+from flax_resnets.training.run_data import open_data, record_data
+from flax_resnets.training.splits import load_images
 from flax_resnets.training.state import Average, TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.workdir import check_workdir, opened
@@ -40,7 +42,8 @@ def run(config: Config, workdir: Path) -> None:
 
     Args:
         config: the run.
-        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`.
+        workdir: made if need be; holds `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`,
+            `curves.png`.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
@@ -53,15 +56,17 @@ def run(config: Config, workdir: Path) -> None:
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     with interruption() as stop:
         with stop.at_once():  # to download and decode can take hours
-            train, num_classes = load_split(config, "train", display)
-            valid, _ = load_split(config, "validation", display)
-        trainer = Trainer(config, train, valid, num_classes, display)
+            train_source, valid_source, data = open_data(config, workdir, display.say)
+            train = load_images(config, train_source, display)
+            valid = load_images(config, valid_source, display)
+        trainer = Trainer(config, train, valid, train_source.num_classes, display)
         with contextlib.ExitStack() as stack:
             if is_first():
                 stack.enter_context(opened(config, workdir))
             wait_for_all("workdir opened")
+            check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             try:
-                trainer.fit(workdir, stop)
+                trainer.fit(workdir, stop, data)
             except OSError as error:  # the disk is full, read-only, or gone
                 where, what = error.filename or workdir, error.strerror or error
                 raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
@@ -100,16 +105,17 @@ class Trainer:
 
         self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
 
-    def fit(self, workdir: Path, stop: Interruption | None = None) -> None:
+    def fit(self, workdir: Path, stop: Interruption | None = None, data: Identity | None = None) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s.
 
         Args:
             workdir: of the run.
             stop: what stops it; None for one of its own.
+            data: what the images are, to be kept in `data.json`; None to keep nothing.
         """
         if stop is None:
             with interruption() as stop:
-                return self.fit(workdir, stop)
+                return self.fit(workdir, stop, data)
         log = MetricsLog(workdir, self.steps_per_epoch, writes=is_first(), eval_flip=self.config.eval_flip)
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
         with contextlib.closing(log), contextlib.closing(checkpoints):
@@ -137,6 +143,8 @@ class Trainer:
                     "is data_dir the one it was trained on?"
                 )
             wait_for_all("metrics read")  # by all, before the first writes
+            if data is not None and is_first():
+                record_data(data, workdir, int(state.step), self.display.say)
             log.start(int(state.step))
             # An epoch that has just ended may have no row yet; of those before it each had one.
             past = range(1, (int(state.step) - 1) // self.steps_per_epoch + 1)
