@@ -22,12 +22,15 @@ import difflib
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = [signal.SIGINT, signal.SIGTERM]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    _STOPS.append(signal.SIGHUP)
 
 # Huge pages, and one heap, not one for each thread that writes a checkpoint.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
@@ -61,7 +64,8 @@ if __name__ == "__main__":
     if sys._getframe().f_back is None:  # Python itself runs this file: a debugger or profiler would lose hold of it
         start_with_huge_pages()
 
-from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.errors import UserError, plain_warnings  # noqa: E402
+from flax_resnets.paths import expanded  # noqa: E402
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -85,8 +89,8 @@ def main(arguments: list[str], own_process: bool = False) -> int:
         config_path, workdir, overrides = parse(arguments)
         topology, place = compile_target(arguments), place_among_processes(arguments)
         if own_process and (topology or place[0]):  # nothing to save, and minutes of compiling or of waiting for others
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in _STOPS:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         if topology:
             return compile_for(topology, config_path, overrides)
@@ -94,9 +98,14 @@ def main(arguments: list[str], own_process: bool = False) -> int:
         # Imported here, for --help and a misspelt flag need not wait for JAX.
         from flax_resnets.training.compilation import keep_compiled_programs
         from flax_resnets.training.config import load_config
+        from flax_resnets.training.display import lost_output_is_no_error
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
         from flax_resnets.training.loop import Diverged, Stopped, run
         from flax_resnets.training.processes import is_first, join
+
+        def say(text: str) -> None:
+            with lost_output_is_no_error():
+                print(text, flush=True)
 
         if not has_tpu():
             expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
@@ -106,11 +115,14 @@ def main(arguments: list[str], own_process: bool = False) -> int:
             if own_process or place[0]:
                 join(*place)
             run(config, workdir)
+            if is_first():
+                say(f"next, with another seed, to see how much was luck: {command(another(arguments), own_process)}")
         except Stopped as stop:
             if is_first():
-                print(f"stopped by {stop}; to go on: {shlex.join(['python', 'train.py', *arguments])}")
+                say(f"stopped by {stop}; to go on: {command(arguments, own_process)}")
         except Diverged as error:
-            print(f"train.py: {error}", file=sys.stderr)
+            if is_first():
+                print(f"train.py: {error}", file=sys.stderr)
             return 3
         except KeyboardInterrupt:
             print("train.py: interrupted; nothing since the last checkpoint is saved", file=sys.stderr)
@@ -120,6 +132,27 @@ def main(arguments: list[str], own_process: bool = False) -> int:
         print(f"train.py: {error}{hint}", file=sys.stderr)
         return 2
     return 0
+
+
+def another(arguments: list[str]) -> list[str]:
+    """The command line of the same run with the next seed, in a workdir of its own."""
+    from flax_resnets.training.config import load_config
+
+    config_path, workdir, overrides = parse(arguments)
+    seed = (load_config(config_path, overrides).seed + 1) % 2**32
+    values, _ = flags(arguments)
+    values["--workdir"] = f"{workdir}-seed{seed}"
+    changes = {**{f"--config.{name}": value for name, value in overrides.items()}, "--config.seed": str(seed)}
+    return [f"{name}={value}" for name, value in (values | changes).items()]
+
+
+def command(arguments: list[str], own_process: bool) -> str:
+    """What to paste into a shell to run these arguments, from where this program was called."""
+    python = sys.executable or "python"
+    found = shutil.which("python")
+    if found and os.path.dirname(found) == os.path.dirname(python) and os.path.samefile(found, python):
+        python = "python"
+    return shlex.join([python, sys.argv[0] if own_process else __file__, *arguments])
 
 
 def compile_for(topology: str, config_path: Path, overrides: dict[str, str]) -> int:
@@ -156,8 +189,8 @@ def parse(arguments: list[str]) -> tuple[Path, Path, dict[str, str]]:
         raise UserError("--config=FILE is needed; `python train.py` lists the recipes")
     if values.get("--workdir") == "":
         raise UserError("--workdir=: needs a value; without the flag it is runs/<recipe's name>")
-    config_path = Path(values["--config"])
-    return config_path, Path(values.get("--workdir") or Path("runs") / config_path.stem), overrides
+    config_path = expanded(values["--config"], "--config")
+    return config_path, expanded(values.get("--workdir") or Path("runs") / config_path.stem, "--workdir"), overrides
 
 
 def compile_target(arguments: list[str]) -> str | None:
@@ -220,9 +253,18 @@ def flags(arguments: list[str]) -> tuple[dict[str, str], dict[str, str]]:
                 raise UserError(f"{flag}: needs a value")
             values[flag] = value if equals else rest.pop(0)
         else:
-            close = difflib.get_close_matches(flag, [*_WITH_VALUE, "--compile_only", "--help"], n=1)
-            raise UserError(f"{flag}: no such flag; " + (f"did you mean {close[0]}?" if close else "see --help"))
+            following = rest[0] if rest and not rest[0].startswith("--") else None
+            raise UserError(f"{flag}: no such flag; {_meant(flag, value if equals else following)}")
     return values, overrides
+
+
+def _meant(flag: str, value: str | None) -> str:
+    """What to write in place of a flag that there is not, with the value it was given."""
+    from flax_resnets.training.config import as_override
+
+    close = difflib.get_close_matches(flag, [*_WITH_VALUE, "--compile_only", "--help"], n=1)
+    meant = as_override(flag, value) or (close and close[0])
+    return f"did you mean {meant}?" if meant else "see --help"
 
 
 def end(code: int) -> None:
@@ -232,11 +274,13 @@ def end(code: int) -> None:
     """
     jax = sys.modules.get("jax")  # --help has not waited for it
     if jax is None or not jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the terminal is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 if __name__ == "__main__":
+    plain_warnings("train.py")
     end(main(sys.argv[1:], own_process=True))

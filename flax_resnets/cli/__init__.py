@@ -125,8 +125,10 @@ class Parser(argparse.ArgumentParser):
                 overrides[flag.removeprefix(self._prefix)] = value
         parsed, unknown = self.parse_known_args(arguments, argparse.Namespace(overrides=overrides))
         if unknown:
-            flag = unknown[0].partition("=")[0]
-            self.error(f"{flag}: not understood; {_nearest(flag, self._flags)}")
+            flag, equals, value = unknown[0].partition("=")
+            following = unknown[1] if len(unknown) > 1 and not unknown[1].startswith("--") else None
+            meant = _meant_override(flag, value if equals else following) if self._prefix else None
+            self.error(f"{flag}: not understood; {meant or _nearest(flag, self._flags)}")
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -148,6 +150,13 @@ def whole_number(least: int) -> Any:
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} up")
 
     return parse
+
+
+def _meant_override(flag: str, value: str | None) -> str | None:
+    from flax_resnets.training.config import as_override  # imported for commands that take a recipe alone
+
+    meant = as_override(flag, value)
+    return meant and f"did you mean {meant}?"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

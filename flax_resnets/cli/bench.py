@@ -23,6 +23,7 @@ from flax_resnets.bench.interleave import Measurement, interleave
 from flax_resnets.bench.machine import describe_machine
 from flax_resnets.cli import whole_number
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +111,9 @@ def _changed(name: str, case: Case, arguments: argparse.Namespace) -> Case:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Finds what is wrong before minutes are spent."""
+    for name in ("torch", "checkout", "json"):
+        if path := getattr(arguments, name):
+            setattr(arguments, name, expanded(path, f"bench: --{name}"))
     if not 0 < arguments.turn < math.inf:
         raise UserError(f"bench: --turn={arguments.turn:g}: must be above 0, and finite")
     if arguments.torch and not shutil.which(arguments.torch):
@@ -129,10 +133,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _backend() -> str:
     """What JAX runs on here, asked of another process: this one must not take a TPU that its children need."""
-    program = "import jax; print(jax.default_backend())"
+    program = "from flax_resnets.training.devices import *; start_jax(); print(jax.default_backend())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"bench: JAX does not start: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"bench: JAX does not start: {last.removeprefix(f'{UserError.__module__}.UserError: ')}")
     return done.stdout.split()[-1]
 
 

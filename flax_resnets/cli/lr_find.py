@@ -21,6 +21,7 @@ from typing import Any
 from flax_resnets.cli import Parser, whole_number
 from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 
 def add_arguments(parser: Parser) -> None:
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         from flax_resnets.training.build import check_devices, make_model
         from flax_resnets.training.compilation import keep_compiled_programs
         from flax_resnets.training.config import load_config
+        from flax_resnets.training.devices import start_jax
         from flax_resnets.training.display import Display
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
         from flax_resnets.training.splits import load_split
@@ -57,8 +59,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / arguments.config.stem / "lr_find"
+    directory = expanded(directory, "lr-find: --output")
     if not has_tpu():
         expect_no_tpu()  # as in train.py
+    start_jax()
     keep_compiled_programs()
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data

@@ -16,6 +16,7 @@ from pathlib import Path
 from flax_resnets.cli import Parser, whole_number
 from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 _MOST = 128  # images in a picture, which is then 6,000 pixels high
 
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         from flax_resnets.data.source import open_source
         from flax_resnets.training import show_batch as shower
         from flax_resnets.training.config import load_config
+        from flax_resnets.training.devices import start_jax
         from flax_resnets.training.display import Display
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
         from flax_resnets.training.splits import load_split
@@ -51,8 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / arguments.config.stem / "show_batch"
+    directory = expanded(directory, "show-batch: --output")
     if not has_tpu():
         expect_no_tpu()  # as in train.py
+    start_jax()
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)

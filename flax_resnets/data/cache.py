@@ -21,6 +21,7 @@ from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 _FORMAT = 1  # raise it when the same source, size and resize would give other pixels
 _BLOCK = 512  # images decoded between two writes
@@ -128,11 +129,10 @@ def cached_images(
 
 def cache_root() -> Path:
     """Where everything lies that can be made again: `$FLAX_RESNETS_CACHE`, or under the user's cache directory."""
-    root = os.environ.get("FLAX_RESNETS_CACHE")
-    if not root:
-        parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        root = os.path.join(parent, "flax_resnets")
-    return Path(root)
+    if root := os.environ.get("FLAX_RESNETS_CACHE"):
+        return expanded(root, "FLAX_RESNETS_CACHE")
+    parent = os.environ.get("XDG_CACHE_HOME")
+    return (expanded(parent, "XDG_CACHE_HOME") if parent else Path(os.path.expanduser("~/.cache"))) / "flax_resnets"
 
 
 def _directory(source: Source, size: int, resize: str) -> Path:

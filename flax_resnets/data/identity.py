@@ -39,6 +39,15 @@ class Identity:
         """The name that opens this version and no other: `cifar10:3.0.2`."""
         return f"{self.dataset}:{self.version}"
 
+    def in_words(self, size: int) -> str:
+        """A line for people, with the side of the images that a network sees, in pixels."""
+        train, validation = self.counts["train"], self.counts["validation"]
+        colour = "grey" if self.channels == 1 else "colour"
+        return (
+            f"{self.dataset} {self.version}: {train:,} training and {validation:,} validation images, "
+            f"{size} px, {colour}, {len(self.class_names):,} classes"
+        )
+
     def to_json(self) -> str:
         """As indented JSON, for `data.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -146,6 +146,10 @@ class Checkpoints:
             raise ValueError(f"its content is of step {int(restored['state'].step)}")
         return restored["state"]
 
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order."""
+        return sorted(self._manager.all_steps())
+
     def wait(self) -> None:
         """Returns once everything saved is on the disk; raises what went wrong in the background, as `save` does."""
         with self._writing():

@@ -1,6 +1,8 @@
 """How programs are compiled, and that they are kept from one start to the next."""
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,13 +14,20 @@ from flax_resnets.data.cache import cache_root
 def keep_compiled_programs() -> None:
     """Lets JAX keep what it compiles beside the image cache, unless the user has told it where already.
 
+    Where that cannot be written nothing is kept: JAX would warn of it at each program.
+
     A second start of a recipe then compiles nothing. What is kept is the executable itself: it computes the same bits.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
-    if settings.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
+    if settings.jax_compilation_cache_dir is None and _can_be_written(directory := cache_root() / "compiled"):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
         # The many small programs of a start add up; by default only what took over a second is kept.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _can_be_written(directory: Path) -> bool:
+    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from flax_resnets.errors import UserError
 from flax_resnets.models.layers import ghost_size
+from flax_resnets.paths import expanded
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -280,7 +281,7 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         >>> load_config("configs/quickstart.py", {"epochs": "1"}).epochs
         1
     """
-    config = _run(Path(path))
+    config = _run(expanded(path, "--config"))
     changes: dict[str, Any] = {}
     for name, text in (overrides or {}).items():
         head, _, option = name.partition(".")
@@ -292,7 +293,7 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
                     f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…"
                 )
             options = changes.get("model_options", config.model_options)
-            changes["model_options"] = {**options, option: _literal(text)}
+            changes["model_options"] = {**options, option: _word_or_literal(text)}
         else:
             changes[name] = _parsed(name, text, FIELD_TYPES[name])
     return dataclasses.replace(config, **changes)
@@ -300,13 +301,39 @@ def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
 
 def unknown_field(name: str) -> str:
     """What to say of a field there is not."""
-    close = difflib.get_close_matches(name, FIELD_TYPES, n=1)
-    close += [field for field in FIELD_TYPES if name == _initials(field)]  # lr, wd and bs, as elsewhere
-    return f"no such field; did you mean {close[0]}?" if close else f"no such field; there are {', '.join(FIELD_TYPES)}"
+    name = name[:_LONGEST_NAME]
+    close = difflib.get_close_matches(name, FIELD_TYPES, n=1) or _by_initials(name)
+    if close:
+        return f"no such field; did you mean {close[0]}?"
+    nearest = difflib.get_close_matches(name, FIELD_TYPES, n=5, cutoff=0)
+    return f"no such field; the nearest are {', '.join(nearest)}"
 
 
-def _initials(field: str) -> str:
-    return "".join(word[0] for word in field.split("_"))
+def as_override(flag: str, value: str | None) -> str | None:
+    """What was meant by a flag that is a field's name, or nearly, or its initials; None where it is no field's.
+
+    Args:
+        flag: as it was written.
+        value: that it was given; None for none.
+
+    Example:
+        >>> as_override("--epochs", "3"), as_override("--batch-size", None), as_override("--lr", "0.1")
+        ('--config.epochs=3', '--config.batch_size=VALUE', '--config.learning_rate=0.1')
+    """
+    name = flag.lstrip("-").removeprefix("config.").replace("-", "_")[:_LONGEST_NAME]
+    shown = "VALUE" if value is None else value[:100]
+    if name.startswith("model_options."):
+        return f"--config.{name}={shown}"
+    close = difflib.get_close_matches(name.lower(), FIELD_TYPES, n=1, cutoff=0.8) or _by_initials(name.lower())
+    return f"--config.{close[0]}={shown}" if close else None
+
+
+_LONGEST_NAME = 60  # characters of a field that there is not, to be compared with those that are
+
+
+def _by_initials(name: str) -> list[str]:
+    """Fields such as learning_rate for lr, weight_decay for wd."""
+    return [field for field in FIELD_TYPES if "_" in field and name == "".join(word[0] for word in field.split("_"))]
 
 
 _LONGEST_RECIPE = 1_000_000  # characters
@@ -370,6 +397,12 @@ def _parsed(name: str, text: str, annotation: Any) -> Any:
             return whole
         return tuple(_literal(part) for part in text.split(",") if part.strip())
     return _literal(text)
+
+
+def _word_or_literal(text: str) -> Any:
+    """As `_literal`, with true, false and none in any case."""
+    words = {"true": True, "false": False, "none": None}
+    return words[text.lower()] if text.lower() in words else _literal(text)
 
 
 def _literal(text: str) -> Any:
@@ -442,6 +475,37 @@ def _in_words(annotation: Any) -> str:
     return " or ".join(parts)
 
 
+# What a choice is called elsewhere, in lower case and without what stands between words.
+_ELSEWHERE = {
+    **dict.fromkeys(("fp16", "half", "f16", "16", "16mixed", "amp"), "float16"),
+    **dict.fromkeys(("bf16", "bfloat", "bf16mixed", "mixed", "mixedbfloat16"), "bfloat16"),
+    **dict.fromkeys(("fp32", "f32", "float", "single", "full", "32", "tf32", "float64", "fp64", "double"), "float32"),
+    **dict.fromkeys(("adam", "nadam"), "adamw"),
+    **dict.fromkeys(("momentum", "nesterov", "sgdm"), "sgd"),
+    **dict.fromkeys(("radam", "lookahead", "ranger21"), "ranger"),
+    **dict.fromkeys(("lars",), "lamb"),
+    **dict.fromkeys(("1cycle", "fitonecycle", "onecyclelr"), "one_cycle"),
+    **dict.fromkeys(("cosine", "cos", "cosineannealing", "cosinedecay", "cosinelr"), "warmup_cosine"),
+    **dict.fromkeys(("fitflatcos", "flatcos"), "flat_cosine"),
+    **dict.fromkeys(("steplr", "multistep", "multisteplr", "piecewise"), "step"),
+    **dict.fromkeys(("none", "fixed", "flat"), "constant"),
+    **dict.fromkeys(("ce", "xent", "softmax", "nll", "categoricalcrossentropy", "crossentropyloss"), "cross_entropy"),
+    **dict.fromkeys(("binary", "binarycrossentropy", "bcewithlogits", "sigmoid"), "bce"),
+    **dict.fromkeys(("ra", "randaug"), "randaugment"),
+    **dict.fromkeys(("ta", "trivial", "taw", "trivialaugmentwide"), "trivialaugment"),
+    **dict.fromkeys(("stretch", "distort", "resize"), "squash"),
+    **dict.fromkeys(("center", "centre", "centercrop", "centrecrop"), "crop"),
+    **dict.fromkeys(("memory", "ram", "disk", "decoded"), "cached"),
+    **dict.fromkeys(("ignore", "drop", "delete", "remove"), "skip"),
+    **dict.fromkeys(("raise", "error", "fail", "abort"), "stop"),
+    **dict.fromkeys(("mean", "ema"), "average"),
+}
+
+
+def _plain(value: Any) -> str:
+    return "".join(character for character in _shown(value)[:_LONGEST_NAME].lower() if character.isalnum())
+
+
 def _close_choice(value: Any, annotation: Any) -> str:
     choices = [
         c
@@ -449,7 +513,9 @@ def _close_choice(value: Any, annotation: Any) -> str:
         if typing.get_origin(option) is Literal
         for c in typing.get_args(option)
     ]
-    close = difflib.get_close_matches(str(value), choices, n=1)
+    word = _plain(value)
+    close = [choice for choice in choices if _plain(choice) == word or choice == _ELSEWHERE.get(word)]
+    close = close or difflib.get_close_matches(str(value)[:_LONGEST_NAME], choices, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from flax_resnets.data.identity import Identity, identity_of, is_prepared, newest_version, read_identity
+from flax_resnets.data.identity import Identity, identity_of, is_prepared, newest_version
 from flax_resnets.data.source import Source
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.splits import open_split
-from flax_resnets.training.workdir import check_data, other_data
+from flax_resnets.training.workdir import check_data, other_data, recorded_data
 
 
 def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], None]) -> None:
@@ -20,7 +20,7 @@ def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], N
         step: of the run; beyond the first, the run is from before there was such a record, and `say` is told.
         say: see `step`.
     """
-    if (workdir / "data.json").exists():
+    if recorded_data(workdir) is not None:
         return
     write_whole(workdir / "data.json", data.to_json().encode())
     if step:
@@ -41,7 +41,7 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
     Raises:
         UserError: there is no such data, or it is not what the run began with.
     """
-    recorded, dataset = read_identity(workdir / "data.json"), config.dataset
+    recorded, dataset = recorded_data(workdir), config.dataset
     if recorded is not None and dataset == recorded.dataset:
         newest = newest_version(dataset, config.data_dir)
         if newest != recorded.version:

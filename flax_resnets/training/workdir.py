@@ -65,8 +65,30 @@ def _take_away(workdir: Path, before: set[str] | None) -> None:
             workdir.rmdir()
 
 
+def forget(workdir: Path) -> None:
+    """Leaves a workdir so that any run can begin in it: of the one that was there, TensorBoard's events stay."""
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    for name in reversed(_FILES):  # config.json last: without it, what is left is taken for somebody else's
+        (workdir / name).unlink(missing_ok=True)
+
+
+def nothing_to_keep(workdir: Path) -> bool:
+    """Whether the workdir's run ended before its first row and its first checkpoint: killed, or diverged."""
+    metrics, directories = workdir / "metrics.jsonl", (workdir / "checkpoints", workdir / "damaged")
+    return (
+        metrics.exists()
+        and metrics.stat().st_size == 0
+        and not any(directory.is_dir() and os.listdir(directory) for directory in directories)
+    )
+
+
+def recorded_data(workdir: Path) -> Identity | None:
+    """What the workdir's run trains on; None where that is not known, or nothing is there to go on with."""
+    return None if os.path.isdir(workdir) and nothing_to_keep(workdir) else read_identity(workdir / "data.json")
+
+
 def check_workdir(config: Config, workdir: Path) -> None:
-    """Refuses a workdir that holds something other than this run."""
+    """Refuses a workdir that holds something other than this run, unless that left nothing to keep."""
     if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
         return
     if not workdir.is_dir():
@@ -85,7 +107,9 @@ def check_workdir(config: Config, workdir: Path) -> None:
         if foreign:
             raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
         return
-    recorded = read_identity(workdir / "data.json")
+    if nothing_to_keep(workdir):
+        return
+    recorded = recorded_data(workdir)
     try:
         theirs = json.loads(path.read_text())
         ours = json.loads(config.to_json())
@@ -112,7 +136,7 @@ def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:
 
 def check_data(found: Identity, config: Config, workdir: Path) -> None:
     """Refuses data other than what the workdir's run began with, if that is known."""
-    recorded = read_identity(workdir / "data.json")
+    recorded = recorded_data(workdir)
     if recorded is not None and (difference := recorded.difference(found)):
         raise other_data(recorded, difference, config, workdir)
 
