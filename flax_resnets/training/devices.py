@@ -67,13 +67,17 @@ def idle_accelerator() -> str | None:
     if jax.default_backend() != "cpu":
         return None
     if any(glob.glob(pattern) for pattern in _NVIDIA):
-        kind, extra, plugin = "an NVIDIA GPU", "cuda", "jax_cuda12_plugin jax_cuda13_plugin"
+        kind, extra, plugins = "an NVIDIA GPU", "cuda", ("jax_cuda12_plugin", "jax_cuda13_plugin")
     elif has_tpu():
-        kind, extra, plugin = "a TPU", "tpu", "libtpu"
+        kind, extra, plugins = "what may be a TPU", "tpu", ("libtpu",)
     else:
         return None
     if asked := os.environ.get("JAX_PLATFORMS"):
         return f"{kind} is here and not used: JAX_PLATFORMS={asked}"
-    if any(importlib.util.find_spec(name) for name in plugin.split()):
+    if any(map(_installed, plugins)):
         return f"{kind} is here and not used: JAX could not start it; see what JAX_PLATFORMS={extra} says"
     return f'{kind} is here and not used: JAX has no support for it installed; pip install -e ".[train,{extra}]"'
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
