@@ -1,4 +1,9 @@
-"""The error that every mistake of a user raises."""
+"""The error that every mistake of a user raises, and how a command line prints warnings."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 # The longest path that is possible. A longer word was not typed by anybody.
 _LONGEST_WORD = 4096
@@ -33,3 +38,17 @@ def _shown(word: str) -> str:
     if word.isprintable():
         return word
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in word)
+
+
+def plain_warnings(program: str) -> None:
+    """Has warnings printed as mistakes are, in one line on stderr, without a line of source code.
+
+    For a process that is a command line's alone. One of another package says where it comes from.
+    """
+    package = str(Path(__file__).parent)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        origin = "" if filename.startswith(package) else f" ({category.__name__} at {filename}:{lineno})"
+        print(f"{program}: {UserError(f'{message}{origin}')}", file=sys.stderr)
+
+    warnings.showwarning = show

@@ -93,6 +93,8 @@ def field_types(group: type[Fields]) -> Mapping[str, Any]:
 # Step numbers and counts are int32 on the devices.
 MOST = 2**31 - 1
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+# Characters of a name or choice that there is not, to be compared with those that are.
+LONGEST_NAME = 60
 
 
 def parsed(name: str, text: str, annotation: Any) -> Any:
@@ -196,9 +198,42 @@ def _in_words(annotation: Any) -> str:
     return " or ".join(parts)
 
 
+# What a choice is called elsewhere, in lower case and without what stands between words.
+_ELSEWHERE = {
+    **dict.fromkeys(("fp16", "half", "f16", "16", "16mixed", "amp"), "float16"),
+    **dict.fromkeys(("bf16", "bfloat", "bf16mixed", "mixed", "mixedbfloat16"), "bfloat16"),
+    **dict.fromkeys(("fp32", "f32", "float", "single", "full", "32", "tf32", "float64", "fp64", "double"), "float32"),
+    **dict.fromkeys(("adam", "nadam"), "adamw"),
+    **dict.fromkeys(("momentum", "nesterov", "sgdm"), "sgd"),
+    **dict.fromkeys(("radam", "lookahead", "ranger21"), "ranger"),
+    **dict.fromkeys(("lars",), "lamb"),
+    **dict.fromkeys(("1cycle", "fitonecycle", "onecyclelr"), "one_cycle"),
+    **dict.fromkeys(("cosine", "cos", "cosineannealing", "cosinedecay", "cosinelr"), "warmup_cosine"),
+    **dict.fromkeys(("fitflatcos", "flatcos"), "flat_cosine"),
+    **dict.fromkeys(("steplr", "multistep", "multisteplr", "piecewise"), "step"),
+    **dict.fromkeys(("none", "fixed", "flat"), "constant"),
+    **dict.fromkeys(("ce", "xent", "softmax", "nll", "categoricalcrossentropy", "crossentropyloss"), "cross_entropy"),
+    **dict.fromkeys(("binary", "binarycrossentropy", "bcewithlogits", "sigmoid"), "bce"),
+    **dict.fromkeys(("ra", "randaug"), "randaugment"),
+    **dict.fromkeys(("ta", "trivial", "taw", "trivialaugmentwide"), "trivialaugment"),
+    **dict.fromkeys(("stretch", "distort", "resize"), "squash"),
+    **dict.fromkeys(("center", "centre", "centercrop", "centrecrop"), "crop"),
+    **dict.fromkeys(("memory", "ram", "disk", "decoded"), "cached"),
+    **dict.fromkeys(("ignore", "drop", "delete", "remove"), "skip"),
+    **dict.fromkeys(("raise", "error", "fail", "abort"), "stop"),
+    **dict.fromkeys(("mean", "ema"), "average"),
+}
+
+
+def _plain(value: Any) -> str:
+    return "".join(character for character in shown(value)[:LONGEST_NAME].lower() if character.isalnum())
+
+
 def _close_choice(value: Any, annotation: Any) -> str:
     choices = [choice for option in _alternatives(annotation) for choice in _choices(option) or ()]
-    close = difflib.get_close_matches(str(value), choices, n=1)
+    word = _plain(value)
+    close = [choice for choice in choices if _plain(choice) == word or choice == _ELSEWHERE.get(word)]
+    close = close or difflib.get_close_matches(str(value)[:LONGEST_NAME], choices, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

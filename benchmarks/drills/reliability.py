@@ -714,10 +714,10 @@ run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_di
   the end of each epoch and every `save_every` steps. It is written while training continues, and the next checkpoint
   waits for it. So a kill costs at most twice `save_every` steps. No file is lost: every file is complete at every
   moment, or is known to be incomplete and removed by the next start.
-- **Ctrl-C, SIGTERM**: the run finishes its step, saves, prints the command that resumes it, and ends with exit code 0.
-  While there is nothing to save yet (imports, downloading, decoding), it stops at once. While XLA compiles a program,
-  the signal waits. A second Ctrl-C does not wait for anything: exit code 130. With several processes, a process that
-  is still looking for the others ends as any program does.
+- **Ctrl-C, SIGTERM, a lost terminal (SIGHUP)**: the run finishes its step, saves, prints the command that resumes it,
+  and ends with exit code 0. While there is nothing to save yet (imports, downloading, decoding), it stops at once.
+  While XLA compiles a program, the signal waits. A second Ctrl-C does not wait for anything: exit code 130. With
+  several processes, a process that is still looking for the others ends as any program does.
 - **A damaged checkpoint**: each checkpoint is saved with the checksums of its files (`SHA256SUMS`, a list that
   `sha256sum --check` reads) and with a digest of its content. The checksums are compared before it is read, the digest
   after. If they differ, the checkpoint is moved to `damaged/`, a line says so, and the previous checkpoint is used. If
@@ -727,6 +727,11 @@ run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_di
   (An image cache that cannot be written is a warning: the images stay in memory.)
 - **Data or cache deleted during a run**: the images are mapped into memory, and the run continues. The next start
   decodes them again, or says that the data is missing.
+- **Other data**: `data.json` holds what a run began with: the dataset's version, its counts and classes, and a
+  fingerprint of its files' content, which is the same wherever they lie. A start that finds other data refuses with
+  exit code 2, before anything is decoded. Where TFDS would open a newer version, the run goes on with its own version
+  and says so. A split of up to 1 GiB is hashed whole. Of a larger split, every file's size and eight of its blocks are
+  hashed, so a byte that was changed in place may go unnoticed.
 - **A second start in the same workdir** refuses with exit code 2, and leaves the first one alone.
 - **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` skipped steps in a row the
   run ends with exit code 3; the latest two checkpoints from before the first of these steps are kept.

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, nearest
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
     "train": "trains a network by a recipe, and goes on where a run stopped",
@@ -46,6 +46,7 @@ def start(arguments: list[str], program: str) -> NoReturn:
         startup.hold_signals()
     if command in _TRAINING:
         startup.start_with_huge_pages()
+    plain_warnings(program)
     startup.end(main(arguments, program, own_process=True))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 
 def add_arguments(parser: Parser) -> None:
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training import lr_find as finder
     from flax_resnets.training.build import check_devices
     from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.network import make_model
     from flax_resnets.training.recipes import load_config, run_name
@@ -52,8 +54,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / run_name(arguments.config) / "lr_find"
+    directory = expanded(directory, "lr-find: --output")
     if not has_tpu():
         expect_no_tpu()  # as in train.py
+    start_jax()
     keep_compiled_programs()
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # reports a misspelt name before the data is loaded

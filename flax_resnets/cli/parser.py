@@ -60,9 +60,11 @@ class Parser(argparse.ArgumentParser):
             overrides[flag.removeprefix(_FIELD)] = value
         parsed, unknown = self.parse_known_args(rest, argparse.Namespace(overrides=overrides))
         if unknown:
-            flag = unknown[0].partition("=")[0]
+            flag, equals, value = unknown[0].partition("=")
+            following = unknown[1] if len(unknown) > 1 and not unknown[1].startswith("--") else None
             flags = [name for action in self._actions for name in action.option_strings]
-            self.error(f"{flag}: no such flag; {nearest(flag, flags)}")
+            meant = _meant_override(flag, value if equals else following) if self._takes_config else None
+            self.error(f"{flag}: no such flag; {meant or nearest(flag, flags)}")
         if self._takes_config and not parsed.config:
             self.error("--config=RECIPE is needed; `flax-resnets train` lists the recipes")
         return parsed
@@ -88,6 +90,13 @@ def whole_number(least: int) -> Any:
         raise argparse.ArgumentTypeError(f"={text}: must be a whole number from {least} up")
 
     return parse
+
+
+def _meant_override(flag: str, value: str | None) -> str | None:
+    from flax_resnets.training.recipes import as_override  # the fields' names are known to who has imported JAX
+
+    meant = as_override(flag, value)
+    return meant and f"did you mean {meant}?"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from flax_resnets.cli.output import free_names, make_directory
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 _MOST = 128  # images in a picture; with so many it is 6,000 pixels high
 
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"show-batch: --images={arguments.images}: must be at most {_MOST}")
     from flax_resnets.data.source import open_source
     from flax_resnets.training import show_batch as shower
+    from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
@@ -45,8 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / run_name(arguments.config) / "show_batch"
+    directory = expanded(directory, "show-batch: --output")
     if not has_tpu():
         expect_no_tpu()  # as in train.py
+    start_jax()
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)

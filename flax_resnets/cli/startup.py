@@ -8,7 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = [signal.SIGINT, signal.SIGTERM]
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    _STOPS.append(signal.SIGHUP)
 
 # Huge pages, and one heap, not one for each thread that writes a checkpoint.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
@@ -27,8 +29,8 @@ def hold_signals() -> None:
 
 def release_signals() -> None:
     """Lets requests to stop end the process at once: where there is nothing to save, and minutes of waiting."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _STOPS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
@@ -71,7 +73,8 @@ def end(code: int) -> NoReturn:
     """
     jax = sys.modules.get("jax")  # --help has not waited for it
     if jax is None or not jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the terminal is gone
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

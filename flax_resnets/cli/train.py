@@ -9,14 +9,21 @@ saved; 2, something in the request, the data or the disk is wrong, said in one l
 
 import argparse
 import json
+import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.configs import headline, recipes
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
+
+if TYPE_CHECKING:
+    from flax_resnets.training.config import Config
 
 
 def add_arguments(parser: Parser) -> None:
@@ -67,16 +74,21 @@ def run(arguments: argparse.Namespace) -> int:
     if not has_tpu():
         expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
     config = load_config(arguments.config, arguments.overrides)
+    workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir")
     keep_compiled_programs()
     try:
         if arguments.own_process or place[0]:
             join(*place)
-        run(config, Path(arguments.workdir or Path("runs") / run_name(arguments.config)))
+        run(config, workdir)
+        if is_first():
+            again = _with_another_seed(arguments, config, workdir)
+            _say(f"next, with another seed, to see how much was luck: {_command(arguments, again)}")
     except Stopped as stop:
         if is_first():
-            print(f"stopped by {stop}; to go on: {shlex.join([*_called(arguments), *arguments.arguments])}")
+            _say(f"stopped by {stop}; to go on: {_command(arguments, arguments.arguments)}")
     except Diverged as error:
-        print(f"{arguments.program}: {error}", file=sys.stderr)
+        if is_first():
+            print(f"{arguments.program}: {error}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
         print(f"{arguments.program}: interrupted; nothing since the last checkpoint is saved", file=sys.stderr)
@@ -84,8 +96,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _called(arguments: argparse.Namespace) -> list[str]:
-    return ["python", "train.py"] if arguments.program == "train.py" else ["python", "-m", "flax_resnets", "train"]
+def _say(text: str) -> None:
+    from flax_resnets.training.display import lost_output_is_no_error
+
+    with lost_output_is_no_error():
+        print(text, flush=True)
+
+
+def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir: Path) -> list[str]:
+    """The arguments of the same run with the next seed, in a workdir of its own."""
+    seed = (config.seed + 1) % 2**32
+    flags = {"--config": arguments.config, "--workdir": f"{workdir}-seed{seed}"}
+    for name in ("coordinator", "num_processes", "process_id"):
+        if (value := getattr(arguments, name)) is not None:
+            flags[f"--{name}"] = value
+    changes = {**{f"--config.{name}": value for name, value in arguments.overrides.items()}, "--config.seed": str(seed)}
+    return [f"{name}={value}" for name, value in (flags | changes).items()]
+
+
+def _command(arguments: argparse.Namespace, given: list[str]) -> str:
+    """What to paste into a shell to run a command line, from where this program was called."""
+    if arguments.own_process and os.path.basename(sys.argv[0]) == "flax-resnets":
+        return shlex.join(["flax-resnets", "train", *given])
+    python = sys.executable or "python"
+    found = shutil.which("python")
+    if found and os.path.dirname(found) == os.path.dirname(python) and os.path.samefile(found, python):
+        python = "python"
+    if arguments.program == "train.py":
+        script = sys.argv[0] if arguments.own_process else "train.py"
+        return shlex.join([python, script, *given])
+    return shlex.join([python, "-m", "flax_resnets", "train", *given])
 
 
 def _compile_for(topology: str, arguments: argparse.Namespace) -> int:

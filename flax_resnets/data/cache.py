@@ -21,6 +21,7 @@ from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 _FORMAT = 1  # raise it when the same source, size and resize would give other pixels
 _BLOCK = 512  # images decoded between two writes
@@ -71,9 +72,9 @@ def cached_images(
     """The whole split as one array; decoded at the first call, mapped from disk at every later one.
 
     It lies under `$FLAX_RESNETS_CACHE`, else `$XDG_CACHE_HOME/flax_resnets`, else `~/.cache/flax_resnets`, in a
-    directory per dataset path and split, and there one per size and way to resize. When the dataset's files change,
-    the caches made of the old ones are removed. What was not written to the end is never found by a reader: it lies
-    under another name until it is whole. Of several processes one decodes, the others wait.
+    directory per dataset path and split, and there one per size and way to resize. When the content of the dataset's
+    files changes, the caches made of the old ones are removed. What was not written to the end is never found by a
+    reader: it lies under another name until it is whole. Of several processes one decodes, the others wait.
 
     Args:
         source: the split.
@@ -128,17 +129,16 @@ def cached_images(
 
 def cache_root() -> Path:
     """Where everything lies that can be made again: `$FLAX_RESNETS_CACHE`, or under the user's cache directory."""
-    root = os.environ.get("FLAX_RESNETS_CACHE")
-    if not root:
-        parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        root = os.path.join(parent, "flax_resnets")
-    return Path(root)
+    if root := os.environ.get("FLAX_RESNETS_CACHE"):
+        return expanded(root, "FLAX_RESNETS_CACHE")
+    parent = os.environ.get("XDG_CACHE_HOME")
+    return (expanded(parent, "XDG_CACHE_HOME") if parent else Path(os.path.expanduser("~/.cache"))) / "flax_resnets"
 
 
 def _directory(source: Source, size: int, resize: str) -> Path:
-    name = re.sub(r"\W+", "-", f"{source.dataset}-{source.split}")
+    name = re.sub(r"\W+", "-", f"{source.dataset.partition(':')[0]}-{source.split}")  # the version is in the path
     path_key = hashlib.sha256(str(source.directory).encode()).hexdigest()[:8]
-    return cache_root() / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
+    return cache_root() / f"{name}-{path_key}" / f"{source.cache_key[:16]}-{size}-{resize}-v{_FORMAT}"
 
 
 def _without_broken(directory: Path) -> Path:
@@ -219,7 +219,7 @@ def _sweep(directories: list[Path], source: Source, alone: bool) -> None:
     """Removes what does not read, the caches of files that have changed since, and what killed processes left."""
     for path in directories[0].parent.iterdir():
         half_made = path.name.startswith("tmp-")
-        stale = not half_made and not path.name.startswith(source.fingerprint[:16])
+        stale = not half_made and not path.name.startswith(source.cache_key[:16])
         if path in directories or stale or (half_made and alone):
             shutil.rmtree(path, ignore_errors=True)
 

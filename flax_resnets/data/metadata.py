@@ -1,11 +1,10 @@
 """What TFDS knows about a dataset before it is downloaded."""
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from flax_resnets.data.prepare import quiet_tfds
-from flax_resnets.data.source import SAMPLE, SAMPLE_DIR, image_and_label, make_builder
+from flax_resnets.data.source import image_and_label, make_builder, where_it_lies
 
 
 class Metadata(NamedTuple):
@@ -34,8 +33,7 @@ def dataset_metadata(dataset: str, data_dir: str | os.PathLike[str] | None = Non
         >>> dataset_metadata("fashion_mnist_sample")
         Metadata(num_classes=10, channels=1)
     """
-    directory = None if data_dir is None else Path(os.path.expanduser(data_dir))
-    builder = make_builder(dataset, SAMPLE_DIR if dataset == SAMPLE else directory)
+    builder = make_builder(dataset, where_it_lies(dataset, data_dir))
     with quiet_tfds():
         image, label = image_and_label(dataset, builder.info.features)
     return Metadata(label.num_classes, image.shape[2])

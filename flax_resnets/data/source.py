@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
@@ -21,6 +22,8 @@ SAMPLE = "fashion_mnist_sample"
 """Name of the dataset that comes with the package and needs no `data_dir`."""
 
 SAMPLE_DIR = Path(__file__).parent / "sample"
+_WHOLE = 2**30  # bytes of a split that are hashed at each start
+_BLOCKS, _BLOCK = 8, 2**16  # of each file of a larger one; array_record keeps a file's index in its last 64 KiB
 _NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?")  # TFDS's name[/config][:version]
 
 
@@ -34,8 +37,10 @@ class Source:
         split: the split's own name: `test` where a dataset has no `validation`.
         class_names: the classes, in the order of their labels.
         image_shape: `(height, width, channels)`; None where images differ.
+        version: the dataset's, such as `1.0.0`.
         directory: where its files lie.
-        fingerprint: 64 hex digits that change when the files underneath do; a cache's key.
+        fingerprint: 64 hex digits that stand for what the files hold, wherever they lie; see `_fingerprint`.
+        cache_key: the same for what is decoded from them: where `fingerprint` takes samples, the files' times as well.
     """
 
     def __init__(self, dataset: str, split: str, builder: "DatasetBuilder"):
@@ -46,6 +51,7 @@ class Source:
         image, label = image_and_label(dataset, builder.info.features)
         self.class_names: tuple[str, ...] = tuple(label.names)
         self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
+        self.version = str(builder.version)
         self.directory = Path(builder.data_dir).resolve()
         file_format = builder.info.file_format
         if file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -58,6 +64,10 @@ class Source:
         for path, instruction in zip(self._files, instructions, strict=True):
             _check_record_file(path, instruction.examples_in_shard)
         self.fingerprint = _fingerprint(self._files, self.directory)
+        self.cache_key = self.fingerprint
+        if _sampled(self._files):
+            times = [path.stat().st_mtime_ns for path in self._files]
+            self.cache_key = hashlib.sha256(f"{self.fingerprint} {times}".encode()).hexdigest()
         # The type checker cannot see the parameters behind TFDS's decorators.
         as_data_source: Any = builder.as_data_source
         self._examples = as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -149,11 +159,8 @@ def open_source(
     """
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
-    if data_dir is not None:
-        data_dir = Path(os.path.expanduser(data_dir))  # pathlib's raises for a user there is not
-        if not os.path.isdir(data_dir):  # and here for a name too long
-            raise UserError(f"data_dir={str(data_dir)!r}: no such directory; name an existing one")
-    directory = SAMPLE_DIR if dataset == SAMPLE else data_dir
+    check_data_dir(data_dir)
+    directory = where_it_lies(dataset, data_dir)
     builder = make_builder(dataset, directory)
     with quiet_tfds():
         prepared = builder.is_prepared()
@@ -162,6 +169,21 @@ def open_source(
         builder = make_builder(dataset, directory)
     with quiet_tfds():
         return Source(dataset, _real_split(dataset, split, list(builder.info.splits)), builder)
+
+
+def check_data_dir(data_dir: str | os.PathLike[str] | None) -> None:
+    """Raises UserError where a directory is named and is none."""
+    if data_dir is not None:
+        directory = os.path.expanduser(data_dir)  # pathlib's raises for a user there is not
+        if not os.path.isdir(directory):  # and here for a name too long
+            raise UserError(f"data_dir={directory!r}: no such directory; name an existing one")
+
+
+def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The directory in which TFDS finds a dataset; None for TFDS's own default."""
+    if dataset.partition(":")[0] == SAMPLE:
+        return SAMPLE_DIR
+    return None if data_dir is None else Path(os.path.expanduser(data_dir))
 
 
 def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
@@ -248,16 +270,36 @@ def _check_record_file(path: Path, examples: int) -> None:
         )
 
 
+def _sampled(files: list[Path]) -> bool:
+    return sum(path.stat().st_size for path in files) > _WHOLE
+
+
 def _fingerprint(files: list[Path], directory: Path) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    for name in ("dataset_info.json", "features.json"):
-        try:
-            digest.update((directory / name).read_bytes())
-        except OSError as error:
-            raise UserError(
-                f"{directory / name}: {error.strerror}; delete its directory to have the dataset prepared again"
-            ) from error
-    return digest.hexdigest()
+    """64 hex digits for what a split's record files hold, and for `features.json`; paths and times are not in it.
+
+    Up to 1 GiB a split is hashed whole: about a second. Of a larger one, such as ImageNet's 150 GB, each file's size
+    and eight blocks of 64 KiB are, evenly spread, the first and the last among them. There a change is noticed if it
+    changes a file's size or where its records lie, as other images do, or touches one of the blocks.
+    """
+    sampled = _sampled(files)
+
+    def hashed(path: Path) -> str:
+        with path.open("rb") as file:
+            if not sampled:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+            digest, last = hashlib.sha256(), max(path.stat().st_size - _BLOCK, 0)
+            for number in range(_BLOCKS):
+                file.seek(last * number // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK))
+            return digest.hexdigest()
+
+    try:
+        features = (directory / "features.json").read_bytes()
+        with ThreadPoolExecutor(16) as pool:  # of a thousand files on a network's disk
+            hashes = list(pool.map(hashed, files))
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}; delete its directory to have the dataset prepared again"
+        ) from error
+    sizes = [path.stat().st_size for path in files]
+    return hashlib.sha256(features + repr((sizes, hashes)).encode()).hexdigest()

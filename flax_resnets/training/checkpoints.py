@@ -146,6 +146,10 @@ class Checkpoints:
             raise ValueError(f"its content is of step {int(restored['state'].step)}")
         return restored["state"]
 
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order."""
+        return sorted(self._manager.all_steps())
+
     def wait(self) -> None:
         """Waits until everything saved is on the disk; raises errors of the background writes, as `save` does."""
         with self._writing():

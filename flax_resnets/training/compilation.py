@@ -1,6 +1,8 @@
 """Compiler options, and the cache of compiled programs."""
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,13 +15,18 @@ def keep_compiled_programs() -> None:
     """Makes JAX cache compiled programs beside the image cache, unless the user has chosen another place.
 
     The next start of a recipe then compiles nothing. The cache holds the executable itself, so it computes the same
-    bits.
+    bits. Where the cache cannot be written, nothing is kept: JAX would warn at each program.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
-    if settings.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
+    if settings.jax_compilation_cache_dir is None and _can_be_written(directory := cache_root() / "compiled"):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
         # The many small programs of a start add up. By default JAX caches only what took more than a second to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _can_be_written(directory: Path) -> bool:
+    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:

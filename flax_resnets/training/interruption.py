@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, or the SIGTERM of a scheduler; of several processes, all at the same step."""
+"""Being asked to stop: Ctrl-C, a scheduler's SIGTERM, a lost terminal; of several processes, all at the same step."""
 
 import contextlib
 import os
@@ -12,21 +12,30 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _to_be_heard() -> list[signal.Signals]:
+    """Those of `STOPS` that get a handler: in a thread Python allows none, and nohup has SIGHUP ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    hang_up_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOPS if not (hang_up_ignored and number == signal.SIGHUP)]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for a stop, and what there was to save is saved. The argument is the signal's name."""
+    """A stop was asked for, and what there was to save is saved. The argument is what asked: a signal's name."""
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM raise a flag instead of ending the process where it stands.
+    """A context in which SIGINT, SIGTERM and SIGHUP raise a flag instead of ending the process where it stands.
 
     The flag is the object's truth. A second SIGINT raises KeyboardInterrupt after all, for whoever will not wait. One
-    that was blocked until then (`signal.pthread_sigmask`) is heard as the context begins.
+    that was blocked until then (`signal.pthread_sigmask`) is heard as the context begins. A SIGHUP that is ignored, as
+    under nohup, stays so. In a thread other than the main one Python has no signals; `ask` raises the flag there.
 
     Attributes:
-        signal: the name of the signal that came, such as `SIGINT`; None before.
+        signal: the name of the signal that came, such as `SIGINT`, or what `ask` was given; None before.
     """
 
     def __init__(self):
@@ -35,9 +44,10 @@ class Interruption:
         self._at_once = False
 
     def __enter__(self) -> "Interruption":
-        for number in STOPS:
+        numbers = _to_be_heard()
+        for number in numbers:
             self._previous[number] = signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,6 +56,10 @@ class Interruption:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def ask(self, who: str = "a request") -> None:
+        """Raises the flag as a signal would, from any thread."""
+        self.signal = self.signal or who
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -65,6 +79,8 @@ class Interruption:
             if self:
                 raise Stopped(self.signal)
             yield
+            if self:  # asked for in a thread
+                raise Stopped(self.signal)
         except Exception as error:
             if self:  # a library under way made that of it
                 raise Stopped(self.signal) from error
@@ -93,10 +109,16 @@ class SharedInterruption(Interruption):
         self._places = 0
 
     def __enter__(self) -> "SharedInterruption":
-        # SIGTERM is the runtime's: a handler of ours would take it away.
-        self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        numbers = _to_be_heard()
+        for number in numbers:
+            if number != signal.SIGTERM:  # which is the runtime's: a handler of ours would take it away
+                self._previous[number] = signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         return self
+
+    def ask(self, who: str = "a request") -> None:
+        """As ever; the others learn of it as of a SIGTERM."""
+        os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

@@ -1,10 +1,12 @@
 """The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
 
 import contextlib
+import itertools
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -12,11 +14,14 @@ import numpy as np
 from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.data.identity import Identity
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
 from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
+from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
 from flax_resnets.training.display import Bar, Display
 from flax_resnets.training.in_flight import AHEAD
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
@@ -24,47 +29,86 @@ from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
-from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.splits import load_split
+from flax_resnets.training.run_data import open_data, record_data
+from flax_resnets.training.splits import load_images
 from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
-from flax_resnets.training.workdir import check_workdir, opened
+from flax_resnets.training.workdir import check_workdir, forget, opened
 
 
 class Diverged(Exception):
-    """The loss or the gradient was not finite for `max_skipped_steps` steps in a row."""
+    """The loss or the gradient was not finite for `max_skipped_steps` steps in a row.
+
+    Attributes:
+        kept: the checkpoints from before those steps, by their step, in order; without any, nothing of the run is worth
+            keeping.
+    """
+
+    def __init__(self, message: str, kept: Sequence[int] = ()):
+        super().__init__(message)
+        self.kept = tuple(kept)
 
 
-def run(config: Config, workdir: Path) -> None:
+def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption | None = None) -> None:
     """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
 
-    What can be wrong with the request is found before the workdir is made.
+    What can be wrong with the request is found before the workdir is made. Called in a thread other than the main one,
+    it hears no signals: there, and wherever else a program wants to stop it, `stop.ask()` does.
 
     Args:
-        config: the run.
-        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`.
+        config: the run, as `load_config` gives it.
+        workdir: made if need be; holds `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`,
+            `curves.png`.
+        stop: what asks for a stop; None for signals alone. One of several processes takes `interruption()`'s.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
-        Diverged: too many steps in a row were not finite; the last checkpoint is from before them.
-        Stopped: a signal asked for it; everything is saved.
+        Diverged: too many steps in a row were not finite. Where there is no checkpoint from before them, the workdir
+            is left to be begun anew; what TensorBoard shows of it stays.
+        Stopped: a signal, or `stop`, asked for it; everything is saved.
+
+    Example:
+        >>> from flax_resnets.training.recipes import load_config
+        >>> stop = Interruption()
+        >>> stop.ask("a button")  # as another thread may at any time
+        >>> run(load_config("quickstart"), "runs/never", stop=stop)
+        Traceback (most recent call last):
+        ...
+        flax_resnets.training.interruption.Stopped: a button
     """
+    if not isinstance(config, Config):
+        raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
+    if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
+        raise UserError(f"workdir={str(workdir)[:100]}: must be the path of a directory")
+    workdir = expanded(workdir, "workdir")
+    start_jax()
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
-    with interruption() as stop:
+    with stop or interruption() as stop:
         with stop.at_once():  # to download and decode can take hours
-            train, num_classes = load_split(config, "train", display)
-            valid, _ = load_split(config, "validation", display)
-        trainer = Trainer(config, train, valid, num_classes, display)
+            train_source, valid_source, data = open_data(config, workdir, display.say)
+            train = load_images(config, train_source, display)
+            valid = load_images(config, valid_source, display)
+        trainer = Trainer(config, train, valid, train_source.num_classes, display)
+        display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
+        if warning := idle_accelerator():
+            display.say(warning)
+        display.say(data.in_words(config.image_size))
         with contextlib.ExitStack() as stack:
             if is_first():
                 stack.enter_context(opened(config, workdir))
             wait_for_all("workdir opened")
+            check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             try:
-                trainer.fit(workdir, stop)
+                trainer.fit(workdir, stop, data)
+            except Diverged as error:
+                if is_first() and not error.kept:
+                    forget(workdir)
+                raise
             except OSError as error:  # the disk is full, read-only, or gone
                 where, what = error.filename or workdir, error.strerror or error
                 raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
@@ -83,6 +127,7 @@ class Trainer:
 
     Attributes:
         mesh: of all devices.
+        parameters: how many the network has.
         steps_per_epoch, total_steps: how long the run is.
         steps: what it computes.
 
@@ -112,17 +157,19 @@ class Trainer:
 
         model = model or make_model(config, num_classes)
         self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
 
-    def fit(self, workdir: Path, stop: Interruption | None = None) -> None:
+    def fit(self, workdir: Path, stop: Interruption | None = None, data: Identity | None = None) -> None:
         """Runs what is left of the epochs; arguments and errors as `run`'s.
 
         Args:
             workdir: of the run.
             stop: what stops it; None for one of its own.
+            data: what the images are, to be kept in `data.json`; None to keep nothing.
         """
         if stop is None:
             with interruption() as stop:
-                return self.fit(workdir, stop)
+                return self.fit(workdir, stop, data)
         log = MetricsLog(workdir, self.steps_per_epoch, writes=is_first(), eval_flip=self.config.eval_flip)
         checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
         with contextlib.closing(log), contextlib.closing(checkpoints):
@@ -150,6 +197,8 @@ class Trainer:
                     "is data_dir the one it was trained on?"
                 )
             wait_for_all("metrics read")  # by all, before the first writes
+            if data is not None and is_first():
+                record_data(data, workdir, int(state.step), self.display.say)
             log.start(int(state.step))
             # An epoch that has just ended may have no row yet; of those before it each had one.
             past = range(1, (int(state.step) - 1) // self.steps_per_epoch + 1)
@@ -158,7 +207,18 @@ class Trainer:
                 self.display.say(f"{workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
             # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
             with contextlib.closing(self._batches(range(int(state.step), self.total_steps))) as batches:
-                self._fit(state, batches, log, checkpoints, stop)
+                try:
+                    self._fit(state, batches, log, checkpoints, stop)
+                except _NotFinite as streak:
+                    checkpoints.wait()
+                    kept = [step for step in checkpoints.steps() if step <= streak.begun]
+                    raise _diverged(streak, kept, workdir) from None
+            assert log.best is not None, "a run is done after its last epoch"
+            saved = ", ".join(map(str, checkpoints.steps()))
+            self.display.say(
+                f"best accuracy {log.best.accuracy:.4f}, in epoch {log.best.epoch} of {self.config.epochs}; in "
+                f"{workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
+            )
 
     def _fit(
         self,
@@ -275,11 +335,8 @@ class Trainer:
         """Waits for a step's figures and acts on them."""
         skipped = int(output.skipped_in_a_row)
         if skipped >= self.config.max_skipped_steps:
-            raise Diverged(
-                f"the loss or gradient was not finite for {skipped} steps in a row, up to step {step + 1}; "
-                "try a lower learning_rate, or clip_norm"
-            )
-        bar.to(step % self.steps_per_epoch + 1)
+            raise _NotFinite(step + 1 - skipped, skipped)
+        bar.to(step % self.steps_per_epoch + 1, lambda: float(output.loss))
         if (step + 1) % self.config.log_every == 0:
             log.add_point(
                 step + 1,
@@ -298,6 +355,27 @@ class Trainer:
             self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
         ):
             return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
+
+
+class _NotFinite(Exception):
+    """So many steps in a row, the first of them after the step at which they had `begun`."""
+
+    def __init__(self, begun: int, steps: int):
+        super().__init__(begun, steps)
+        self.begun, self.steps = begun, steps
+
+
+def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverged:
+    end = streak.begun + streak.steps
+    what = f"the loss or gradient was not finite for {streak.steps} steps in a row, up to step {end}"
+    advice = "try a lower learning_rate, or clip_norm"
+    if not kept:
+        return Diverged(f"{what}; {advice}: nothing from before is worth keeping, the same workdir starts anew")
+    other = next(path for n in itertools.count(2) if not (path := workdir.with_name(f"{workdir.name}-{n}")).exists())
+    return Diverged(
+        f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps step {kept[-1]} from before",
+        kept,
+    )
 
 
 def _save_in_need(state: TrainState, checkpoints: Checkpoints) -> None:

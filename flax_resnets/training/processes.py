@@ -4,10 +4,12 @@ JAX's multi-controller runtime does the work: every process runs the same progra
 """
 
 import contextlib
+import hashlib
 import os
 import socket
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from flax_resnets.errors import UserError
@@ -77,3 +79,19 @@ def wait_for_all(where: str) -> None:
     """Waits until every process has called this function with the same `where`. Each call has a name of its own."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def check_alike(text: str, required: str) -> None:
+    """Compares a text over all processes, which come to this place together.
+
+    Raises:
+        UserError: it is not the same in all; raised in each of them, with `required` and the numbers of those that
+            differ from the first.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    digests = multihost_utils.process_allgather(digest)
+    differing = [str(number) for number, other in enumerate(digests) if (other != digests[0]).any()]
+    if differing:
+        raise UserError(f"{required}; of process 0's differ those of {', '.join(differing)}")

@@ -11,7 +11,8 @@ from typing import Any
 
 from flax_resnets.configs import recipes
 from flax_resnets.errors import UserError
-from flax_resnets.fields import literal, parsed
+from flax_resnets.fields import LONGEST_NAME, literal, parsed
+from flax_resnets.paths import expanded
 from flax_resnets.training.config import FIELD_TYPES, Config
 
 
@@ -43,21 +44,50 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
                     f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…"
                 )
             options = changes.get("model_options", config.model_options)
-            changes["model_options"] = {**options, option: literal(text)}
+            changes["model_options"] = {**options, option: _word_or_literal(text)}
         else:
             changes[name] = parsed(name, text, FIELD_TYPES[name])
     return dataclasses.replace(config, **changes)
 
 
+def _word_or_literal(text: str) -> Any:
+    """As `literal`, with true, false and none in any case."""
+    words = {"true": True, "false": False, "none": None}
+    return words[text.lower()] if text.lower() in words else literal(text)
+
+
 def unknown_field(name: str) -> str:
     """What to say of a field there is not."""
-    close = difflib.get_close_matches(name, FIELD_TYPES, n=1)
-    close += [field for field in FIELD_TYPES if name == _initials(field)]  # lr, wd and bs, as elsewhere
-    return f"no such field; did you mean {close[0]}?" if close else f"no such field; there are {', '.join(FIELD_TYPES)}"
+    name = name[:LONGEST_NAME]
+    close = difflib.get_close_matches(name, FIELD_TYPES, n=1) or _by_initials(name)
+    if close:
+        return f"no such field; did you mean {close[0]}?"
+    nearest = difflib.get_close_matches(name, FIELD_TYPES, n=5, cutoff=0)
+    return f"no such field; the nearest are {', '.join(nearest)}"
 
 
-def _initials(field: str) -> str:
-    return "".join(word[0] for word in field.split("_"))
+def as_override(flag: str, value: str | None) -> str | None:
+    """What was meant by a flag that is a field's name, or nearly, or its initials; None where it is no field's.
+
+    Args:
+        flag: as it was written.
+        value: that it was given; None for none.
+
+    Example:
+        >>> as_override("--epochs", "3"), as_override("--batch-size", None), as_override("--lr", "0.1")
+        ('--config.epochs=3', '--config.batch_size=VALUE', '--config.learning_rate=0.1')
+    """
+    name = flag.lstrip("-").removeprefix("config.").replace("-", "_")[:LONGEST_NAME]
+    shown = "VALUE" if value is None else value[:100]
+    if name.startswith("model_options."):
+        return f"--config.{name}={shown}"
+    close = difflib.get_close_matches(name.lower(), FIELD_TYPES, n=1, cutoff=0.8) or _by_initials(name.lower())
+    return f"--config.{close[0]}={shown}" if close else None
+
+
+def _by_initials(name: str) -> list[str]:
+    """Fields such as learning_rate for lr, weight_decay for wd."""
+    return [field for field in FIELD_TYPES if "_" in field and name == "".join(word[0] for word in field.split("_"))]
 
 
 _LONGEST_RECIPE = 1_000_000  # characters
@@ -69,7 +99,7 @@ def _path(source: str | Path) -> Path:
     by_name = recipes()
     if text in by_name:
         return by_name[text]
-    path = Path(text)
+    path = expanded(text, "--config")
     if path.suffix or path.name != text or os.path.lexists(text):  # which takes any text, as Path.exists does not
         return path
     close = difflib.get_close_matches(text, by_name, n=1)

@@ -7,11 +7,15 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
+
+_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png")
 
 
 @contextlib.contextmanager
@@ -50,7 +54,7 @@ def _has_checkpoints(workdir: Path) -> bool:
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
     """Removes what a run writes, but for what was there before it; the workdir too, if it was not (None)."""
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    for name in _FILES:
         if name not in (before or ()):
             (workdir / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
@@ -61,14 +65,36 @@ def _take_away(workdir: Path, before: set[str] | None) -> None:
             workdir.rmdir()
 
 
+def forget(workdir: Path) -> None:
+    """Leaves a workdir so that any run can begin in it: of the one that was there, TensorBoard's events stay."""
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    for name in reversed(_FILES):  # config.json last: without it, what is left is taken for somebody else's
+        (workdir / name).unlink(missing_ok=True)
+
+
+def nothing_to_keep(workdir: Path) -> bool:
+    """Whether the workdir's run ended before its first row and its first checkpoint: killed, or diverged."""
+    metrics, directories = workdir / "metrics.jsonl", (workdir / "checkpoints", workdir / "damaged")
+    return (
+        metrics.exists()
+        and metrics.stat().st_size == 0
+        and not any(directory.is_dir() and os.listdir(directory) for directory in directories)
+    )
+
+
+def recorded_data(workdir: Path) -> Identity | None:
+    """What the workdir's run trains on; None where that is not known, or nothing is there to go on with."""
+    return None if os.path.isdir(workdir) and nothing_to_keep(workdir) else read_identity(workdir / "data.json")
+
+
 def check_workdir(config: Config, workdir: Path) -> None:
-    """Refuses a workdir that holds something other than this run."""
+    """Refuses a workdir that holds something other than this run, unless that left nothing to keep."""
     if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
         return
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: is a file; name a directory")
     # What is written must not end up elsewhere, and what is read must end.
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    for name in _FILES:
         for path in (workdir / name, temporary_of(workdir / name)):
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
                 raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
@@ -77,18 +103,48 @@ def check_workdir(config: Config, workdir: Path) -> None:
             raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
     path = workdir / "config.json"
     if not path.exists():
-        foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
+        foreign = [name for name in ("checkpoints", *_FILES) if (workdir / name).exists()]
         if foreign:
             raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
         return
+    if nothing_to_keep(workdir):
+        return
+    recorded = recorded_data(workdir)
     try:
         theirs = json.loads(path.read_text())
         ours = json.loads(config.to_json())
         # Written before a field was there, it means what the field's default now says.
         theirs = {**DEFAULTS, **theirs}
+        if _same_dataset(theirs.get("dataset"), config.dataset, recorded):
+            theirs["dataset"] = config.dataset
+        elif recorded is not None:
+            theirs["dataset"] = recorded.pinned
         differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
     if differing:
         changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
+
+
+def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:
+    """Whether two names are of one dataset: the version may be left out of a name, and is then the run's own."""
+    (name, _, version), (our_name, _, our_version) = str(theirs).partition(":"), ours.partition(":")
+    versions = {version, our_version, recorded.version if recorded else ""} - {""}
+    return name == our_name and len(versions) <= 1
+
+
+def check_data(found: Identity, config: Config, workdir: Path) -> None:
+    """Refuses data other than what the workdir's run began with, if that is known."""
+    recorded = recorded_data(workdir)
+    if recorded is not None and (difference := recorded.difference(found)):
+        raise other_data(recorded, difference, config, workdir)
+
+
+def other_data(recorded: Identity, difference: str, config: Config, workdir: Path) -> UserError:
+    """What to say where a run would go on with other data."""
+    here = f"data_dir={config.data_dir}" if config.data_dir else "TFDS's default data_dir"
+    return UserError(
+        f"workdir={workdir}: its run trains on {recorded.dataset} {recorded.version}, but {here} has {difference}; "
+        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
+    )

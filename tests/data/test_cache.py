@@ -68,11 +68,20 @@ def test_each_size_and_way_to_resize_is_a_cache_of_its_own(source, cache_dir):
 def test_when_the_files_change_the_old_cache_makes_way(prepared, cache_dir):
     cached_images(open_source("my_images", "validation", prepared), size=28)
     [old] = caches(cache_dir)
-    for path in (prepared / "my_images" / "1.0.0").glob("*.array_record*"):
-        os.utime(path, (1, 1))
+    (features,) = prepared.rglob("features.json")
+    features.write_text(features.read_text() + "\n")
     cached_images(open_source("my_images", "validation", prepared), size=28)
     [new] = caches(cache_dir)
     assert new != old
+
+
+def test_files_touched_and_a_version_named_leave_the_cache_as_it_is(prepared, cache_dir):
+    cached_images(open_source("my_images", "validation", prepared), size=28)
+    before = caches(cache_dir)
+    for path in prepared.rglob("*"):
+        os.utime(path, (1, 1))
+    cached_images(open_source("my_images:1.0.0", "validation", prepared), size=28)
+    assert caches(cache_dir) == before
 
 
 def short(path: Path) -> None:

@@ -75,11 +75,14 @@ def test_an_index_outside_is_an_index_error(prepared):
             source.image(index)
 
 
-def test_the_fingerprint_changes_with_the_files_and_only_then(prepared):
+def test_the_fingerprint_changes_with_the_content_and_only_then(prepared):
     first = open_source("my_images", "train", prepared).fingerprint
-    assert open_source("my_images", "train", prepared).fingerprint == first
     assert open_source("my_images", "validation", prepared).fingerprint != first
-    os.utime(prepared / "my_images" / "1.0.0" / TRAIN, (1, 1))
+    path = prepared / "my_images" / "1.0.0" / TRAIN
+    os.utime(path, (1, 1))
+    assert open_source("my_images", "train", prepared).fingerprint == first
+    damage(path, path.stat().st_size // 2, bytes(16))
+    os.utime(path, (1, 1))
     assert open_source("my_images", "train", prepared).fingerprint != first
 
 

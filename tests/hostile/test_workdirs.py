@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -13,6 +14,7 @@ from made import JSON
 from watching import QUICKSTART, short
 
 import train
+from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
@@ -38,6 +40,17 @@ ROW = {
     "seconds": 1.0,
     "images_per_second": 6000.0,
     "skipped_steps": 0,
+}
+
+
+RECORD: dict[str, Any] = {
+    "dataset": "fashion_mnist_sample",
+    "version": "1.0.0",
+    "fingerprint": "0" * 64,
+    "counts": {"train": 6000, "validation": 1000},
+    "splits": {"train": "train", "validation": "test"},
+    "channels": 1,
+    "class_names": ("boot", "shoe"),
 }
 
 
@@ -123,6 +136,55 @@ def test_any_other_value_in_a_configuration(train_refuses, sandbox, name, value)
     (sandbox / "work" / "run").mkdir(exist_ok=True)
     (sandbox / "work" / "run" / "config.json").write_bytes(config_with(**{name: value}))
     train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], f"{name}=")
+
+
+DATA: list[bytes] = [
+    b"",
+    b"\xff\xfe{}",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"dataset": "my own"}',
+    DEEP.encode(),
+    *(
+        json.dumps({**RECORD, **change}).encode()
+        for change in (
+            {"dataset": 3},
+            {"version": None},
+            {"fingerprint": ["0"]},
+            {"channels": True},
+            {"channels": "1\x1b[2J"},
+            {"counts": {}},
+            {"counts": {"train": "6000", "validation": 1000}},
+            {"counts": 10**400},
+            {"splits": {"train": "train"}},
+            {"class_names": [1, 2]},
+            {"class_names": None},
+            {"unknown": 1},
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("content", DATA, ids=short)
+def test_a_record_of_the_data_that_is_none(train_refuses, workdir, content):
+    (workdir / "data.json").write_bytes(content)
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/data.json: is no record of a run's data")
+
+
+@given(name=st.sampled_from(sorted(RECORD)), value=JSON)
+def test_any_record_of_the_data_is_read_or_refused_in_a_line(tmp_path_factory, name, value):
+    path = tmp_path_factory.mktemp("run") / "data.json"
+    path.write_text(json.dumps({**RECORD, name: value}))
+    line = "data.json"
+    try:
+        recorded = read_identity(path)
+        assert recorded is not None
+        assert Identity(**RECORD).difference(recorded) != ""
+    except UserError as error:
+        line = str(error)
+    assert line.isprintable()
+    assert "data.json" in line
 
 
 # What metrics.jsonl holds; the line must name it.
@@ -230,6 +292,9 @@ PLACES = {
     ),
     "config.json is endless": (lambda d: link(d / "config.json", "/dev/zero"), "run/config.json: must be a file"),
     "config.json leads to itself": (lambda d: link(d / "config.json", "config.json"), "run/config.json: must be"),
+    "data.json is a directory": (lambda d: (d / "data.json").mkdir(), "run/data.json: must be a file"),
+    "data.json is a pipe": (lambda d: a_pipe(d / "data.json"), "run/data.json: must be a file"),
+    "data.json leads out": (lambda d: link(d / "data.json", "../../home/x"), "run/data.json: must be a file"),
     "metrics.jsonl is a directory": (lambda d: a_directory(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
     "metrics.jsonl is a pipe": (lambda d: a_pipe(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
     "metrics.jsonl leads out": (

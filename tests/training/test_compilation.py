@@ -22,3 +22,21 @@ def test_a_program_compiles_with_them(options_for):
 @pytest.mark.parametrize("option", [("xla_cpu_no_such_option", "1"), ("xla_backend_optimization_level", "high")])
 def test_an_option_that_xla_refuses_is_not_known(option):
     assert not compilation._known((option,))
+
+
+@pytest.mark.parametrize("blocked", ["cache", "cache/compiled"])
+def test_where_nothing_can_be_written_no_programs_are_kept(tmp_path, monkeypatch, blocked):
+    """JAX would warn at each."""
+    monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "cache"))
+    kept = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "compiled")
+        (tmp_path / blocked).parent.mkdir(exist_ok=True)
+        (tmp_path / blocked).touch()
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)

@@ -1,6 +1,10 @@
-"""Training on one device and on eight gives the same result. Each number of devices needs its own process."""
+"""Training on one device and on eight gives the same result; and what is said of the devices that are here.
+
+Each number of simulated devices needs its own process.
+"""
 
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -9,11 +13,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flax_resnets.training import devices, libtpu
+
+
+def test_the_devices_in_words():
+    assert re.fullmatch(r"1 CPU device of \d+ cores?", devices.devices_in_words())
+
+
+@pytest.mark.parametrize(
+    ("here", "installed", "platforms", "message"),
+    [
+        (None, False, None, None),
+        ("nvidia", False, None, r'an NVIDIA GPU is here and not used: .* pip install -e "\.\[train,cuda\]"'),
+        ("nvidia", True, None, "an NVIDIA GPU is here and not used: .* see what JAX_PLATFORMS=cuda says"),
+        ("nvidia", False, "cpu", "an NVIDIA GPU is here and not used: JAX_PLATFORMS=cpu"),
+        ("accel", False, None, r'what may be a TPU is here and not used: .* pip install -e "\.\[train,tpu\]"'),
+    ],
+)
+def test_an_accelerator_that_lies_idle_is_told_of(tmp_path, monkeypatch, here, installed, platforms, message):
+    if here:
+        (tmp_path / f"{here}0").touch()
+    monkeypatch.setattr(devices, "_NVIDIA", (f"{tmp_path}/nvidia[0-9]*",))
+    monkeypatch.setattr(libtpu, "_DEVICE_FILES", (f"{tmp_path}/accel[0-9]*",))
+    monkeypatch.setattr(devices, "_installed", lambda name: installed)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms) if platforms else monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    said = devices.idle_accelerator()
+    assert said == message or re.fullmatch(message, said)
+
 
 @cache
-def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw") -> dict:
+def steps(
+    device_count: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw"
+) -> dict:
     script = Path(__file__).with_name("steps_on_devices.py")
-    arguments = map(str, (devices, batch_norm, count, weight_shards, optimizer))
+    arguments = map(str, (device_count, batch_norm, count, weight_shards, optimizer))
     command = [sys.executable, "-W", "error", str(script), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -15,7 +17,12 @@ import pytest
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
-from flax_resnets.training.loop import Diverged, Stopped, Trainer
+from flax_resnets.training.config import Config
+from flax_resnets.training.interruption import Interruption
+from flax_resnets.training.loop import Diverged, Stopped, Trainer, run
+from flax_resnets.training.recipes import load_config
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -64,7 +71,7 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [0, 5, 8, 17])
 def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
     make_trainer, config, unbroken, tmp_path, monkeypatch, step, number
@@ -274,6 +281,79 @@ def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, confi
     with pytest.raises(Diverged, match="for 4 steps in a row"):
         trainer.fit(tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "max_skipped_steps": "3"}
+
+
+def small(**changes: str) -> Config:
+    """Six steps an epoch of a narrow network on the sample, two epochs."""
+    return load_config(QUICKSTART, {**SMALL, "epochs": "2", **changes})
+
+
+def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(Diverged, match="the same workdir starts anew") as caught:
+        run(small(learning_rate="1e30"), workdir)
+    assert caught.value.kept == ()
+    assert [path.name for path in workdir.iterdir()] == ["tensorboard"]  # which shows how it went
+    run(small(learning_rate="1e-3", epochs="1"), workdir)
+    assert [row["event"] for row in rows(workdir)] == ["epoch", "done"]
+
+
+def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_path):
+    workdir = tmp_path / "run"
+    (tmp_path / "run-2").mkdir()
+    with pytest.raises(Diverged, match=f"--workdir={workdir}-3: this one keeps step 1 from before") as caught:
+        run(small(learning_rate="1e30", save_every="1"), workdir)
+    assert len(str(caught.value)) < 600
+    assert caught.value.kept == (1,)
+    assert (workdir / "checkpoints" / "1").is_dir()
+    with pytest.raises(UserError, match="holds another run, with learning_rate"):
+        run(small(learning_rate="1e-3", save_every="1"), workdir)
+
+
+def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
+    stop, ended = Interruption(), []
+
+    def running() -> None:
+        try:
+            run(small(), str(tmp_path / "run"), stop=stop)
+        except Stopped as stopped:
+            ended.append(str(stopped))
+
+    thread = threading.Thread(target=running)
+    thread.start()
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while thread.is_alive() and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)
+    stop.ask("a test")
+    thread.join()
+    assert ended == ["a test"]
+    run(small(), tmp_path / "run")
+    assert [row["event"] for row in rows(tmp_path / "run")] == ["epoch", "epoch", "done"]
+    out = capsys.readouterr().out
+    assert re.search(r"resnet18: [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
+    assert "fashion_mnist_sample 1.0.0: 6,000 training and 1,000 validation images, 8 px, grey, 10 classes\n" in out
+    (best,) = re.findall(r"best accuracy ([\d.]+), in epoch [12] of 2; in .*run: curves\.png, .*\(steps 6, 12\)", out)
+    assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir", "message"),
+    [
+        ("configs/quickstart.py", "run", r"config=configs/quickstart\.py: must be a Config"),
+        ({"epochs": 1}, "run", "config={'epochs': 1}: must be a Config"),
+        (small(), "", "workdir=: must be the path of a directory"),
+        (small(), None, "workdir=None: must be the path of a directory"),
+        (small(), "~nobody-of-that-name/run", "workdir=~nobody-of-that-name/run: there is no such user"),
+    ],
+)
+def test_a_call_with_something_else_is_a_users_mistake(tmp_path, monkeypatch, config, workdir, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run(config, workdir)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fewer_images_than_a_batch(make_trainer, config):

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ import pytest
 from jax.sharding import AxisType
 from tensorboardX.proto.event_pb2 import Event
 
+from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.placement import own_rows
 from flax_resnets.training.processes import join
@@ -32,8 +34,10 @@ SMALL = (
 )
 
 
-def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[subprocess.Popen]:
-    """Starts them, each with so many simulated devices."""
+def start(
+    workdir: Path, processes: int, devices: int, *arguments: str, data_dirs: Sequence[Path] = ()
+) -> list[subprocess.Popen]:
+    """Starts them, each with so many simulated devices, and with a data_dir of its own if there are any."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
@@ -41,6 +45,7 @@ def start(workdir: Path, processes: int, devices: int, *arguments: str) -> list[
     for number in range(processes):
         place = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={number}"]
         command = [sys.executable, "-W", "error", "train.py", *SMALL, f"--workdir={workdir}", *arguments]
+        command += [f"--config.data_dir={directory}" for directory in data_dirs[number : number + 1]]
         started.append(
             subprocess.Popen(
                 [*command, *(place if processes > 1 else [])],
@@ -106,7 +111,7 @@ def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end
     wait_for_a_checkpoint(workdir)
     processes[1].send_signal(signal.SIGTERM)
     first, second = finish(processes)
-    assert "stopped by SIGTERM; to go on: python train.py" in first
+    assert re.search(r"stopped by SIGTERM; to go on: \S*python\S* train\.py", first)
     assert said_nothing(second), second  # one process speaks for all
     # JAX's runtime looks for a signal once a second: a fast machine is some steps further by then.
     assert len(rows(workdir)) < 3
@@ -114,6 +119,25 @@ def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end
     (out,) = finish(start(workdir, 1, 1, "--config.save_every=10"))
     assert "going on from step" in out
     assert_ended_as(alone, workdir)
+
+
+def test_processes_that_see_other_data_than_each_other_are_refused(tmp_path):
+    directories = []
+    for number, classes in enumerate(("Dress", "Gown")):
+        directories.append(tmp_path / str(number))
+        copy = directories[-1] / "my_images" / "1.0.0"
+        copy.mkdir(parents=True)
+        for path in open_source("fashion_mnist_sample", "train").directory.iterdir():
+            content = path.read_bytes()
+            if path.suffix in (".json", ".txt"):
+                content = content.replace(b"fashion_mnist_sample", b"my_images").replace(b"Dress", classes.encode())
+            (copy / path.name.replace("fashion_mnist_sample", "my_images")).write_bytes(content)
+    started = start(tmp_path / "run", 2, 1, "--config.dataset=my_images", data_dirs=directories)
+    for process in started:
+        _, err = process.communicate(timeout=280)
+        assert process.returncode == 2, err
+        assert "must hold the same images for all processes; of process 0's differ those of 1" in err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -52,6 +52,19 @@ def test_an_override_is_read_as_its_field_has_it(text, field, value):
     assert type(changed) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("FALSE", False), ("None", None), ("3", 3), ("yes", "yes")]
+)
+def test_words_are_taken_in_a_networks_options_as_in_fields(text, value):
+    assert load_config(QUICKSTART, {"model_options.zero_init_last": text}).model_options["zero_init_last"] == value
+
+
+def test_a_field_that_there_is_not_gets_the_nearest_five():
+    with pytest.raises(UserError) as caught:
+        load_config(QUICKSTART, {"x" * 5000: "1"})
+    assert len(str(caught.value).partition("the nearest are ")[2].split(", ")) == 5
+
+
 def test_one_model_option_is_set_at_a_time():
     options = load_config(QUICKSTART, {"model_options.width": "8", "model_options.shortcut": "avg_pool"}).model_options
     assert options == {**load_config(QUICKSTART).model_options, "width": 8, "shortcut": "avg_pool"}
@@ -65,7 +78,7 @@ def test_one_model_option_is_set_at_a_time():
         ("wd", "1", "--config.wd: no such field; did you mean weight_decay?"),
         ("bs", "1", "--config.bs: no such field; did you mean batch_size?"),
         ("epochs.more", "1", "no such field"),
-        ("xyzzy", "1", "no such field; there are model, "),
+        ("xyzzy", "1", "no such field; the nearest are mixup, resize, "),
         ("model_options", "{}", "set one option at a time"),
         ("epochs", "ten", "epochs=ten: must be a whole number"),
         ("epochs", "1.5", "epochs=1.5: must be a whole number"),
@@ -80,7 +93,17 @@ def test_one_model_option_is_set_at_a_time():
         ("learning_rate", "0", "learning_rate=0.0: must be above 0"),
         ("flip", "yes", "flip=yes: must be true or false"),
         ("precision", "bf16", "must be one of float32, bfloat16, float16; did you mean bfloat16?"),
+        *(("precision", word, "did you mean float16?") for word in ("fp16", "half", "Float16", "16-mixed")),
+        *(("precision", word, "did you mean float32?") for word in ("fp32", "float", "float64")),
         ("optimizer", "adam", "did you mean adamw?"),
+        ("optimizer", "SGD", "did you mean sgd?"),
+        ("schedule", "cosine", "did you mean warmup_cosine?"),
+        ("schedule", "1cycle", "did you mean one_cycle?"),
+        ("loss", "ce", "did you mean cross_entropy?"),
+        ("loss", "BCEWithLogits", "did you mean bce?"),
+        ("auto_augment", "ra", "did you mean randaugment?"),
+        ("resize", "center-crop", "did you mean crop?"),
+        ("broken_images", "ignore", "did you mean skip?"),
         ("batch_norm", "ghost:7", "batch_size 64 is not a multiple of 7"),
         ("batch_norm", "sync", "batch_norm='sync': must be 'global', 'device' or 'ghost:K'"),
         ("crop_scale", "0.5", "crop_scale=0.5: must be 2 numbers with a comma between"),

@@ -83,3 +83,15 @@ def test_what_is_saved_or_was_begun_before_stays(config, tmp_path):
     begin(config, tmp_path / "begun", RuntimeError("a bug"))
     begin(config, tmp_path / "begun", UserError("a full disk"))
     assert {path.name for path in (tmp_path / "begun").iterdir()} == {"config.json", "metrics.jsonl"}
+
+
+def test_what_ended_before_its_first_row_and_checkpoint_is_in_nobodys_way(config, tmp_path):
+    """Killed in its first epoch, or diverged in it under an earlier version."""
+    with opened(config, tmp_path):
+        (tmp_path / "metrics.jsonl").touch()
+        (tmp_path / "checkpoints").mkdir()
+    other = dataclasses.replace(config, learning_rate=1e-5)
+    check_workdir(other, tmp_path)
+    (tmp_path / "checkpoints" / "7").mkdir()
+    with pytest.raises(UserError, match=r"holds another run, with learning_rate=0\.01 \(now 1e-05\)"):
+        check_workdir(other, tmp_path)

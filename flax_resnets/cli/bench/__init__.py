@@ -24,6 +24,7 @@ from flax_resnets.cli.bench.interleave import Measurement, interleave
 from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.cli.parser import whole_number
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +112,9 @@ def _changed(name: str, case: Case, arguments: argparse.Namespace) -> Case:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Reports mistakes before minutes are spent."""
+    for name in ("torch", "checkout", "json"):
+        if path := getattr(arguments, name):
+            setattr(arguments, name, expanded(path, f"bench: --{name}"))
     if not 0 < arguments.turn < math.inf:
         raise UserError(f"bench: --turn={arguments.turn:g}: must be above 0, and finite")
     if arguments.torch and not shutil.which(arguments.torch):
@@ -130,10 +134,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _backend() -> str:
     """JAX's backend, found out in another process: this one must not take a TPU that its children need."""
-    program = "import jax; print(jax.default_backend())"
+    program = "from flax_resnets.training.devices import *; start_jax(); print(jax.default_backend())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"bench: JAX does not start: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"bench: JAX does not start: {last.removeprefix(f'{UserError.__module__}.UserError: ')}")
     return done.stdout.split()[-1]
 
 
