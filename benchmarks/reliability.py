@@ -713,8 +713,8 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
   of each epoch, and every `save_every` steps; a checkpoint is written while training goes on, and the next waits for
   it. So a kill costs at most twice `save_every` steps, and never a file: all are whole at every moment, or known to
   be half written and removed by the next start.
-- **Ctrl-C, SIGTERM**: the step under way is finished and saved, the command to go on with is printed, the exit code is
-  0. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
+- **Ctrl-C, SIGTERM, SIGHUP**: the step under way is finished and saved, the command to go on with is printed, the exit
+  code is 0. SIGHUP is a lost terminal; under `nohup` it is ignored, and output that nobody reads any more ends no run. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
   compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of several
   processes one that is still looking for the others ends as any program does.
 - **A damaged checkpoint**: each is saved with the checksums of its files (`SHA256SUMS`, which `sha256sum --check`
@@ -732,7 +732,8 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
   of a larger one every file's size and eight blocks, so that a byte changed in place may pass.
 - **A second start in the same workdir** refuses, exit code 2, and leaves the first alone.
 - **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` in a row the run ends, exit
-  code 3; the latest two checkpoints from before the first of them are kept.
+  code 3; the latest two checkpoints from before the first of them are kept. Where there are none the workdir is left to
+  be begun anew, with a lower learning rate; TensorBoard's events stay.
 
 What is not promised: that the numbers are the same on another kind of machine, or with another version of JAX.
 
