@@ -717,7 +717,8 @@ run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_di
 - **Ctrl-C, SIGTERM, a lost terminal (SIGHUP)**: the run finishes its step, saves, prints the command that resumes it,
   and ends with exit code 0. While there is nothing to save yet (imports, downloading, decoding), it stops at once.
   While XLA compiles a program, the signal waits. A second Ctrl-C does not wait for anything: exit code 130. With
-  several processes, a process that is still looking for the others ends as any program does.
+  several processes, a process that is still looking for the others ends as any program does. Under `nohup` SIGHUP is
+  ignored, and output that nobody can read any more does not end a run.
 - **A damaged checkpoint**: each checkpoint is saved with the checksums of its files (`SHA256SUMS`, a list that
   `sha256sum --check` reads) and with a digest of its content. The checksums are compared before it is read, the digest
   after. If they differ, the checkpoint is moved to `damaged/`, a line says so, and the previous checkpoint is used. If
@@ -734,7 +735,8 @@ run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_di
   hashed, so a byte that was changed in place may go unnoticed.
 - **A second start in the same workdir** refuses with exit code 2, and leaves the first one alone.
 - **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` skipped steps in a row the
-  run ends with exit code 3; the latest two checkpoints from before the first of these steps are kept.
+  run ends with exit code 3; the latest two checkpoints from before the first of these steps are kept. If there are
+  none, the same workdir begins anew, for instance with a lower learning rate; TensorBoard's events stay.
 
 It is not promised that the numbers are the same on another kind of machine, or with another version of JAX.
 

@@ -371,7 +371,8 @@ def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverge
     advice = "try a lower learning_rate, or clip_norm"
     if not kept:
         return Diverged(f"{what}; {advice}: nothing from before is worth keeping, the same workdir starts anew")
-    other = next(path for n in itertools.count(2) if not (path := workdir.with_name(f"{workdir.name}-{n}")).exists())
+    base = workdir if workdir.name not in ("", "..") else workdir.resolve()
+    other = next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
     return Diverged(
         f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps step {kept[-1]} from before",
         kept,

@@ -109,7 +109,7 @@ def test_two_processes_that_stream_stop_together_and_one_goes_on_to_the_same_end
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, "--config.save_every=10", "--config.images=streamed")
     wait_for_a_checkpoint(workdir)
-    processes[1].send_signal(signal.SIGTERM)
+    processes[1].send_signal(signal.SIGHUP)  # which it passes on as the signal that JAX shares
     first, second = finish(processes)
     assert re.search(r"stopped by SIGTERM; to go on: \S*python\S* train\.py", first)
     assert said_nothing(second), second  # one process speaks for all
