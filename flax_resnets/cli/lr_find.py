@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         from flax_resnets.training.config import load_config
         from flax_resnets.training.display import Display
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
-        from flax_resnets.training.splits import load_split
+        from flax_resnets.training.splits import check_splits, load_split
     except ModuleNotFoundError as error:
         raise UserError(f'lr-find: {error}; the trainer needs `pip install -e ".[train]"`') from None
 
@@ -63,8 +63,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     display = Display()
+    check_splits(config, validation=False)
     train, num_classes = load_split(config, "train", display)
-    steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
+    steps_per_epoch(len(train), config.batch_size)  # raises where the images that are left do not fill one batch
     make_directory("lr-find", directory)  # once the request is found right, and before minutes are spent
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:

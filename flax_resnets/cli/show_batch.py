@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         from flax_resnets.training.config import load_config
         from flax_resnets.training.display import Display
         from flax_resnets.training.libtpu import expect_no_tpu, has_tpu
-        from flax_resnets.training.splits import load_split
+        from flax_resnets.training.splits import check_splits, load_split
     except ModuleNotFoundError as error:
         raise UserError(f'show-batch: {error}; the trainer needs `pip install -e ".[train]"`') from None
 
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     directory = arguments.output or Path("runs") / arguments.config.stem / "show_batch"
     if not has_tpu():
         expect_no_tpu()  # as in train.py
+    check_splits(config, validation=False)
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)

@@ -23,7 +23,7 @@ from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.splits import load_split
+from flax_resnets.training.splits import check_splits, list_broken, load_split
 from flax_resnets.training.state import Average, TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.workdir import check_workdir, opened
@@ -40,7 +40,8 @@ def run(config: Config, workdir: Path) -> None:
 
     Args:
         config: the run.
-        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`.
+        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`,
+            and `broken_images.txt` where images are left out.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
@@ -53,14 +54,18 @@ def run(config: Config, workdir: Path) -> None:
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
     with interruption() as stop:
         with stop.at_once():  # to download and decode can take hours
-            train, num_classes = load_split(config, "train", display)
-            valid, _ = load_split(config, "validation", display)
+            check_splits(config)  # of both, before either is decoded
+            broken_list = workdir / "broken_images.txt"
+            train, num_classes = load_split(config, "train", display, broken_list)
+            valid, _ = load_split(config, "validation", display, broken_list)
         trainer = Trainer(config, train, valid, num_classes, display)
         with contextlib.ExitStack() as stack:
             if is_first():
                 stack.enter_context(opened(config, workdir))
             wait_for_all("workdir opened")
             try:
+                if is_first():
+                    list_broken(broken_list, train, valid)
                 trainer.fit(workdir, stop)
             except OSError as error:  # the disk is full, read-only, or gone
                 where, what = error.filename or workdir, error.strerror or error

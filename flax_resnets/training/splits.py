@@ -1,21 +1,50 @@
 """The images that a configuration names, decoded beforehand or as they are read."""
 
+from pathlib import Path
 from typing import Literal
 
-from flax_resnets.data.batches import Split
-from flax_resnets.data.cache import cached_images
-from flax_resnets.data.source import open_source
+from flax_resnets.data.batches import Split, steps_per_epoch
+from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
+from flax_resnets.data.metadata import dataset_metadata
+from flax_resnets.data.source import existing_directory, open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 
 
-def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
-    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
+def check_splits(config: Config, validation: bool = True) -> None:
+    """Finds what is wrong with the data, as far as it is known before any image is decoded.
+
+    Args:
+        config: of the run.
+        validation: whether that split is needed as well.
 
     Raises:
-        UserError: there is no such data, or `mean` and `std` do not fit its channels.
+        UserError: there is no such data, or a split is missing or empty; `mean` and `std` do not fit its
+            channels; there are fewer images than a batch.
+    """
+    directory = None if config.data_dir is None else existing_directory(config.data_dir)
+    check_channels(config, dataset_metadata(config.dataset, directory).channels)  # before it is downloaded
+    steps_per_epoch(len(open_source(config.dataset, "train", config.data_dir)), config.batch_size)
+    if validation:
+        open_source(config.dataset, "validation", config.data_dir)
+
+
+def load_split(
+    config: Config, split: Literal["train", "validation"], display: Display, listed: Path | None = None
+) -> tuple[Split, int]:
+    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
+
+    Args:
+        config: of the run.
+        split: which.
+        display: shows how far the decoding is, and which images are broken and left out.
+        listed: the file that will list those, if any.
+
+    Raises:
+        UserError: there is no such data, or `mean` and `std` do not fit its channels, or images are broken.
     """
     source = open_source(config.dataset, split, config.data_dir)
     check_channels(config, source.channels)
@@ -31,11 +60,18 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
             broken=config.broken_images,
         )
     if images.broken:
-        count = f"{len(images.broken)} of {len(source)} images are broken and left out"
+        count = f"{config.dataset} {split}: {len(images.broken)} of {len(source)} images are broken and left out"
         if not len(images):
-            raise UserError(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
-        display.say(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
+            raise UserError(f"{count}; the first: {first_broken(source, images.broken)}")
+        where = f"; all in {listed}" if listed else ""
+        display.say(f"{count}; the first: {first_broken(source, images.broken, 450 - len(where))}{where}")
     return images, source.num_classes
+
+
+def list_broken(path: Path, *splits: Split) -> None:
+    """Writes the file that names the images left out of these splits; none where none are."""
+    if broken := [each for split in splits if isinstance(split, CachedImages) for each in split.broken]:
+        write_whole(path, in_lines(broken).encode())
 
 
 def check_channels(config: Config, channels: int) -> None:

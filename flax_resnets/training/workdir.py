@@ -50,7 +50,7 @@ def _has_checkpoints(workdir: Path) -> bool:
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
     """Removes what a run writes, but for what was there before it; the workdir too, if it was not (None)."""
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    for name in ("config.json", "metrics.jsonl", "curves.png", "broken_images.txt"):
         if name not in (before or ()):
             (workdir / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
@@ -68,7 +68,7 @@ def check_workdir(config: Config, workdir: Path) -> None:
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: is a file; name a directory")
     # What is written must not end up elsewhere, and what is read must end.
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    for name in ("config.json", "metrics.jsonl", "curves.png", "broken_images.txt"):
         for path in (workdir / name, temporary_of(workdir / name)):
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
                 raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
