@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flax_resnets.data.cache import CachedImages
 from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import Config, load_config
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import run
+from flax_resnets.training.loop import Trainer, run
 from flax_resnets.training.splits import check_splits, load_split
 
 
@@ -89,3 +90,23 @@ def test_broken_images_that_are_left_out_are_counted_and_named(config, damaged_d
     assert f"my_images train: {left_out} of 6000 images are broken and left out; the first: " in said
     load_split(config, "train", Display(), Path("runs/my/broken_images.txt"))
     assert capsys.readouterr().out.strip().endswith("; all in runs/my/broken_images.txt")
+
+
+def test_a_run_lists_the_images_it_leaves_out(config, damaged_data_dir, tmp_path, monkeypatch):
+    config = dataclasses.replace(config, dataset="my_images", data_dir=str(damaged_data_dir), broken_images="skip")
+    split, _ = load_split(config, "train", Display(silent=True))
+    assert isinstance(split, CachedImages)
+    monkeypatch.setattr(Trainer, "fit", lambda *_: None)
+    run(config, tmp_path / "workdir")
+    assert (tmp_path / "workdir" / "broken_images.txt").read_text().splitlines() == list(split.broken)
+
+
+def test_one_that_turns_out_to_be_impossible_leaves_no_list_either(config, damaged_data_dir, tmp_path, monkeypatch):
+    def impossible(*_):
+        raise UserError("more than memory holds")
+
+    config = dataclasses.replace(config, dataset="my_images", data_dir=str(damaged_data_dir), broken_images="skip")
+    monkeypatch.setattr(Trainer, "fit", impossible)
+    with pytest.raises(UserError, match="more than memory holds"):
+        run(config, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
