@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -25,6 +25,7 @@ from flax_resnets.paths import expanded
 
 _FORMAT = 1  # raise it when the same source, size and resize would give other pixels
 _BLOCK = 512  # images decoded between two writes
+_ROOM = 420  # characters for three broken images and the name of a file, in a line of six hundred
 _TASK = 16  # images a thread takes at a time: handing over one costs as much as decoding a small one
 
 
@@ -88,7 +89,8 @@ def cached_images(
         The images and labels, in the source's order.
 
     Raises:
-        UserError: an image cannot be decoded, and is not to be skipped; no cache is left.
+        UserError: images cannot be decoded, and are not to be skipped. The message names the first three, and a file
+            beside the caches that names all; no cache is left.
 
     Warns:
         RuntimeWarning: the cache cannot be written, and the images are kept in memory instead.
@@ -176,11 +178,13 @@ def _write(
         with open(half_made / "images.npy", "wb") as file:
             _write_header(file, (len(source), size, size, source.channels))
             labels, broken = [], []
-            for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
+            for block, block_labels, block_broken in _blocks(source, size, resize, progress):
                 # write(), not a writable map: on a full disk a map ends in SIGBUS, write() in an exception.
                 file.write(block.data)
                 labels.append(block_labels)
                 broken += block_broken
+            if broken and not skip:
+                raise _refusal(source, broken)
             labels = np.concatenate(labels) if labels else np.zeros(0, np.int32)
             file.seek(0)
             _write_header(file, (len(labels), size, size, source.channels))
@@ -202,6 +206,42 @@ def _write(
                 raise
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
+
+
+def _refusal(source: Source, broken: list[str]) -> UserError:
+    """What to raise for images that are not to be skipped; they are listed in a file if there are several."""
+    if len(broken) == 1:
+        return UserError(broken[0])
+    directory = _directory(source, 1, "").parent
+    path: Path | None = directory.with_name(f"{directory.name}-broken.txt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(in_lines(broken), encoding="utf-8")
+    except OSError:
+        path = None
+    count = f"{len(broken)} of {len(source)} images are broken" + (f", all of them in {path}" if path else "")
+    first = first_broken(source, broken, room=_ROOM - len(str(path or "")))
+    return UserError(f"{_in_split(source)}{first}; {count}; broken_images=skip leaves them out")
+
+
+def in_lines(broken: Sequence[str]) -> str:
+    """The content of a file that lists broken images."""
+    return "".join(f"{each}\n" for each in broken)
+
+
+def first_broken(source: Source, broken: Sequence[str], room: int = _ROOM) -> str:
+    """Names the first three of a split's broken images, in about so many characters."""
+    shown = broken[:3]
+    room = max(room // len(shown), 60)
+    names = []
+    for each in shown:
+        name = each.removeprefix(_in_split(source)).replace(f"{source.directory}{os.sep}", "")
+        names.append(name if len(name) <= room else f"{name[: room - 3]}...")
+    return "; ".join(names)
+
+
+def _in_split(source: Source) -> str:
+    return f"dataset {source.dataset!r}, split {source.split!r}, "
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -237,20 +277,22 @@ def _in_memory(
         ) from None
     labels = np.empty(len(source), np.int32)
     done, broken = 0, []
-    for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
+    for block, block_labels, block_broken in _blocks(source, size, resize, progress):
         images[done : done + len(block)] = block
         labels[done : done + len(block)] = block_labels
         done += len(block)
         broken += block_broken
+    if broken and not skip:
+        raise _refusal(source, broken)
     images, labels = images[:done], labels[:done]
     images.flags.writeable = labels.flags.writeable = False
     return CachedImages(images, labels, tuple(broken))
 
 
 def _blocks(
-    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None, skip: bool
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Yields images and labels, `_BLOCK` at a time, in order, and what was wrong with those that are left out."""
+    """Yields images and labels, `_BLOCK` at a time, in order, and what is wrong with those that are left out."""
     # The decoders release the interpreter's lock, so threads do: one a core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(source), _BLOCK):
@@ -265,13 +307,11 @@ def _blocks(
                     try:
                         image, labels[row] = source[index]
                     except UserError as error:
-                        if not skip:
-                            raise
                         broken[row] = str(error)
                     else:
                         images[row] = resized(image, size, resize)
 
-            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what the first broken image raised
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what a thread raised
                 pass
             if progress is not None:
                 progress(indices.stop, len(source))

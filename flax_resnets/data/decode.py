@@ -1,22 +1,30 @@
 """Encoded image bytes to pixels."""
 
 import io
+import re
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from flax_resnets.data.jpeg import without_extras
+
 _PIL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 _PIL_MODES = {1: "L", 3: "RGB"}
 # Pillow's own line for "this is no photograph but an attack on memory", held against JPEG as well.
 _MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
+# Of libjpeg's warnings, those that need not mean a pixel. It tells the first of a file's warnings only.
+_MAY_BE_HARMLESS = re.compile(
+    "extraneous bytes|unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters|bad ICC marker"
+)
 
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
     """Decodes one image, all of it or not at all.
 
     A JPEG that libjpeg would only warn about (cut short, or damaged inside) is an error here: what libjpeg makes of
-    it is part picture, part grey filler, and nobody would ever see it in a training set.
+    it is part picture, part grey filler, and nobody would ever see it in a training set. What libjpeg warns of and no
+    pixel depends on, such as bytes of a camera's own before the end mark, is passed over: see `without_extras`.
 
     Args:
         encoded: the file's bytes: JPEG, PNG, GIF (its first frame), BMP or WebP.
@@ -42,12 +50,34 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
 
 def _decode_jpeg(encoded: bytes, channels: int) -> np.ndarray:
     try:
+        return _decode_clean_jpeg(encoded, channels)
+    except ValueError as error:
+        refusal = error
+    # Each time without more of what may be beside the picture; the strict decoder judges what is left.
+    for read_scans in (False, True):
+        if not _MAY_BE_HARMLESS.search(str(refusal)):
+            break
+        rest = without_extras(encoded, read_scans)
+        if rest is None:
+            break
+        try:
+            return _decode_clean_jpeg(rest, channels)
+        except ValueError as error:
+            refusal = error
+    raise refusal
+
+
+def _decode_clean_jpeg(encoded: bytes, channels: int) -> np.ndarray:
+    try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-    except ValueError:
+    except ValueError as error:
+        if _MAY_BE_HARMLESS.search(str(error)):
+            raise
         # turbojpeg knows six chroma subsamplings; JPEG allows more, and Pillow reads them.
         return _decode_with_pillow(encoded, channels)
     _check_pixels(int(width), int(height))
     if colorspace in ("CMYK", "YCCK"):
+        simplejpeg.decode_jpeg(encoded, "CMYK", strict=True)  # Pillow does not mind a picture cut short
         # Adobe writes these inverted: Pillow looks for Adobe's mark, turbojpeg does not.
         return _decode_with_pillow(encoded, channels)
     return simplejpeg.decode_jpeg(encoded, "GRAY" if channels == 1 else "RGB", strict=True)

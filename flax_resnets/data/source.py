@@ -1,9 +1,12 @@
 """The one door to a dataset's split: a random-access `Source` of encoded images and labels."""
 
+import contextlib
 import difflib
 import hashlib
+import json
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,12 +60,15 @@ class Source:
         if file_format != tfds.core.FileFormat.ARRAY_RECORD:
             raise UserError(
                 f"dataset={dataset!r} in {self.directory}: prepared as {file_format and file_format.value}, which "
-                "cannot be read by index; prepare it with file_format='array_record', in another data_dir"
+                f"cannot be read by index; {_how_to_prepare_again(builder)}"
             )
+        if not builder.info.splits[split].num_examples:
+            raise UserError(f"dataset={dataset!r} in {self.directory}: its split {split!r} has no images")
         instructions = builder.info.splits[split].file_instructions
         self._files = [Path(instruction.filename).resolve() for instruction in instructions]
-        for path, instruction in zip(self._files, instructions, strict=True):
-            _check_record_file(path, instruction.examples_in_shard)
+        self._records = [instruction.examples_in_shard for instruction in instructions]
+        for path, records in zip(self._files, self._records, strict=True):
+            _check_record_file(path, records)
         self.fingerprint = _fingerprint(self._files, self.directory)
         self.cache_key = self.fingerprint
         if _sampled(self._files):
@@ -71,6 +77,7 @@ class Source:
         # The type checker cannot see the parameters behind TFDS's decorators.
         as_data_source: Any = builder.as_data_source
         self._examples = as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        self._name_key = _name_key(builder.info.features)
 
     @property
     def num_classes(self) -> int:
@@ -113,7 +120,10 @@ class Source:
         except ValueError as error:
             raise UserError(f"{self._where(index)} (class {self.class_names[label]!r}): {error}") from error
         if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
-            raise UserError(f"{self._where(index)}: its shape is {image.shape}, the dataset's is {self.image_shape}")
+            raise UserError(
+                f"{self._where(index)} (class {self.class_names[label]!r}): its shape is {image.shape}, the dataset's "
+                f"is {self.image_shape}"
+            )
         return image, label
 
     def _example(self, index: int) -> tuple[bytes, int]:
@@ -129,7 +139,24 @@ class Source:
         return encoded, label
 
     def _where(self, index: int) -> str:
-        return f"dataset {self.dataset!r}, split {self.split!r}, image {index} in {self.directory}"
+        """Names an image so that it can be found: its place in the record files, and its name where it has one.
+
+        TFDS shuffles as it writes: of the order before, an index says nothing.
+        """
+        record, shard = index, 0
+        while record >= self._records[shard]:
+            record, shard = record - self._records[shard], shard + 1
+        where = (
+            f"dataset {self.dataset!r}, split {self.split!r}, image {index} in {self._files[shard]}, record {record}"
+        )
+        if self._name_key is None:
+            return where
+        try:
+            name = self._examples[index][self._name_key]
+        except Exception:  # it is why the image is looked for
+            return where
+        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        return f"{where}, {self._name_key} {text[:200]!r}"
 
 
 def open_source(
@@ -209,11 +236,59 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
         if name in known[1:] and config:
             known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
-        if dataset.split(":")[0] not in known:
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
+            raise UserError(
+                f"dataset={dataset!r}: must have the features 'image', an Image, and 'label', a ClassLabel, and none "
+                f"that TFDS reads with TensorFlow alone; {_features_with_tensorflow(name, data_dir)}"
+            ) from error
+        there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
+        is_damaged = there and not isinstance(error, tfds.core.registered.DatasetNotFoundError)
+        if dataset.split(":")[0] not in known and not is_damaged:
             close = difflib.get_close_matches(dataset, known, n=3, cutoff=0.5)
             suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            if there:
+                suggestion = f"; data_dir={str(data_dir)!r} holds its {', '.join(path.name for path in there[:3])}"
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
-        raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {error}") from error
+        raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {str(error)[:400]}") from error
+
+
+def _features_with_tensorflow(name: str, data_dir: Path | None) -> str:
+    """Of a prepared set, the features that TFDS cannot describe without it, as far as its files tell."""
+    found = []
+    for path in sorted(data_dir.glob(f"{name}/**/features.json")) if data_dir else []:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            content = json.loads(path.read_text())
+            features = (content.get("featuresDict") or content["content"])["features"]
+            for key, feature in features.items():
+                kind = str(feature.get("pythonClassName") or feature.get("type")).rpartition(".")[2]
+                if kind in ("Audio", "Video"):
+                    found.append(f"{key!r} is {kind}")
+    return ", ".join(dict.fromkeys(found)) or "a feature is Video or Audio"
+
+
+def _how_to_prepare_again(builder: "DatasetBuilder") -> str:
+    """What makes array_record files of a set that lies there in another format."""
+    import tensorflow_datasets as tfds
+
+    if builder.name not in tfds.list_builders(with_community_datasets=False):
+        return (
+            "TFDS has no code for it, but with its own builder "
+            "flax_resnets.data.prepare.prepare(Builder(data_dir=ANOTHER)) writes it as array_record"
+        )
+    manual = ", from archives that you put into downloads/manual there" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""
+    return f"with data_dir=ANOTHER, an existing directory, it is prepared there as array_record{manual}"
+
+
+def _name_key(features: Any) -> str | None:
+    """The feature, if any, by which people know an image: its file's name, or an id."""
+    import tensorflow_datasets as tfds
+
+    scalars = [key for key, each in features.items() if isinstance(each, tfds.features.Tensor) and each.shape == ()]
+    for pattern in (r"(.*[/_])?file_?(name|path)", r"(image[/_])?(name|path)", r"((image|file|example|sample)[/_])?id"):
+        for key in scalars:
+            if re.fullmatch(pattern, key):
+                return key
+    return None
 
 
 def _feature_of_tfds(name: str) -> type:
@@ -227,27 +302,78 @@ def _feature_of_tfds(name: str) -> type:
 
 
 def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
-    """TFDS's features of those names, or a UserError where they are not an image and its class."""
+    """TFDS's features of those names, or a UserError that says which is not an image or its class, and what it is."""
     import tensorflow_datasets as tfds
 
     named: dict[str, Any] = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = named.get("image"), named.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-        raise UserError(
-            f"dataset={dataset!r}: must have the features 'image' and 'label' (a class), "
-            f"but has {', '.join(sorted(named)) or features}"
-        )
-    dtype, channels = np.dtype(named["image"].np_dtype).name, named["image"].shape[2]
-    if dtype != "uint8" or channels not in (1, 3):
-        raise UserError(f"dataset={dataset!r}: its images are {dtype} of {channels} channels; must be uint8 of 1 or 3")
-    return image, label
+    wanted = (
+        ("image", tfds.features.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
+        ("label", tfds.features.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
+    )
+    problems = []
+    for name, kind, is_right, right in wanted:
+        if name not in named:
+            there = sorted(key for key, each in _flat(named) if isinstance(each, kind)) or sorted(named)
+            others = ", ".join(map(repr, there[:5])) + (", ..." if there[5:] else "") or _kind(features)
+            problems.append(f"{name!r} is missing, must be {right} (there is {others})")
+        elif not is_right(named[name]):
+            problems.append(f"{name!r} is {_kind(named[name])}, must be {right}")
+    if problems:
+        raise UserError(f"dataset={dataset!r}: must have the features 'image' and 'label'; {'; '.join(problems)}")
+    return named["image"], named["label"]
+
+
+def _is_image(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    # TFDS's Video and Sequence are none, though they hold images.
+    return (
+        isinstance(feature, tfds.features.Image)
+        and np.dtype(feature.np_dtype) == np.uint8
+        and feature.shape[2] in (1, 3)
+    )
+
+
+def _is_label(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.ClassLabel) and (feature.num_classes or 0) >= 2
+
+
+def _kind(feature: Any) -> str:
+    """What a feature is, in TFDS's words."""
+    import tensorflow_datasets as tfds
+
+    kind = type(feature).__name__
+    if isinstance(feature, tfds.features.ClassLabel):
+        return f"{kind} with {feature.num_classes or 'no'} class{'' if feature.num_classes == 1 else 'es'}"
+    if isinstance(feature, tfds.features.Image):
+        channels = f"{feature.shape[2] or 'any number of'} channel{'' if feature.shape[2] == 1 else 's'}"
+        return f"{kind} of {np.dtype(feature.np_dtype).name} with {channels}"
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return f"{kind} of {', '.join(map(repr, list(feature)[:5]))}"
+    if isinstance(feature, tfds.features.Sequence):
+        return f"{kind} of {_kind(feature.feature)}"
+    if isinstance(feature, tfds.features.Text) or not isinstance(feature, tfds.features.Tensor):
+        return kind
+    return f"{kind} of {np.dtype(feature.np_dtype).name}" + (f", shape {feature.shape}" if feature.shape else "")
+
+
+def _flat(features: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Features by name, those inside others as `outer/inner`."""
+    for name, feature in features.items():
+        yield name, feature
+        inner = getattr(feature, "feature", feature)  # of a Sequence
+        if hasattr(inner, "items"):
+            yield from ((f"{name}/{key}", each) for key, each in _flat(dict(inner.items())))
 
 
 def _real_split(dataset: str, split: str, splits: list[str]) -> str:
     for name in ("validation", "test") if split == "validation" else (split,):
         if name in splits:
             return name
-    raise UserError(f"dataset={dataset!r}: has no {split} split, only {', '.join(splits)}")
+    known = "'train'" if split == "train" else "'validation' or 'test'"
+    raise UserError(f"dataset={dataset!r}: has no {split} split, only {', '.join(splits) or 'none'}; needs {known}")
 
 
 def _check_record_file(path: Path, examples: int) -> None:

@@ -32,7 +32,7 @@ from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.run_data import open_data, record_data
-from flax_resnets.training.splits import load_images
+from flax_resnets.training.splits import list_broken, load_images
 from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.workdir import check_workdir, forget, opened
@@ -60,7 +60,7 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
     Args:
         config: the run, as `load_config` gives it.
         workdir: made if need be; holds `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`,
-            `curves.png`.
+            `curves.png`, and `broken_images.txt` where images are left out.
         stop: what asks for a stop; None for signals alone. One of several processes takes `interruption()`'s.
 
     Raises:
@@ -91,8 +91,9 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
     with stop or interruption() as stop:
         with stop.at_once():  # to download and decode can take hours
             train_source, valid_source, data = open_data(config, workdir, display.say)
-            train = load_images(config, train_source, display)
-            valid = load_images(config, valid_source, display)
+            broken_list = workdir / "broken_images.txt"
+            train = load_images(config, train_source, display, broken_list)
+            valid = load_images(config, valid_source, display, broken_list)
         trainer = Trainer(config, train, valid, train_source.num_classes, display)
         display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
         if warning := idle_accelerator():
@@ -104,6 +105,8 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
             wait_for_all("workdir opened")
             check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             try:
+                if is_first():
+                    list_broken(broken_list, train, valid)
                 trainer.fit(workdir, stop, data)
             except Diverged as error:
                 if is_first() and not error.kept:

@@ -1,41 +1,67 @@
 """The images that a configuration names, decoded beforehand or as they are read."""
 
+from pathlib import Path
 from typing import Literal
 
-from flax_resnets.data.batches import Split
-from flax_resnets.data.cache import cached_images
-from flax_resnets.data.source import Source, open_source
+from flax_resnets.data.batches import Split, steps_per_epoch
+from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
+from flax_resnets.data.metadata import dataset_metadata
+from flax_resnets.data.source import Source, check_data_dir, open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 
 
 def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
-    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
+    """A split, decoded or to be decoded as it is read, and the number of its classes.
+
+    Args:
+        config: of the run.
+        split: which.
+        display: shows how far the decoding is, and which images are broken and left out.
 
     Raises:
-        UserError: there is no such data, or `mean` and `std` do not fit its channels.
+        UserError: see `open_split` and `load_images`.
     """
     source = open_split(config, split)
     return load_images(config, source, display), source.num_classes
 
 
 def open_split(config: Config, split: Literal["train", "validation"], dataset: str | None = None) -> Source:
-    """A split, with nothing decoded yet; errors as `load_split`'s.
+    """A split, with nothing decoded yet.
 
     Args:
-        config: the run.
+        config: of the run.
         split: of its dataset.
         dataset: the name to open it by; None for the configuration's.
+
+    Raises:
+        UserError: there is no such data, or the split is missing or empty; `mean` and `std` do not fit its channels;
+            there are fewer training images than a batch.
     """
-    source = open_source(dataset or config.dataset, split, config.data_dir)
-    check_channels(config, source.channels)
+    dataset = dataset or config.dataset
+    check_data_dir(config.data_dir)
+    check_channels(config, dataset_metadata(dataset, config.data_dir).channels)  # before anything is downloaded
+    source = open_source(dataset, split, config.data_dir)
+    if split == "train":
+        steps_per_epoch(len(source), config.batch_size)
     return source
 
 
-def load_images(config: Config, source: Source, display: Display) -> Split:
-    """A split's images, decoded or to be decoded as they are read; errors as `load_split`'s."""
+def load_images(config: Config, source: Source, display: Display, listed: Path | None = None) -> Split:
+    """A split's images, decoded or to be decoded as they are read.
+
+    Args:
+        config: of the run.
+        source: the split.
+        display: shows how far the decoding is, and which images are broken and left out.
+        listed: the file that will list those, if any.
+
+    Raises:
+        UserError: images are broken, and are not to be left out; or all of them are.
+    """
     size = config.store_size or config.image_size
     if config.images == "streamed":
         return StreamedImages(source, size, config.resize)
@@ -49,11 +75,18 @@ def load_images(config: Config, source: Source, display: Display) -> Split:
             broken=config.broken_images,
         )
     if images.broken:
-        count = f"{len(images.broken)} of {len(source)} images are broken and left out"
+        count = f"{what}: {len(images.broken)} of {len(source)} images are broken and left out"
         if not len(images):
-            raise UserError(f"{what}: {count}; the first: {images.broken[0]}")
-        display.say(f"{what}: {count}; the first: {images.broken[0]}")
+            raise UserError(f"{count}; the first: {first_broken(source, images.broken)}")
+        where = f"; all in {listed}" if listed else ""
+        display.say(f"{count}; the first: {first_broken(source, images.broken, 450 - len(where))}{where}")
     return images
+
+
+def list_broken(path: Path, *splits: Split) -> None:
+    """Writes the file that names the images left out of these splits; none where none are."""
+    if broken := [each for split in splits if isinstance(split, CachedImages) for each in split.broken]:
+        write_whole(path, in_lines(broken).encode())
 
 
 def check_channels(config: Config, channels: int) -> None:

@@ -15,7 +15,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 
-_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png")
+_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """Datasets to test with: copies of the bundled sample that may be damaged, and small ones made here."""
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +37,42 @@ def prepared(data_dir) -> Path:
     info = copy / "dataset_info.json"
     info.write_text(info.read_text().replace("fashion_mnist_sample", "my_images"))
     return data_dir
+
+
+@pytest.fixture
+def make_set(data_dir) -> Callable[..., Path]:
+    """Writes a dataset that TFDS knows nothing of, as it lays out its own; returns its directory."""
+
+    def make(name: str, features: dict[str, Any], splits: dict[str, list[list[dict[str, Any]]]]) -> Path:
+        """`splits` has a list of examples for each record file."""
+        import tensorflow_datasets as tfds
+        from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
+        from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+        directory = data_dir / name / "1.0.0"
+        directory.mkdir(parents=True)
+        connector = tfds.features.FeaturesDict(features)
+        (directory / "features.json").write_text(json.dumps(connector.to_json()))
+        connector.save_metadata(directory)
+        serializer = ExampleSerializer(connector.get_serialized_info())
+        infos = []
+        for split, files in splits.items():
+            for number, examples in enumerate(files):
+                path = directory / f"{name}-{split}.array_record-{number:05}-of-{len(files):05}"
+                writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+                for example in examples:
+                    writer.write(serializer.serialize_example(connector.encode_example(example)))
+                writer.close()
+            infos.append(
+                {
+                    "name": split,
+                    "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                    "shardLengths": [str(len(examples)) for examples in files],
+                    "numBytes": "1000",
+                }
+            )
+        info = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": infos}
+        (directory / "dataset_info.json").write_text(json.dumps(info))
+        return directory
+
+    return make

@@ -1,6 +1,7 @@
 """cached_images: decoded once, read back exactly, never half."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from flax_resnets.data.cache import cached_images, resized
 from flax_resnets.data.source import open_source
@@ -125,6 +127,59 @@ def test_a_broken_image_is_named_and_leaves_no_cache(with_a_broken_image, cache_
     with pytest.raises(UserError, match=r"'my_images', split 'test', image \d+"):
         cached_images(with_a_broken_image, size=28)
     assert caches(cache_dir) == []
+
+
+@pytest.fixture
+def with_broken_images(make_set, data_dir):
+    """Two hundred images in three files, every twentieth broken, each with a name."""
+    import tensorflow_datasets as tfds
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(buffer, "PNG")
+    png = buffer.getvalue()
+    names = [f"IMG_{number:03}.png" for number in range(200)]
+    examples = [
+        {"image": io.BytesIO(png[:60] if number % 20 == 7 else png), "label": number % 2, "file_name": name}
+        for number, name in enumerate(names)
+    ]
+    features = {
+        "image": tfds.features.Image(shape=(9, 9, 3)),
+        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+        "file_name": tfds.features.Text(),
+    }
+    make_set("photos", features, {"train": [examples[:80], examples[80:150], examples[150:]]})
+    return open_source("photos", "train", data_dir)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_all_broken_images_are_told_of_at_once(with_broken_images, writable, cache_dir, tmp_path, monkeypatch):
+    if not writable:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "file"))
+    with (
+        contextlib.nullcontext() if writable else pytest.warns(RuntimeWarning),
+        pytest.raises(UserError) as caught,
+    ):
+        cached_images(with_broken_images, size=9)
+    message = str(caught.value)
+    assert len(message) < 600
+    assert message.startswith("dataset 'photos', split 'train', image 7 in ")
+    for number in (7, 27, 47):
+        assert f"image {number} in photos-train.array_record-00000-of-00003, record {number}, file_name" in message
+    assert "image 67" not in message
+    assert "; 10 of 200 images are broken" in message
+    assert caches(cache_dir) == []
+    found = re.search("all of them in (.*?);", message)
+    assert (found is not None) == writable
+    if found is None:
+        return
+    lines = Path(found[1]).read_text().splitlines()
+    assert len(lines) == 10
+    directory = with_broken_images.directory
+    assert lines[4].startswith(
+        f"dataset 'photos', split 'train', image 87 in {directory}/photos-train.array_record-00001-of-00003, record 7, "
+        "file_name 'IMG_087.png' (class 'dog'): "
+    )
 
 
 @pytest.mark.parametrize("writable", [True, False])

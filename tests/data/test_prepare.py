@@ -107,6 +107,44 @@ def test_it_is_laid_out_as_tfds_lays_out_its_datasets(fashion_mnist, data_dir):
     assert (directory / "features.json").read_text() == (sample / "features.json").read_text()
 
 
+def test_one_prepared_in_another_format_is_prepared_again_as_its_refusal_says(fashion_mnist, data_dir, tmp_path):
+    directory = open_source("fashion_mnist", "train", data_dir).directory
+    info = directory / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(UserError, match="with data_dir=ANOTHER, an existing directory, it is prepared there"):
+        open_source("fashion_mnist", "train", data_dir)
+    (tmp_path / "another").mkdir()
+    assert len(open_source("fashion_mnist", "train", tmp_path / "another")) == 10
+
+
+def test_a_builder_of_ones_own_writes_records_that_can_be_read(data_dir):
+    import tensorflow_datasets as tfds
+
+    class Photos(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = None
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(8, 8, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for number, picture in enumerate(pictures(6, 8, 8, 3)):
+                yield number, {"image": picture, "label": number % 2}
+
+    prepare(Photos(data_dir=data_dir))
+    source = open_source("photos", "train", data_dir)
+    assert sorted(source.image(index).tobytes() for index in range(6)) == sorted(
+        picture.tobytes() for picture in pictures(6, 8, 8, 3)
+    )
+
+
 def test_once_prepared_it_is_not_downloaded_again(fashion_mnist, website, data_dir):
     first = open_source("fashion_mnist", "train", data_dir)
     for path in website[0].iterdir():

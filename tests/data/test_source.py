@@ -1,5 +1,8 @@
 """open_source: any image-classification set of TFDS, one line for every mistake."""
 
+import importlib.util
+import io
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flax_resnets.data.source import _fingerprint, open_source
 from flax_resnets.errors import UserError
@@ -119,6 +123,114 @@ def test_unsuitable_dataset(dataset, message, data_dir):
     assert not list(data_dir.iterdir())
 
 
+def image(shape=(None, None, 3), **options):
+    import tensorflow_datasets as tfds
+
+    return tfds.features.Image(shape=shape, **options)
+
+
+def classes(count=3):
+    import tensorflow_datasets as tfds
+
+    return tfds.features.ClassLabel(num_classes=count)
+
+
+def tensor(dtype, shape=()):
+    import tensorflow_datasets as tfds
+
+    return tfds.features.Tensor(shape=shape, dtype=dtype)
+
+
+def text():
+    import tensorflow_datasets as tfds
+
+    return tfds.features.Text()
+
+
+def sequence(feature):
+    import tensorflow_datasets as tfds
+
+    return tfds.features.Sequence(feature)
+
+
+NO_IMAGE = "'image' is missing, must be an Image of uint8 with 1 or 3 channels"
+NO_LABEL = "'label' is missing, must be a ClassLabel with at least 2 classes"
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (lambda: {"image": tensor(np.uint8, (28, 28, 1))}, "'image' is Tensor of uint8, shape (28, 28, 1), must be an"),
+        (lambda: {"image": text()}, "'image' is Text, must be an Image"),
+        (lambda: {"image": sequence(image())}, "'image' is Sequence of Image of uint8 with 3 channels, must be"),
+        (lambda: {"image": {"encoded": text()}}, "'image' is FeaturesDict of 'encoded', must be"),
+        (lambda: {"image": image((9, 9, 1), dtype=np.uint16)}, "'image' is Image of uint16 with 1 channel, must be"),
+        (lambda: {"image": image((9, 9, 4))}, "'image' is Image of uint8 with 4 channels, must be"),
+        (lambda: {"image": image((9, 9, None))}, "'image' is Image of uint8 with any number of channels, must be"),
+        (
+            lambda: {"label": tensor(np.int64)},
+            "'label' is Tensor of int64, must be a ClassLabel with at least 2 classes",
+        ),
+        (lambda: {"label": tensor(np.float32, (10,))}, "'label' is Tensor of float32, shape (10,), must be"),
+        (lambda: {"label": text()}, "'label' is Text, must be"),
+        (lambda: {"label": sequence(classes())}, "'label' is Sequence of ClassLabel with 3 classes, must be"),
+        (lambda: {"label": classes(1)}, "'label' is ClassLabel with 1 class, must be"),
+        (lambda: {"label": classes(0)}, "'label' is ClassLabel with no classes, must be"),
+        (lambda: {"image": text(), "label": text()}, "Image of uint8 with 1 or 3 channels; 'label' is Text, must be"),
+        (
+            lambda: {"label": None, "fine_label": classes(), "coarse_label": classes(), "id": text()},
+            f"{NO_LABEL} (there is 'coarse_label', 'fine_label')",
+        ),
+        (lambda: {"label": None, "objects": sequence({"label": classes()})}, f"{NO_LABEL} (there is 'objects/label')"),
+        (lambda: {"image": None, "photo": image()}, f"{NO_IMAGE} (there is 'photo')"),
+        (lambda: {"image": None, "label": None, "data": {"image": image()}}, f"{NO_IMAGE} (there is 'data/image')"),
+        (lambda: {"image": None}, f"{NO_IMAGE} (there is 'label')"),
+        (lambda: {"label": None, **{f"{each}_name": text() for each in range(40)}}, "'12_name', '13_name', ...)"),
+    ],
+)
+def test_features_of_another_kind_are_named_with_what_they_are_and_what_is_needed(
+    features, message, make_set, data_dir
+):
+    changed = {"image": image(), "label": classes(), **features()}
+    make_set("my_images", {name: each for name, each in changed.items() if each is not None}, {"train": []})
+    with pytest.raises(UserError) as error:
+        open_source("my_images", "train", data_dir)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_classes_that_are_not_counted(make_set, data_dir):
+    directory = make_set("my_images", {"image": image(), "label": classes()}, {"train": []})
+    features = directory / "features.json"
+    features.write_text(features.read_text().replace('"numClasses": "3"', ""))
+    with pytest.raises(UserError, match="'label' is ClassLabel with no classes, must be"):
+        open_source("my_images", "train", data_dir)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow describes videos")
+def test_features_that_tfds_has_with_tensorflow_alone(prepared):
+    path = prepared / "my_images" / "1.0.0" / "features.json"
+    content = json.loads(path.read_text())
+    content["featuresDict"]["features"]["image"] = {
+        "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
+        "video": {"shape": {"dimensions": ["-1", "28", "28", "1"]}, "dtype": "uint8"},
+    }
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"must have the features .* TensorFlow alone; 'image' is Video$"):
+        open_source("my_images", "train", prepared)
+
+
+def test_another_version_than_there_is(prepared):
+    with pytest.raises(UserError, match=r"'my_images:2.0.0': .* data_dir='.*' holds its 1\.0\.0"):
+        open_source("my_images:2.0.0", "train", prepared)
+
+
+def test_a_split_without_images(make_set, data_dir):
+    make_set("my_images", {"image": image(), "label": classes()}, {"train": []})
+    with pytest.raises(UserError, match=r"'my_images' in .*1\.0\.0: its split 'train' has no images"):
+        open_source("my_images", "train", data_dir)
+
+
 @pytest.mark.parametrize("dataset", ["fashion_mnist_sample", "my_images"])
 def test_a_data_dir_that_does_not_exist(dataset, tmp_path):
     with pytest.raises(UserError, match=r"data_dir='.*nowhere': no such directory"):
@@ -136,7 +248,10 @@ def test_an_unknown_split(prepared):
 
 def test_records_of_another_format(prepared):
     rewrite(prepared, "dataset_info.json", {'"array_record"': '"tfrecord"'})
-    with pytest.raises(UserError, match="prepared as tfrecord, which cannot be read by index"):
+    with pytest.raises(
+        UserError,
+        match=r"prepared as tfrecord, which cannot be read by index; .*prepare\(Builder\(data_dir=ANOTHER\)\)",
+    ):
         open_source("my_images", "train", prepared)
 
 
@@ -195,6 +310,31 @@ def test_a_damaged_image_is_named_with_its_class(prepared):
     name = source.class_names[source.label(7)]
     with pytest.raises(UserError, match=rf"split 'test', image 7 in .* \(class '{name}'\): not a readable image"):
         source.image(7)
+
+
+@pytest.mark.parametrize("key", ["file_name", "image/filename", "filename", "image_path", "id", "image/id"])
+def test_a_damaged_image_is_named_by_its_place_in_the_files_and_its_own_name(key, make_set, data_dir):
+    png = encoded_png()
+    example = {"image": png, "label": 1, "label_name": "bird"}
+    files = [[{**example, key: f"{number}-{row}.png"} for row in range(3)] for number in range(2)]
+    files[1][1]["image"] = png[:-30]
+    for each in (*files[0], *files[1]):
+        each["image"] = io.BytesIO(each["image"])
+    features = {"image": image(), "label": classes(), "label_name": text(), key: text()}
+    directory = make_set("my_images", features, {"train": files})
+    source = open_source("my_images", "train", data_dir)
+    assert source.image(3).shape == (9, 9, 3)
+    with pytest.raises(UserError) as error:
+        source.image(4)
+    path = directory / "my_images-train.array_record-00001-of-00002"
+    where = f"dataset 'my_images', split 'train', image 4 in {path.resolve()}, record 1, {key} '1-1.png' (class '1'): "
+    assert str(error.value).startswith(where)
+
+
+def encoded_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_an_image_of_another_shape_than_the_dataset_promises(prepared):
