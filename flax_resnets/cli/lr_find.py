@@ -62,7 +62,6 @@ def run(arguments: argparse.Namespace) -> None:
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # reports a misspelt name before the data is loaded
     display = Display()
-    check_splits(config, validation=False)
     train, num_classes = load_split(config, "train", display)
     steps_per_epoch(len(train), config.batch_size)  # raises if the images that are left do not fill one batch
     make_directory("lr-find", directory)  # after all checks, and before minutes are spent
