@@ -29,6 +29,7 @@ from typing import Any
 from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
+from flax_resnets.training.figures import new_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -203,12 +204,9 @@ def table(recipes: dict[str, list[Run]], references: dict[str, Any]) -> str:
 
 def draw(recipe: str, runs: list[Run], path: Path) -> None:
     """Draws validation accuracy and loss against the epoch, a line for each seed, into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4)
     figure.suptitle(recipe)
     accuracies, losses = figure.subplots(1, 2)
     for number, run in enumerate(runs):

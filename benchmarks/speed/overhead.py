@@ -3,7 +3,7 @@
     python -m benchmarks.speed.overhead -- --config configs/rn18_imagenette.py --config.data_dir=DIR
     python -m benchmarks.speed.overhead --images 640 -- --config configs/rn18_imagenette.py --config.data_dir=DIR
 
-The arguments after `--` are train.py's; `train.main` runs in this process, in a new workdir. The script waits for the
+The arguments after `--` are train.py's; the run is trained in this process, in a new workdir. The script waits for the
 end of every training step and every evaluation step, which the trainer does not do. So work between steps, such as
 gathering the batch, logging, saving and drawing, never overlaps with a step, and the share is an upper bound:
 
@@ -26,60 +26,56 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 
-import train
+from flax_resnets import cli
+from flax_resnets.cli import startup
 from flax_resnets.cli.bench.machine import describe_machine
+from flax_resnets.data.batches import Split
 from flax_resnets.data.cache import CachedImages
-from flax_resnets.training import build, loop, splits
+from flax_resnets.errors import UserError
+from flax_resnets.training.callbacks import Callback
+from flax_resnets.training.compilation import keep_compiled_programs
+from flax_resnets.training.display import Display
+from flax_resnets.training.loop import Run, fit
+from flax_resnets.training.metrics import EpochMetrics
+from flax_resnets.training.recipes import load_config
+from flax_resnets.training.splits import load_split
+from flax_resnets.training.trainer import Trainer
 
 
-def watch(images: int | None) -> dict[str, list[float]]:
-    """Patches the training loop so that it measures times and memory.
+def timed(step: Callable[..., Any], seconds: list[float], ends: list[float]) -> Callable[..., Any]:
+    """The step, waited for; its seconds and the time of its end are noted."""
 
-    Args:
-        images: how many images of each split to use, from the first; None for all.
+    def call(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = jax.block_until_ready(step(*arguments))
+        ends.append(time.perf_counter())
+        seconds.append(ends[-1] - started)
+        return result
 
-    Returns:
-        Lists that the run will fill: `train` and `evaluation`, seconds of each step; `memory`, MiB after each epoch;
-        `started`, the time at which the first step was done.
-    """
-    seen: dict[str, list[float]] = {"train": [], "evaluation": [], "memory": [], "started": []}
-    make = {"train": build.make_train_step, "evaluation": build.make_eval_step}
-    cached_images, add_epoch = splits.cached_images, loop.MetricsLog.add_epoch
+    return call
 
-    def timed(kind: str) -> Any:
-        def make_step(*args: Any, **kwargs: Any) -> Any:
-            step = make[kind](*args, **kwargs)
 
-            def call(*args: Any) -> Any:
-                started = time.perf_counter()
-                result = jax.block_until_ready(step(*args))
-                ended = time.perf_counter()
-                seen[kind].append(ended - started)
-                if not seen["started"]:
-                    seen["started"].append(ended)
-                return result
+class Memory(Callback):
+    """Notes the process's memory after each epoch, in MiB."""
 
-            return call
+    def __init__(self):
+        self.mib: list[float] = []
 
-        return make_step
+    def on_epoch_end(self, run: Run, row: EpochMetrics) -> None:
+        """See `Callback`."""
+        self.mib.append(resident())
 
-    def first_images(*args: Any, **kwargs: Any) -> CachedImages:
-        cached = cached_images(*args, **kwargs)
-        return CachedImages(cached.images[:images], cached.labels[:images])
 
-    def note_memory(log: Any, row: Any) -> None:
-        add_epoch(log, row)
-        seen["memory"].append(resident())
-
-    build.make_train_step, build.make_eval_step = timed("train"), timed("evaluation")
-    splits.cached_images = first_images
-    loop.MetricsLog.add_epoch = note_memory
-    return seen
+def first_images(split: Split, images: int | None) -> Split:
+    """The split's first images alone."""
+    return CachedImages(split.images[:images], split.labels[:images]) if isinstance(split, CachedImages) else split
 
 
 def resident() -> float:
@@ -100,17 +96,29 @@ def main() -> None:
         "train", nargs="+", metavar="ARGUMENT", help="arguments of train.py, after --; this script adds --workdir"
     )
     arguments = parser.parse_args()
-    train.start_with_huge_pages()  # as it does by itself when it is run as a script
-    seen = watch(arguments.images)
+    startup.start_with_huge_pages()  # as train.py does by itself
+    parsed = cli.parse(["train", *arguments.train])
+    try:
+        config = load_config(parsed.config, parsed.overrides)
+        keep_compiled_programs()
+        display = Display()
+        (train, classes), (valid, _) = (load_split(config, split, display) for split in ("train", "validation"))
+        train, valid = first_images(train, arguments.images), first_images(valid, arguments.images)
+        trainer = Trainer(config, train, valid, classes, display)
+    except UserError as error:
+        print(f"overhead.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    training, evaluation, ends, memory_callback = [], [], [], Memory()
+    train_step_at = cache(lambda size: timed(trainer.steps.train_step_at(size), training, ends))
+    watched = trainer.with_steps(train_step_at=train_step_at, eval_step=timed(trainer.steps.eval_step, evaluation, []))
     with tempfile.TemporaryDirectory() as workdir:
-        if code := train.main([*arguments.train, "--workdir", f"{workdir}/run"]):
-            sys.exit(code)
-        wall = time.perf_counter() - seen["started"][0]
+        fit(watched, Path(workdir), callbacks=[memory_callback])
+    wall = time.perf_counter() - ends[0]
 
-    steps, evaluation = seen["train"][1:], seen["evaluation"]
+    steps = training[1:]
     evaluating = sum(evaluation[1:]) + statistics.median(evaluation)
     median = statistics.median(steps)
-    memory = seen["memory"]
+    memory = memory_callback.mib
     row = {
         "share_outside_steps": 1 - (sum(steps) + evaluating) / wall,
         "share_outside_median_steps": 1 - (len(steps) * median + evaluating) / wall,

@@ -79,8 +79,7 @@ def child(started: float, arguments: list[str]) -> None:
 
     def trainer(*args, **kwargs):
         made = make_trainer(*args, **kwargs)
-        made.steps = made.steps._replace(create_state=after("network", made.steps.create_state))
-        return made
+        return made.with_steps(create_state=after("network", made.steps.create_state))
 
     def train_step(*args, **kwargs):
         step = make_train_step(*args, **kwargs)

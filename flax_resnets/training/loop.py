@@ -5,36 +5,39 @@ import itertools
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from flax import linen as nn
 
-from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.data.batches import Batch
 from flax_resnets.data.identity import Identity
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
-from flax_resnets.training.build import build_steps, check_devices
+from flax_resnets.training.build import check_devices
+from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
+from flax_resnets.training.curves import Curves
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
-from flax_resnets.training.display import Bar, Display
-from flax_resnets.training.in_flight import AHEAD
+from flax_resnets.training.display import Display
+from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
-from flax_resnets.training.placement import make_mesh, own_rows, to_devices
+from flax_resnets.training.placement import own_rows
 from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.run_data import open_data, record_data
 from flax_resnets.training.splits import list_broken, load_images
 from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
+from flax_resnets.training.tensorboard import TensorBoard
+from flax_resnets.training.terminal import Terminal
+from flax_resnets.training.trainer import Trainer
 from flax_resnets.training.workdir import check_workdir, forget, opened
 
 
@@ -51,7 +54,13 @@ class Diverged(Exception):
         self.kept = tuple(kept)
 
 
-def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption | None = None) -> None:
+def run(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    callbacks: Sequence[Callback] = (),
+    *,
+    stop: Interruption | None = None,
+) -> "Run":
     """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
 
     What can be wrong with the request is found before the workdir is made. Called in a thread other than the main one,
@@ -61,7 +70,11 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
         config: the run, as `load_config` gives it.
         workdir: made if need be; holds `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`,
             `curves.png`, and `broken_images.txt` where images are left out.
+        callbacks: what watches it, beside the terminal, TensorBoard and the curves.
         stop: what asks for a stop; None for signals alone. One of several processes takes `interruption()`'s.
+
+    Returns:
+        The run, done: its rows, its best epoch, its last state.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
@@ -107,7 +120,7 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
             try:
                 if is_first():
                     list_broken(broken_list, train, valid)
-                trainer.fit(workdir, stop, data)
+                return fit(trainer, workdir, stop, data, callbacks)
             except Diverged as error:
                 if is_first() and not error.kept:
                     forget(workdir)
@@ -117,247 +130,269 @@ def run(config: Config, workdir: str | os.PathLike[str], *, stop: Interruption |
                 raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
 
 
-class Trainer:
-    """A run's pieces put together: the data, the compiled steps, and what moves through them.
+def fit(
+    trainer: Trainer,
+    workdir: Path,
+    stop: Interruption | None = None,
+    data: Identity | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> "Run":
+    """Runs what is left of the epochs, from wherever the workdir's last checkpoint stands.
 
     Args:
-        config: the run.
-        train: training split.
-        valid: validation split.
-        num_classes: outputs of the network.
-        display: where progress is shown.
-        model: the network; None for the one that the configuration names.
-
-    Attributes:
-        mesh: of all devices.
-        parameters: how many the network has.
-        steps_per_epoch, total_steps: how long the run is.
-        steps: what it computes.
+        trainer: what the run is made of.
+        workdir: of the run; it exists.
+        stop: what stops it; None for signals.
+        data: what the images are, to be kept in `data.json`; None to keep nothing.
+        callbacks: see `run`.
 
     Raises:
-        UserError: the network does not take such images, or there are fewer of them than a batch.
+        UserError, Diverged, Stopped: see `run`.
+    """
+    if stop is None:
+        with interruption() as stop:
+            return fit(trainer, workdir, stop, data, callbacks)
+    run = Run(trainer, workdir, stop, callbacks)
+    run.go_on(data)
+    return run
+
+
+class Run:
+    """A run from where its workdir stands to its end.
+
+    Args:
+        trainer: what it is made of.
+        workdir: where it lives.
+        stop: asks it to stop.
+        callbacks: see `run`.
+
+    Attributes:
+        trainer, workdir, stop: as above.
+        config: the trainer's.
+        state: what the run carries from step to step. Weights and statistics are `state.params` and
+            `state.batch_stats`.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        train: Split,
-        valid: Split,
-        num_classes: int,
-        display: Display,
-        model: nn.Module | None = None,
-    ):
-        self.config = config
-        self.train = train
-        self.valid = valid
-        self.display = display
-        self.mesh = make_mesh(config.weight_shards)
-        self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
-        self.total_steps = config.epochs * self.steps_per_epoch
-        if self.total_steps >= 2**31:  # the state counts them in an int32
-            raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
-        self._rows = own_rows(self.mesh, config.batch_size)
+    state: TrainState
 
-        model = model or make_model(config, num_classes)
-        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
+    def __init__(self, trainer: Trainer, workdir: Path, stop: Interruption, callbacks: Sequence[Callback] = ()):
+        self.trainer = trainer
+        self.config = trainer.config
+        self.workdir = workdir
+        self.stop = stop
+        own = (Terminal(trainer.display), TensorBoard(), Curves()) if is_first() else ()
+        self._callbacks = (*own, *callbacks)
+        self._log = MetricsLog(workdir, trainer.steps_per_epoch, is_first(), self.config.eval_flip)
+        self._checkpoints = Checkpoints(
+            workdir / "checkpoints", best_step=lambda: self.best.step if self.best else None
+        )
 
-    def fit(self, workdir: Path, stop: Interruption | None = None, data: Identity | None = None) -> None:
-        """Runs what is left of the epochs; arguments and errors as `run`'s.
+    @property
+    def history(self) -> list[EpochMetrics]:
+        """The epochs' rows so far."""
+        return self._log.epochs
 
-        Args:
-            workdir: of the run.
-            stop: what stops it; None for one of its own.
-            data: what the images are, to be kept in `data.json`; None to keep nothing.
-        """
-        if stop is None:
-            with interruption() as stop:
-                return self.fit(workdir, stop, data)
-        log = MetricsLog(workdir, self.steps_per_epoch, writes=is_first(), eval_flip=self.config.eval_flip)
-        checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
-        with contextlib.closing(log), contextlib.closing(checkpoints):
-            state = checkpoints.restore(self.steps.abstract_state, self.display.say)
-            if state is None:
-                # Killed between the first row and the first checkpoint a run has one row. It has the second only
-                # once that checkpoint is whole: see `_fit`.
-                if len(log.epochs) > 1 or log.done is not None:
-                    raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
-                if log.epochs:
-                    self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")
-                with out_of_memory(
-                    f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"
-                ):
-                    state = jax.block_until_ready(self.steps.create_state())
-            elif log.done is not None and int(state.step) == self.total_steps:
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The row with the highest accuracy, the first of equals; None before the first."""
+        return self._log.best
+
+    @property
+    def digest(self) -> str | None:
+        """The `state_digest` of the closing row; None before the run is done."""
+        return self._log.done and self._log.done["state_digest"]
+
+    def go_on(self, data: Identity | None = None) -> None:
+        """Takes the steps that are left; see `fit`."""
+        say, total = self.trainer.display.say, self.trainer.total_steps
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(self._checkpoints))
+            for callback in self._callbacks:
+                stack.callback(callback.close)
+            self.state, is_new = self._first_state()
+            step = int(self.state.step)
+            if self._log.done is not None and step == total:
                 flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
-                self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}{flip}")
+                say(f"{self.workdir}: already done, best accuracy {self._log.done['best_accuracy']:.4f}{flip}")
                 return
-            else:
-                self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
-            if int(state.step) > self.total_steps:
+            if not is_new:
+                say(f"{self.workdir}: going on from step {step} of {total}")
+            if step > total:
                 raise UserError(
-                    f"workdir={workdir}: its checkpoint is of step {int(state.step)}, the run has {self.total_steps}; "
+                    f"workdir={self.workdir}: its checkpoint is of step {step}, the run has {total}; "
                     "is data_dir the one it was trained on?"
                 )
             wait_for_all("metrics read")  # by all, before the first writes
             if data is not None and is_first():
-                record_data(data, workdir, int(state.step), self.display.say)
-            log.start(int(state.step))
-            # An epoch that has just ended may have no row yet; of those before it each had one.
-            past = range(1, (int(state.step) - 1) // self.steps_per_epoch + 1)
-            if missing := sorted(set(past) - {row.epoch for row in log.epochs}):
+                record_data(data, self.workdir, step, say)
+            self._log.start(step)
+            # An epoch that has just ended may have no row yet. Each of those before it had one.
+            past = range(1, (step - 1) // self.trainer.steps_per_epoch + 1)
+            if missing := sorted(set(past) - {row.epoch for row in self.history}):
                 which = ", ".join(map(str, missing))
-                self.display.say(f"{workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
+                say(f"{self.workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
             # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
-            with contextlib.closing(self._batches(range(int(state.step), self.total_steps))) as batches:
-                try:
-                    self._fit(state, batches, log, checkpoints, stop)
-                except _NotFinite as streak:
-                    checkpoints.wait()
-                    kept = [step for step in checkpoints.steps() if step <= streak.begun]
-                    raise _diverged(streak, kept, workdir) from None
-            assert log.best is not None, "a run is done after its last epoch"
-            saved = ", ".join(map(str, checkpoints.steps()))
-            self.display.say(
-                f"best accuracy {log.best.accuracy:.4f}, in epoch {log.best.epoch} of {self.config.epochs}; in "
-                f"{workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
+            batches = stack.enter_context(contextlib.closing(self.trainer.batches(range(step, total))))
+            try:
+                self._tell(lambda callback: callback.on_run_begin(self))
+                self._epochs(batches)
+                self._tell(lambda callback: callback.on_run_end(self))
+            except _NotFinite as streak:
+                self._checkpoints.wait()
+                kept = [saved for saved in self._checkpoints.steps() if saved <= streak.begun]
+                raise _diverged(streak, kept, self.workdir) from None
+            assert self.best is not None, "a run is done after its last epoch"
+            saved = ", ".join(map(str, self._checkpoints.steps()))
+            say(
+                f"best accuracy {self.best.accuracy:.4f}, in epoch {self.best.epoch} of {self.config.epochs}; in "
+                f"{self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
             )
 
-    def _fit(
-        self,
-        state: TrainState,
-        batches: Iterator[Batch[jax.Array]],
-        log: MetricsLog,
-        checkpoints: Checkpoints,
-        stop: Interruption,
-    ) -> None:
-        if self.config.eval_flip:
-            self.display.say("accuracies are with a test-time flip (eval_flip)")
-        self.display.header(ema=self.config.ema_decay is not None)
-        for row in log.epochs:
-            self.display.row(row)
+    def _first_state(self) -> tuple[TrainState, bool]:
+        """The newest checkpoint's state; or, and True, the one before the first step."""
+        say = self.trainer.display.say
+        state = self._checkpoints.restore(self.trainer.steps.abstract_state, say)
+        if state is not None:
+            return state, False
+        # A run that was killed between its first row and its first checkpoint has one row. It gets the second row only
+        # once that checkpoint is whole: see `_epochs`.
+        if len(self.history) > 1 or self._log.done is not None:
+            raise UserError(f"workdir={self.workdir}: has metrics and no checkpoint; pick another to start over")
+        if self.history:
+            say(f"{self.workdir}: its first checkpoint was not finished; starting from the beginning")
+        with out_of_memory(f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"):
+            return jax.block_until_ready(self.trainer.steps.create_state()), True
+
+    def _tell(self, call: Callable[[Callback], None]) -> None:
+        for callback in self._callbacks:
+            call(callback)
+
+    def _epochs(self, batches: Iterator[Batch[jax.Array]]) -> None:
+        """Trains, evaluates and saves epoch by epoch, to the end of the run."""
         seconds, images = 0.0, 0
-        while not stop:
-            step = int(state.step)
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if position == 0 and epoch > log.last_epoch:
-                try:
-                    result = self._evaluate(state, stop)
-                    ema = self._evaluate(state.ema, stop) if state.ema else None
-                except UserError:
-                    _save_in_need(state, checkpoints)
-                    raise
-                if stop:
-                    break  # it did not see every image
-                row = EpochMetrics(
-                    epoch=epoch,
-                    step=step,
-                    train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
-                    valid_loss=result.loss,
-                    accuracy=result.accuracy,
-                    top5_accuracy=result.top5_accuracy,
-                    seconds=seconds,
-                    images_per_second=images / seconds if seconds else 0.0,
-                    skipped_steps=int(state.skipped),
-                    ema_valid_loss=ema.loss if ema else None,
-                    ema_accuracy=ema.accuracy if ema else None,
-                    ema_top5_accuracy=ema.top5_accuracy if ema else None,
-                )
-                checkpoints.wait()  # for the one before
-                self.display.row(row)
-                log.add_epoch(row)
-                checkpoints.save(state)
-            if step == self.total_steps:
-                checkpoints.wait()
-                log.finish(state_digest(state))
+        while not self.stop:
+            step = int(self.state.step)
+            epoch, position = divmod(step, self.trainer.steps_per_epoch)
+            if position == 0 and epoch > self._log.last_epoch:
+                row = self._evaluated(epoch, seconds, images)
+                if row is None:
+                    break  # a stop was asked for before every image was seen
+                self._checkpoints.wait()  # for the one before
+                self._log.add_epoch(row)
+                self._tell(lambda callback, row=row: callback.on_epoch_end(self, row))
+                self._checkpoints.save(self.state)
+            if step == self.trainer.total_steps:
+                self._checkpoints.wait()
+                self._log.finish(state_digest(self.state))
                 return
             if position == 0:
-                state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
+                state = self.state
+                self.state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
+            self._tell(lambda callback, epoch=epoch: callback.on_epoch_begin(self, epoch + 1))
             started = time.perf_counter()
             with out_of_memory(
                 f"batch_size={self.config.batch_size}", "a smaller one, or a larger accumulate, needs less"
             ):
-                state = self._train_epoch(state, batches, epoch + 1, log, checkpoints, stop)
+                self._train_epoch(batches, epoch + 1)
             seconds = time.perf_counter() - started
-            images = (int(state.step) - step) * self.config.batch_size
-        self.display.say("saving before the stop")
-        checkpoints.save(state)
-        checkpoints.wait()
-        raise Stopped(stop.signal)
+            images = (int(self.state.step) - step) * self.config.batch_size
+        self.trainer.display.say("saving before the stop")
+        self._checkpoints.save(self.state)
+        self._checkpoints.wait()
+        raise Stopped(self.stop.signal)
 
-    def _train_epoch(
-        self,
-        state: TrainState,
-        batches: Iterator[Batch[jax.Array]],
-        epoch: int,
-        log: MetricsLog,
-        checkpoints: Checkpoints,
-        stop: Interruption,
-    ) -> TrainState:
-        """Steps to the epoch's end, or to where a signal finds it."""
-        first = int(state.step)
-        end = epoch * self.steps_per_epoch
-        train_step = self.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
-        under_way: deque[tuple[int, StepOutput]] = deque()
-        with self.display.bar(
-            f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size
-        ) as bar:
-            for step in range(first, end):
-                try:
-                    batch = next(batches)
-                except UserError:
-                    _save_in_need(state, checkpoints)
-                    raise
-                state, output = train_step(state, batch)
-                under_way.append((step, output))
-                if len(under_way) > AHEAD:
-                    self._settle(*under_way.popleft(), log, bar)
-                if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
-                    checkpoints.save(state)
-                if stop:
-                    break
-            for item in under_way:
-                self._settle(*item, log, bar)
-        if state.ema and self.config.ema_batch_norm == "recalibrate" and int(state.step) == end:
+    def _evaluated(self, epoch: int, seconds: float, images: int) -> EpochMetrics | None:
+        """An epoch's row; None if a stop was asked for while it was evaluated."""
+        state = self.state
+        try:
+            result = self._evaluate(state)
+            ema = self._evaluate(state.ema) if state.ema else None
+        except UserError:
+            self._save_in_need()
+            raise
+        if self.stop:
+            return None
+        return EpochMetrics(
+            epoch=epoch,
+            step=int(state.step),
+            train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
+            valid_loss=result.loss,
+            accuracy=result.accuracy,
+            top5_accuracy=result.top5_accuracy,
+            seconds=seconds,
+            images_per_second=images / seconds if seconds else 0.0,
+            skipped_steps=int(state.skipped),
+            ema_valid_loss=ema.loss if ema else None,
+            ema_accuracy=ema.accuracy if ema else None,
+            ema_top5_accuracy=ema.top5_accuracy if ema else None,
+        )
+
+    def _train_epoch(self, batches: Iterator[Batch[jax.Array]], epoch: int) -> None:
+        """Steps to the epoch's end, or to where a stop is asked for."""
+        end = epoch * self.trainer.steps_per_epoch
+        for step, output in each_computed(self._steps(batches, epoch, end)):
+            skipped = int(output.skipped_in_a_row)
+            if skipped >= self.config.max_skipped_steps:
+                raise _NotFinite(step - skipped, skipped)
+            self._tell(lambda callback, step=step, output=output: callback.on_step_end(self, step, output))
+        if self.state.ema and self.config.ema_batch_norm == "recalibrate" and int(self.state.step) == end:
             # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
-            statistics_step = self.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
-            steps = range(max(end - self.config.recalibrate_steps, end - self.steps_per_epoch), end)
-            with contextlib.closing(self._batches(steps)) as again:
-                statistics = recalibrate(statistics_step, state, zip(steps, again, strict=True))
-            state = state.replace(ema=state.ema.replace(batch_stats=statistics))
-        return state
+            self._recalibrate(epoch, end)
 
-    def _batches(self, steps: range) -> Generator[Batch[jax.Array]]:
-        """What training steps see, on the devices."""
-        config = self.config
-        with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
-            for batch in batches:
-                yield to_devices(batch, self.mesh)
+    def _steps(self, batches: Iterator[Batch[jax.Array]], epoch: int, end: int) -> Iterator[tuple[int, StepOutput]]:
+        """Starts an epoch's steps one after the other: how many are taken with each, and its figures."""
+        train_step = self.trainer.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
+        for taken in range(int(self.state.step) + 1, end + 1):
+            try:
+                batch = next(batches)
+            except UserError:
+                self._save_in_need()
+                raise
+            self.state, output = train_step(self.state, batch)
+            yield taken, output
+            if self.config.save_every and taken % self.config.save_every == 0 and taken < end:
+                self._checkpoints.save(self.state)
+            if self.stop:
+                return
 
-    def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
-        """Waits for a step's figures and acts on them."""
-        skipped = int(output.skipped_in_a_row)
-        if skipped >= self.config.max_skipped_steps:
-            raise _NotFinite(step + 1 - skipped, skipped)
-        bar.to(step % self.steps_per_epoch + 1, lambda: float(output.loss))
-        if (step + 1) % self.config.log_every == 0:
-            log.add_point(
-                step + 1,
-                loss=float(output.loss),
-                learning_rate=float(output.learning_rate),
-                momentum=float(output.momentum),
-            )
+    def _recalibrate(self, epoch: int, end: int) -> None:
+        """Takes the averaged weights' statistics anew over the epoch's last batches."""
+        statistics_step = self.trainer.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
+        steps = range(max(end - self.config.recalibrate_steps, end - self.trainer.steps_per_epoch), end)
+        with contextlib.closing(self.trainer.batches(steps)) as again:
+            statistics = recalibrate(statistics_step, self.state, zip(steps, again, strict=True))
+        assert self.state.ema is not None
+        self.state = self.state.replace(ema=self.state.ema.replace(batch_stats=statistics))
 
-    def _evaluate(self, state: TrainState | Average, stop: Interruption) -> Evaluation:
-        # Filling up goes to the next multiple of the devices at most: a batch may be named larger than any memory.
-        most = -(-len(self.valid) // self.mesh.size) * self.mesh.size
+    def _evaluate(self, weights: TrainState | Average) -> Evaluation:
+        trainer = self.trainer
+        # The last batch is filled up to the next multiple of the devices at most: a batch may be named that is larger
+        # than any memory.
+        most = -(-len(trainer.valid) // trainer.mesh.size) * trainer.mesh.size
         size = min(self.config.eval_batch_size or self.config.batch_size, most)
+        self._tell(lambda callback: callback.on_evaluation_begin(self, -(-len(trainer.valid) // size)))
         with (
             out_of_memory(f"eval_batch_size={size}", "a smaller one needs less"),
-            contextlib.closing(self.valid.eval_batches(size, own_rows(self.mesh, size))) as batches,
-            self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
+            contextlib.closing(trainer.valid.eval_batches(size, own_rows(trainer.mesh, size))) as batches,
         ):
-            return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
+            return evaluate(trainer.steps.eval_step, weights, self._told(batches), trainer.mesh)
+
+    def _told(self, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
+        """Batches of an evaluation, until a stop is asked for."""
+        for done, batch in enumerate(batches, start=1):
+            yield batch
+            self._tell(lambda callback, done=done: callback.on_evaluation_step(self, done))
+            if self.stop:
+                return
+
+    def _save_in_need(self) -> None:
+        """Saves what is trained so far when a streamed image turns out to be broken, to go on once it is whole.
+
+        Only in a run of one process. Of several, the others know nothing of it and would not take part in the save.
+        """
+        if jax.process_count() == 1 and int(self.state.step):
+            self._checkpoints.save(self.state)
+            self._checkpoints.wait()
 
 
 class _NotFinite(Exception):
@@ -380,26 +415,3 @@ def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverge
         f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps step {kept[-1]} from before",
         kept,
     )
-
-
-def _save_in_need(state: TrainState, checkpoints: Checkpoints) -> None:
-    """Where an image that a stream came to is broken: keeps what is trained so far, for when it is whole again.
-
-    Only of a run in one process. Of several, the others know nothing of it, and would not come to save.
-    """
-    if jax.process_count() == 1 and int(state.step):
-        checkpoints.save(state)
-        checkpoints.wait()
-
-
-def _until(stop: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
-    for batch in batches:
-        yield batch
-        if stop:
-            return
-
-
-def _counted(batches: Iterable[Batch[np.ndarray]], bar: Bar) -> Iterator[Batch[np.ndarray]]:
-    for number, batch in enumerate(batches, start=1):
-        yield batch
-        bar.to(number)

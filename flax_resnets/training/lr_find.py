@@ -6,7 +6,6 @@ stopping rule and the suggestions are those of fastai's `lr_find` (fastai/callba
 
 import contextlib
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -19,6 +18,7 @@ from flax import linen as nn
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.training.build import initial_state
 from flax_resnets.training.config import Config
+from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory
@@ -215,12 +215,7 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
 
 def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
     """Draws losses against the logarithm of the learning rate, with the suggestions marked; returns a PNG."""
-    # Without pyplot: it would change the global figure and window settings of a program that imports this package.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     axes.plot(test.rates, test.losses, ".", color="0.7", label="loss of a batch")
     axes.plot(test.rates, test.smoothed, color="C0", label="smoothed")
@@ -239,9 +234,7 @@ def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    return picture.getvalue()
+    return png(figure)
 
 
 def short(rate: float) -> str:

@@ -1,7 +1,6 @@
 """The records of a run: a JSON row for each epoch, TensorBoard events, and a picture of the curves."""
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -10,7 +9,6 @@ from typing import Any
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
-from flax_resnets.training.tensorboard import EventFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,13 +49,13 @@ class EpochMetrics:
 
 
 class MetricsLog:
-    """Writes the records of a run into its workdir: `metrics.jsonl`, `tensorboard/` and `curves.png`.
+    """The rows of a run, kept in its workdir's `metrics.jsonl`.
 
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
         steps_per_epoch: of the run; used to check the step of each epoch's row.
         writes: whether this process writes files; other processes only keep the rows in memory.
-        eval_flip: whether accuracies are measured with a test-time flip; the curves and the last row then say so.
+        eval_flip: whether accuracies are measured with a test-time flip; the last row then says so.
 
     Attributes:
         epochs: the rows so far.
@@ -68,11 +66,9 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, steps_per_epoch: int, writes: bool = True, eval_flip: bool = False):
-        self._workdir = workdir
         self._writes = writes
         self._eval_flip = eval_flip
         self._path = workdir / "metrics.jsonl"
-        self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
         self.done: dict[str, Any] | None = None
         try:
@@ -104,31 +100,14 @@ class MetricsLog:
         """Starts recording after this number of steps. Later rows are removed, because the run repeats those steps."""
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
-        if not self._writes:
-            return
-        write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
-        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step + 1)
-
-    def add_point(self, step: int, **values: float) -> None:
-        """Records the figures of one step, in TensorBoard only."""
-        if not self._writes:
-            return
-        assert self._tensorboard is not None, "start() comes first"
-        for name, value in values.items():
-            self._tensorboard.add(f"step/{name}", value, step)
+        if self._writes:
+            write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
 
     def add_epoch(self, row: EpochMetrics) -> None:
-        """Records an epoch in `metrics.jsonl`, TensorBoard and `curves.png`."""
+        """Records an epoch."""
         self.epochs.append(row)
-        if not self._writes:
-            return
-        self._append(_line("epoch", row.as_row()))
-        assert self._tensorboard is not None, "start() comes first"
-        for name, value in row.as_row().items():
-            if name not in ("epoch", "step"):
-                self._tensorboard.add(f"epoch/{name}", value, row.step)
-        self._tensorboard.flush()
-        draw_curves(self.epochs, self._workdir / "curves.png", self._eval_flip)
+        if self._writes:
+            self._append(_line("epoch", row.as_row()))
 
     def finish(self, state_digest: str) -> None:
         """Appends the last row."""
@@ -137,11 +116,6 @@ class MetricsLog:
         if self._writes:
             flip = {"eval_flip": True} if self._eval_flip else {}
             self._append(_line("done", self.done | flip))
-
-    def close(self) -> None:
-        """Closes the files."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def _append(self, line: str) -> None:
         with self._path.open("a") as file:
@@ -181,36 +155,3 @@ def _line(event: str, row: dict[str, Any]) -> str:
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
     return json.dumps({"event": event, **finite}, allow_nan=False) + "\n"
-
-
-def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
-    """Draws losses and accuracies against the epoch into a PNG; the picture says whether there is a test-time flip."""
-    # Without pyplot: it would change the global figure and window settings of a program that imports this package.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
-    numbers = [row.epoch for row in epochs]
-    losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
-    losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
-    losses.set_ylabel("loss (nats)")
-    accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
-    accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
-    accuracies.set_ylabel("valid accuracy (%)" + ", with a test-time flip" * eval_flip)
-    averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
-    if averaged:
-        numbers = [row["epoch"] for row in averaged]
-        losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
-        accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
-    for axes in (losses, accuracies):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    write_whole(path, picture.getvalue())

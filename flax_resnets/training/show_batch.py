@@ -1,7 +1,6 @@
 """A picture of the images of one training step: as they are stored, and after augmentation."""
 
 import contextlib
-import io
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
+from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import network_inputs, step_key
@@ -89,15 +89,10 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
         title: of the picture.
         images: how many images to draw; all if the batch has fewer.
     """
-    # Without pyplot: it would change the global figure and window settings of a program that imports this package.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     images = min(images, len(batch.labels))
     columns = min(images, _COLUMNS)
     rows = 2 * -(-images // columns)
-    figure = Figure(figsize=(1.7 * max(columns, 4), 1.9 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.7 * max(columns, 4), 1.9 * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -111,9 +106,7 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
     sizes = f"stored at {batch.stored.shape[1]} px, shown at {batch.images.shape[1]}"
     figure.suptitle(f"{title}, step {batch.step} of {batch.steps} (epoch {batch.epoch}): {sizes}", fontsize=10)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    return png(figure)
 
 
 def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:

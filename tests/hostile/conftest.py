@@ -60,12 +60,12 @@ def refused(sandbox, capfd) -> Callable[..., str]:
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch) -> None:
     """A request that should have been refused must not train for minutes instead."""
-    from flax_resnets.training.loop import Trainer
+    from flax_resnets.training.loop import Run
 
     def accepted(*_):
         pytest.fail("accepted: the training begins")
 
-    monkeypatch.setattr(Trainer, "_fit", accepted)
+    monkeypatch.setattr(Run, "_epochs", accepted)
 
 
 @pytest.fixture

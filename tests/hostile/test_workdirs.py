@@ -21,11 +21,12 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.checksums import write_checksums
 from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Trainer
+from flax_resnets.training.loop import Run
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
+from flax_resnets.training.trainer import Trainer
 
 SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}
 CHANGES = [f"--config.{name}={value}" for name, value in SMALL.items()]
@@ -394,11 +395,16 @@ DAMAGES = {
 }
 
 
+def train_from(monkeypatch, began: list[int]) -> None:
+    """Has a run note the step that it goes on from, and train no further."""
+    monkeypatch.setattr(Run, "_epochs", lambda run, _: began.append(int(run.state.step)))
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, capfd, name):
     DAMAGES[name](workdir / "checkpoints" / "6")
     began = []
-    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    train_from(monkeypatch, began)
     assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
     out, err = capfd.readouterr()
     assert (began, err) == ([3], "")
@@ -437,7 +443,7 @@ def test_what_is_no_checkpoint_stays(workdir, monkeypatch, capfd):
         (workdir / "checkpoints" / name / "mine").write_text("mine")
     (workdir / "checkpoints" / "9").write_text("mine")  # a file
     began = []
-    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    train_from(monkeypatch, began)
     assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
     assert (began, capfd.readouterr().err) == ([6], "")
     for name in STRANGERS:

@@ -7,8 +7,8 @@ from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.cache import CachedImages
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Trainer
 from flax_resnets.training.network import DTYPES
+from flax_resnets.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")

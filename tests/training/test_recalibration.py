@@ -22,7 +22,7 @@ def prepared(make_trainer, config):
 
 def batches(trainer, *steps: int):
     """Numbers of training steps, and their batches."""
-    return [(step, next(trainer._batches(range(step, step + 1)))) for step in steps]
+    return [(step, next(trainer.batches(range(step, step + 1)))) for step in steps]
 
 
 def test_the_first_norms_statistics_by_hand(make_trainer, config):

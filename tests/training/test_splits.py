@@ -13,7 +13,7 @@ from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Trainer, run
+from flax_resnets.training.loop import run
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_images, load_split, open_split
 
@@ -97,7 +97,7 @@ def test_a_run_lists_the_images_it_leaves_out(config, damaged_data_dir, tmp_path
     config = dataclasses.replace(config, dataset="my_images", data_dir=str(damaged_data_dir), broken_images="skip")
     split, _ = load_split(config, "train", Display(silent=True))
     assert isinstance(split, CachedImages)
-    monkeypatch.setattr(Trainer, "fit", lambda *_: None)
+    monkeypatch.setattr("flax_resnets.training.loop.fit", lambda *_: None)
     run(config, tmp_path / "workdir")
     assert (tmp_path / "workdir" / "broken_images.txt").read_text().splitlines() == list(split.broken)
 
@@ -107,7 +107,7 @@ def test_one_that_turns_out_to_be_impossible_leaves_no_list_either(config, damag
         raise UserError("more than memory holds")
 
     config = dataclasses.replace(config, dataset="my_images", data_dir=str(damaged_data_dir), broken_images="skip")
-    monkeypatch.setattr(Trainer, "fit", impossible)
+    monkeypatch.setattr("flax_resnets.training.loop.fit", impossible)
     with pytest.raises(UserError, match="more than memory holds"):
         run(config, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()

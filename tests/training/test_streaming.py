@@ -12,7 +12,8 @@ import pytest
 from flax_resnets.data.batches import train_indices
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
-from flax_resnets.training.loop import Stopped, Trainer
+from flax_resnets.training.loop import Stopped, fit
+from flax_resnets.training.trainer import Trainer
 
 
 class Source:
@@ -57,7 +58,7 @@ def full(config):
 @pytest.fixture(scope="module")
 def cached(make_trainer, full, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("cached")
-    make_trainer(full).fit(workdir)
+    fit(make_trainer(full), workdir)
     return workdir
 
 
@@ -73,9 +74,7 @@ def stopping(trainer: Trainer, step: int) -> Trainer:
 
         return stepping
 
-    other = copy.copy(trainer)
-    other.steps = trainer.steps._replace(train_step_at=train_step_at)
-    return other
+    return trainer.with_steps(train_step_at=train_step_at)
 
 
 @pytest.mark.parametrize("first", ["cached", "streamed"])
@@ -83,8 +82,8 @@ def test_begun_one_way_it_goes_on_the_other_to_the_same_bits(make_trainer, full,
     ways = {"cached": make_trainer(full), "streamed": streamed(make_trainer(full), data)}
     before, after = ways.pop(first), next(iter(ways.values()))
     with pytest.raises(Stopped):
-        stopping(before, 8).fit(tmp_path)
-    after.fit(tmp_path)
+        fit(stopping(before, 8), tmp_path)
+    fit(after, tmp_path)
     assert figures(tmp_path) == figures(cached)
 
 
@@ -94,7 +93,7 @@ def test_at_a_broken_image_it_keeps_what_it_has_and_goes_on_once_it_is_whole(
 ):
     broken = train_indices(len(data), full.batch_size, full.seed, 3)[0]
     with pytest.raises(UserError, match=f"image {broken}: broken"):
-        streamed(make_trainer(full), data, **{f"broken_{split}": [broken]}).fit(tmp_path)
+        fit(streamed(make_trainer(full), data, **{f"broken_{split}": [broken]}), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(saved)]
-    streamed(make_trainer(full), data).fit(tmp_path)
+    fit(streamed(make_trainer(full), data), tmp_path)
     assert figures(tmp_path) == figures(cached)
