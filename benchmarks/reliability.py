@@ -713,10 +713,11 @@ was done to: the same losses in `metrics.jsonl`, each epoch once, and the same `
   of each epoch, and every `save_every` steps; a checkpoint is written while training goes on, and the next waits for
   it. So a kill costs at most twice `save_every` steps, and never a file: all are whole at every moment, or known to
   be half written and removed by the next start.
-- **Ctrl-C, SIGTERM, SIGHUP**: the step under way is finished and saved, the command to go on with is printed, the exit
-  code is 0. SIGHUP is a lost terminal; under `nohup` it is ignored, and output that nobody reads any more ends no run. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While XLA
-  compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of several
-  processes one that is still looking for the others ends as any program does.
+- **Ctrl-C, SIGTERM, SIGHUP**: the step under way is finished and saved, the command to go on with is printed, the
+  exit code is 0. SIGHUP is a lost terminal; under `nohup` it is ignored, and output that nobody reads any more ends
+  no run. Asked for while there is nothing to save yet (imports, downloading, decoding), the stop is at once. While
+  XLA compiles a program, the signal waits for it. A second Ctrl-C does not wait for anything: exit code 130. Of
+  several processes one that is still looking for the others ends as any program does.
 - **A damaged checkpoint**: each is saved with the checksums of its files (`SHA256SUMS`, which `sha256sum --check`
   reads), compared before anything of it is read, and with a digest of its content, compared after. One that is not as
   it was saved is moved to `damaged/`, with a line that says so, and the one before is taken. With none left the run

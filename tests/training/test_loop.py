@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -20,6 +19,7 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config, load_config
 from flax_resnets.training.interruption import Interruption
 from flax_resnets.training.loop import Diverged, Stopped, Trainer, run
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 
@@ -312,8 +312,12 @@ def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_p
         run(small(learning_rate="1e-3", save_every="1"), workdir)
 
 
-def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
+def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, monkeypatch, capsys):
     stop, ended = Interruption(), []
+
+    def add_epoch(self: MetricsLog, row: EpochMetrics) -> None:
+        whole_add_epoch(self, row)
+        stop.ask("a test")
 
     def running() -> None:
         try:
@@ -321,13 +325,12 @@ def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
         except Stopped as stopped:
             ended.append(str(stopped))
 
-    thread = threading.Thread(target=running)
-    thread.start()
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while thread.is_alive() and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.01)
-    stop.ask("a test")
-    thread.join()
+    whole_add_epoch = MetricsLog.add_epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "add_epoch", add_epoch)
+        thread = threading.Thread(target=running)
+        thread.start()
+        thread.join()
     assert ended == ["a test"]
     run(small(), tmp_path / "run")
     assert [row["event"] for row in rows(tmp_path / "run")] == ["epoch", "epoch", "done"]
