@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -19,7 +18,6 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
-from flax_resnets.training.interruption import Interruption
 from flax_resnets.training.loop import Diverged, Stopped, fit, run
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.trainer import Trainer
@@ -298,20 +296,20 @@ def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_p
 
 
 def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
-    stop, ended = Interruption(), []
+    ended = []
+
+    class StopAfterAnEpoch(Callback):
+        def on_epoch_end(self, run, row):
+            run.stop.ask("a test")
 
     def running() -> None:
         try:
-            run(small(), str(tmp_path / "run"), stop=stop)
+            run(small(), str(tmp_path / "run"), [StopAfterAnEpoch()])
         except Stopped as stopped:
             ended.append(str(stopped))
 
     thread = threading.Thread(target=running)
     thread.start()
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while thread.is_alive() and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.01)
-    stop.ask("a test")
     thread.join()
     assert ended == ["a test"]
     run(small(), tmp_path / "run")
