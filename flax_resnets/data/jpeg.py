@@ -352,8 +352,8 @@ def _may_be_picture(scan: _Scan, before: list[bytes], bits: _Bits, at: int) -> b
         return True
     if scan.refines and scan.high == 0:
         return False  # one bit for each block, which cannot get out of step
-    if len(set(extra)) == 1:  # a fill; if codes end in it, it may fill the place of what is lost
-        return codes[-1:] == extra[:1]
+    if len(set(extra)) == 1:  # a fill; where codes have run into it, it may fill the place of what is lost
+        return codes.endswith(2 * extra[:1])
     # A refinement's codes depend on the block, so each of the last ones is tried as the first that is left.
     firsts = range(max(0, scan.mcus - _MOST_LEFT), scan.mcus) if scan.refines else [0]
     after = [bytes(component.nonzero) for component in scan.components]

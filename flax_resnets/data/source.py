@@ -216,6 +216,7 @@ def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path
 def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     """TFDS's builder of a set of labelled images, or a UserError that says what is wrong with the name."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     if not _NAME.fullmatch(dataset):
         raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
@@ -242,7 +243,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
                 f"that TFDS reads with TensorFlow alone; {_features_with_tensorflow(name, data_dir)}"
             ) from error
         there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
-        is_damaged = there and not isinstance(error, tfds.core.registered.DatasetNotFoundError)
+        is_damaged = there and not isinstance(error, DatasetNotFoundError)
         if dataset.split(":")[0] not in known and not is_damaged:
             close = difflib.get_close_matches(dataset, known, n=3, cutoff=0.5)
             suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -303,19 +304,18 @@ def _feature_of_tfds(name: str) -> type:
 
 def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
     """TFDS's features of those names, or a UserError that says which is not an image or its class, and what it is."""
-    import tensorflow_datasets as tfds
-
-    named: dict[str, Any] = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    kinds = _kinds()
+    named: dict[str, Any] = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
     wanted = (
-        ("image", tfds.features.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
-        ("label", tfds.features.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
+        ("image", kinds.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
+        ("label", kinds.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
     )
     problems = []
     for name, kind, is_right, right in wanted:
         if name not in named:
             there = sorted(key for key, each in _flat(named) if isinstance(each, kind)) or sorted(named)
             others = ", ".join(map(repr, there[:5])) + (", ..." if there[5:] else "") or _kind(features)
-            problems.append(f"{name!r} is missing, must be {right} (there is {others})")
+            problems.append(f"{name!r} is missing, must be {right} (there is {others[:150]})")
         elif not is_right(named[name]):
             problems.append(f"{name!r} is {_kind(named[name])}, must be {right}")
     if problems:
@@ -324,37 +324,29 @@ def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
 
 
 def _is_image(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
+    kinds = _kinds()
     # TFDS's Video and Sequence are none, though they hold images.
-    return (
-        isinstance(feature, tfds.features.Image)
-        and np.dtype(feature.np_dtype) == np.uint8
-        and feature.shape[2] in (1, 3)
-    )
+    return isinstance(feature, kinds.Image) and np.dtype(feature.np_dtype) == np.uint8 and feature.shape[2] in (1, 3)
 
 
 def _is_label(feature: Any) -> bool:
-    import tensorflow_datasets as tfds
-
-    return isinstance(feature, tfds.features.ClassLabel) and (feature.num_classes or 0) >= 2
+    return isinstance(feature, _kinds().ClassLabel) and (feature.num_classes or 0) >= 2
 
 
 def _kind(feature: Any) -> str:
     """What a feature is, in TFDS's words."""
-    import tensorflow_datasets as tfds
-
+    kinds = _kinds()
     kind = type(feature).__name__
-    if isinstance(feature, tfds.features.ClassLabel):
+    if isinstance(feature, kinds.ClassLabel):
         return f"{kind} with {feature.num_classes or 'no'} class{'' if feature.num_classes == 1 else 'es'}"
-    if isinstance(feature, tfds.features.Image):
+    if isinstance(feature, kinds.Image):
         channels = f"{feature.shape[2] or 'any number of'} channel{'' if feature.shape[2] == 1 else 's'}"
         return f"{kind} of {np.dtype(feature.np_dtype).name} with {channels}"
-    if isinstance(feature, tfds.features.FeaturesDict):
+    if isinstance(feature, kinds.FeaturesDict):
         return f"{kind} of {', '.join(map(repr, list(feature)[:5]))}"
-    if isinstance(feature, tfds.features.Sequence):
+    if isinstance(feature, kinds.Sequence):
         return f"{kind} of {_kind(feature.feature)}"
-    if isinstance(feature, tfds.features.Text) or not isinstance(feature, tfds.features.Tensor):
+    if isinstance(feature, kinds.Text) or not isinstance(feature, kinds.Tensor):
         return kind
     return f"{kind} of {np.dtype(feature.np_dtype).name}" + (f", shape {feature.shape}" if feature.shape else "")
 
@@ -366,6 +358,13 @@ def _flat(features: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         inner = getattr(feature, "feature", feature)  # of a Sequence
         if hasattr(inner, "items"):
             yield from ((f"{name}/{key}", each) for key, each in _flat(dict(inner.items())))
+
+
+def _kinds() -> Any:
+    """TFDS's classes of features; of no type, for the type checker cannot follow their decorators."""
+    import tensorflow_datasets as tfds
+
+    return tfds.features
 
 
 def _real_split(dataset: str, split: str, splits: list[str]) -> str:

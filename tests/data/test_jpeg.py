@@ -83,6 +83,14 @@ def test_zeros_before_the_end_mark(whole, count):
     same_picture(whole[:-2] + bytes(count) + EOI, whole)
 
 
+@pytest.mark.parametrize("side", range(8, 200, 8))
+def test_zeros_after_a_flat_picture_whose_codes_end_in_zeros_as_well(side):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, 40), "white").save(buffer, "JPEG")
+    whole = buffer.getvalue()
+    same_picture(whole[:-2] + bytes(174) + EOI, whole)
+
+
 @given(st.sampled_from(list(KINDS.values())), EXTRA)
 def test_whatever_stands_before_the_end_mark(whole, extra):
     encoded = whole[:-2] + extra + EOI
