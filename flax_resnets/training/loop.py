@@ -200,7 +200,7 @@ class Run:
     @property
     def digest(self) -> str | None:
         """The `state_digest` of the closing row; None before the run is done."""
-        return self._log.done and self._log.done["state_digest"]
+        return self._log.done["state_digest"] if self._log.done else None
 
     def go_on(self, data: Identity | None = None) -> None:
         """Takes the steps that are left; see `fit`."""
