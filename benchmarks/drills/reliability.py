@@ -532,7 +532,7 @@ def vanished(on: Ground, entry: Entry) -> Iterator[None]:
 
 def _copy_of_the_sample(directory: Path) -> None:
     """Copies the bundled sample as another dataset, whose files may be deleted."""
-    from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
+    from flax_resnets.data.tfds import SAMPLE, SAMPLE_DIR
 
     shutil.copytree(SAMPLE_DIR / SAMPLE, directory)
     for path in _files(directory):

@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.data.prepare import quiet_tfds
-from flax_resnets.data.source import Source, check_data_dir, make_builder, where_it_lies
+from flax_resnets.data.source import DataDir, Source, check_data_dir, kind_of
 from flax_resnets.errors import UserError
 
 
@@ -122,17 +121,12 @@ def _check_types(identity: Identity) -> None:
         raise TypeError("a value is of another type")
 
 
-def newest_version(dataset: str, data_dir: str | os.PathLike[str] | None) -> str:
-    """The version that TFDS opens where a name has none; errors as `open_source`'s."""
+def newest_version(dataset: str, data_dir: DataDir) -> str:
+    """The version that a name without one opens; errors as `open_source`'s."""
     check_data_dir(data_dir)
-    return str(make_builder(dataset, where_it_lies(dataset, data_dir)).version)
+    return kind_of(dataset).newest_version(dataset, data_dir)
 
 
-def is_prepared(dataset: str, data_dir: str | os.PathLike[str] | None) -> bool:
-    """Whether a dataset, by its name with a version, lies there."""
-    try:
-        builder = make_builder(dataset, where_it_lies(dataset, data_dir))
-    except UserError:  # TFDS knows no such version
-        return False
-    with quiet_tfds():
-        return builder.is_prepared()
+def is_prepared(dataset: str, data_dir: DataDir) -> bool:
+    """Whether a dataset, by its name with a version, is there."""
+    return kind_of(dataset).is_prepared(dataset, data_dir)

@@ -5,8 +5,7 @@ from typing import Literal
 
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
-from flax_resnets.data.metadata import dataset_metadata
-from flax_resnets.data.source import Source, check_data_dir, open_source
+from flax_resnets.data.source import Source, check_data_dir, dataset_metadata, open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flax_resnets.data.cache import CachedImages
-from flax_resnets.data.source import SAMPLE, SAMPLE_DIR
+from flax_resnets.data.tfds import SAMPLE, SAMPLE_DIR
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flax_resnets.data.prepare import prepare
+from flax_resnets.data.tfds.prepare import prepare
 from flax_resnets.errors import UserError
 
 

@@ -12,7 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
-from flax_resnets.data.metadata import dataset_metadata
+from flax_resnets.data.source import dataset_metadata
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.config import Config

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_resnets.data.source import _fingerprint, open_source
+from flax_resnets.data.source import open_source
+from flax_resnets.data.tfds.source import _fingerprints
 from flax_resnets.errors import UserError
 
 TRAIN = "my_images-train.array_record-00000-of-00001"
@@ -283,9 +284,8 @@ def test_damaged_metadata(prepared):
 
 def test_a_missing_description_of_the_features(tmp_path):
     """Of a dataset that TFDS knows: what it has no files of, it takes from its own code."""
-    (tmp_path / "dataset_info.json").touch()
     with pytest.raises(UserError, match=r"features\.json: No such file .*; delete its directory"):
-        _fingerprint([], tmp_path)
+        _fingerprints([], tmp_path)
 
 
 def test_a_damaged_record_is_named_and_the_others_are_read(prepared):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flax_resnets.data.metadata import dataset_metadata
+from flax_resnets.data.source import dataset_metadata
 from flax_resnets.errors import UserError
 
 

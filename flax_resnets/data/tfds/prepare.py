@@ -7,34 +7,21 @@ of a PNG may differ from those of TensorFlow's encoder, but its pixels are the s
 """
 
 import contextlib
-import glob
 import importlib.util
-import io
-import logging
 import os
-import resource
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
-from unittest import mock
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from flax_resnets.data.lock import locked
+from flax_resnets.data.tfds.patches import NeedsTensorFlow, few_retries, quiet_tfds, tensorflow_stand_in
 from flax_resnets.errors import UserError
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
-
-
-class NeedsTensorFlow(Exception):
-    """A dataset's builder used a part of TensorFlow that `tensorflow_stand_in` does not have."""
 
 
 def prepare(builder: "DatasetBuilder") -> None:
@@ -52,7 +39,6 @@ def prepare(builder: "DatasetBuilder") -> None:
             dataset's builder needs TensorFlow.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import downloader
 
     root = Path(builder.data_dir_root)
     what = f"dataset={builder.info.full_name!r} is not prepared in data_dir={str(root)!r}"
@@ -72,8 +58,7 @@ def prepare(builder: "DatasetBuilder") -> None:
         stack.enter_context(quiet_tfds())
         if importlib.util.find_spec("tensorflow") is None:
             stack.enter_context(tensorflow_stand_in())
-        # TFDS retries ten times, which takes minutes without a network. Four retries take three seconds.
-        stack.enter_context(mock.patch.object(downloader, "MAX_RETRIES", 4))
+        stack.enter_context(few_retries())
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
         try:
@@ -99,21 +84,6 @@ def _reason(error: BaseException) -> str:
         if isinstance(each, OSError) and each.strerror:
             return f"{each.strerror}: {each.filename}" if each.filename else each.strerror
     return str(error)[:1000] or type(error).__name__
-
-
-@contextlib.contextmanager
-def quiet_tfds() -> Iterator[None]:
-    """Suppresses logs and output of TFDS and its downloader, since the user cannot act on any of it."""
-    loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -173,71 +143,3 @@ def _entries(root: Path, dataset: str) -> set[Path]:
 def _half_made(path: Path) -> bool:
     """Whether TFDS writes this path before a download or a dataset is complete."""
     return any(part.startswith("incomplete.") or ".tmp." in part or part == ".config" for part in path.parts)
-
-
-class _StandIn(SimpleNamespace):
-    def __getattr__(self, name: str) -> Any:
-        raise NeedsTensorFlow(f"TensorFlow's {name!r}")
-
-
-@contextlib.contextmanager
-def tensorflow_stand_in() -> Iterator[None]:
-    """Lets TFDS's builders and downloader work without TensorFlow, inside the `with` block.
-
-    TFDS's modules share one lazy `tf` object, which imports TensorFlow when it is first used. Each module's reference
-    is replaced by an object with the few functions that preparing images needs, and is restored afterwards.
-    `sys.modules` does not change, so no other library can take the stand-in for TensorFlow.
-
-    Example:
-        >>> with tensorflow_stand_in():
-        ...     pass  # builder.download_and_prepare(file_format="array_record")
-    """
-    from tensorflow_datasets.core.utils import lazy_imports_utils
-
-    tensorflow = lazy_imports_utils.tensorflow
-    gfile = _StandIn(
-        GFile=open,
-        copy=shutil.copy,
-        exists=os.path.exists,
-        glob=glob.glob,
-        isdir=os.path.isdir,
-        listdir=os.listdir,
-        remove=os.remove,
-        walk=os.walk,
-    )
-    unraised = type("Unraised", (Exception,), {})  # stands for errors of TensorFlow's file functions
-    stand_in = _StandIn(
-        io=_StandIn(gfile=gfile),
-        image=_StandIn(encode_png=_encoder("PNG"), encode_jpeg=_encoder("JPEG", quality=95)),
-        compat=_StandIn(as_text=os.fsdecode),
-        errors=_StandIn(ResourceExhaustedError=unraised, UnimplementedError=unraised),
-        executing_eagerly=lambda: True,
-    )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # TFDS sorts a large dataset through a thousand open files, and relies on an error of TensorFlow to raise the limit.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft < 4096 <= hard else soft, hard))
-    _replace_in_tfds(tensorflow, stand_in)
-    try:
-        yield
-    finally:
-        _replace_in_tfds(stand_in, tensorflow)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _replace_in_tfds(old: object, new: object) -> None:
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "tensorflow_datasets":
-            for attribute in ("tf", "tensorflow"):
-                if vars(module).get(attribute) is old:
-                    setattr(module, attribute, new)
-
-
-def _encoder(image_format: str, **options: Any) -> Any:
-    """Stands in for `tf.image.encode_png` or `encode_jpeg`: returns an object with `numpy()`, all that TFDS calls."""
-
-    def encode(pixels: np.ndarray) -> SimpleNamespace:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, image_format, **options)
-        return SimpleNamespace(numpy=buffer.getvalue)
-
-    return encode

@@ -20,8 +20,9 @@ import pytest
 import simplejpeg
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.prepare import NeedsTensorFlow, _entries, _leaving_no_rubbish, prepare, tensorflow_stand_in
 from flax_resnets.data.source import open_source
+from flax_resnets.data.tfds.patches import NeedsTensorFlow, tensorflow_stand_in
+from flax_resnets.data.tfds.prepare import _entries, _leaving_no_rubbish, prepare
 from flax_resnets.errors import UserError
 
 without_tensorflow = pytest.mark.skipif(
