@@ -40,7 +40,7 @@ class Config:
             ahead of the steps, on all cores, for sets too large to keep. The numbers are the same.
         broken_images: what an image that cannot be decoded does: `stop` the run, named, before it begins (or, if
             streamed, when its turn comes), or `skip`, not if streamed: it is left out of training and evaluation,
-            counted, and named.
+            counted, named, and listed in the workdir's `broken_images.txt`.
         mean, std: of the pixels, per channel on the scale 0 to 1; normalisation subtracts one and divides by the
             other.
         crop_scale: share of the image's area that a random-resized crop takes, from and to; (1, 1) for no crop.
