@@ -24,7 +24,7 @@ class DataConfig(Fields):
             ahead of the steps, on all cores, for sets too large to keep. The numbers are the same.
         broken_images: what an image that cannot be decoded does: `stop` the run, named, before it begins (or, if
             streamed, when its turn comes), or `skip`, not if streamed: it is left out of training and evaluation,
-            counted, and named.
+            counted, named, and listed in the workdir's `broken_images.txt`.
     """
 
     dataset: str
