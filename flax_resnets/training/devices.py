@@ -59,7 +59,8 @@ def devices_in_words() -> str:
     words = f"{count} {'CPU' if on_cpu else devices[0].device_kind} device{'s' if count > 1 else ''}"
     if processes > 1:
         return f"{words} of {processes} processes"
-    return f"{words} of {os.cpu_count()} cores" if on_cpu else words
+    cores = os.cpu_count() or 1
+    return f"{words} of {cores} core{'s' if cores > 1 else ''}" if on_cpu else words
 
 
 def idle_accelerator() -> str | None:

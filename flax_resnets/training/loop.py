@@ -101,7 +101,7 @@ def run(
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # a misspelt name need not wait for the data
-    with stop or interruption() as stop:
+    with interruption() if stop is None else stop as stop:
         with stop.at_once():  # to download and decode can take hours
             train_source, valid_source, data = open_data(config, workdir, display.say)
             broken_list = workdir / "broken_images.txt"
