@@ -86,18 +86,11 @@ def run(
         >>> from flax_resnets.training.recipes import load_config
         >>> stop = Interruption()
         >>> stop.ask("a button")  # as another thread may at any time
-    <<<<<<< HEAD
-        >>> run(load_config("quickstart"), "runs/never", stop=stop)
-        Traceback (most recent call last):
-        ...
-        flax_resnets.training.interruption.Stopped: a button
-    =======
         >>> try:
-        ...     run(load_config("configs/quickstart.py"), "runs/never", stop=stop)
+        ...     run(load_config("quickstart"), "runs/never", stop=stop)
         ... except Stopped as stopped:
         ...     print("stopped by", stopped)
         stopped by a button
-    >>>>>>> run
     """
     if not isinstance(config, Config):
         raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
