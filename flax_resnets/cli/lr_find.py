@@ -50,13 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.network import make_model
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
-    from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / run_name(arguments.config) / "lr_find"
     directory = expanded(directory, "lr-find: --output")
-    if not has_tpu():
-        expect_no_tpu()  # as in train.py
+    expect_no_tpu()
     start_jax()
     keep_compiled_programs()
     check_devices(config, jax.device_count())

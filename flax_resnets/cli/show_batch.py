@@ -43,13 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.display import Display
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
-    from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or Path("runs") / run_name(arguments.config) / "show_batch"
     directory = expanded(directory, "show-batch: --output")
-    if not has_tpu():
-        expect_no_tpu()  # as in train.py
+    expect_no_tpu()
     start_jax()
     train, num_classes = load_split(config, "train", Display())
     names = open_source(config.dataset, "train", config.data_dir).class_names

@@ -69,10 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
     from flax_resnets.training.recipes import load_config, run_name
-    from flax_resnets.training.tpu.libtpu import expect_no_tpu, has_tpu
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
-    if not has_tpu():
-        expect_no_tpu()  # where libtpu is installed for --compile_only, JAX tries it in training too
+    expect_no_tpu()
     config = load_config(arguments.config, arguments.overrides)
     workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir")
     keep_compiled_programs()

@@ -1,7 +1,8 @@
 """The mesh of all devices; how batches are split over it, and whether weights are split or replicated."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -40,6 +41,19 @@ def make_mesh(weight_shards: int = 1, devices: Sequence[Any] | None = None) -> M
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices of the mesh."""
     return NamedSharding(mesh, P(mesh.axis_names) if splits_weights(mesh) else P("data"))
+
+
+def per_device(function: Callable[..., Any], mesh: Mesh, split: Sequence[bool]) -> Callable[..., Any]:
+    """The function computed by each device on its own share of the batch: `jax.shard_map`.
+
+    Args:
+        function: takes the mesh's axes as the keyword `axis_names`, and averages its results over them.
+        mesh: of all devices.
+        split: for each positional argument, whether its leading axis is split over the devices.
+    """
+    share = batch_sharding(mesh).spec
+    in_specs = tuple(share if each else P() for each in split)
+    return jax.shard_map(partial(function, axis_names=mesh.axis_names), mesh=mesh, in_specs=in_specs, out_specs=P())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

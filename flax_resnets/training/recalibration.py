@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from flax_resnets import augment
 from flax_resnets.data.batches import Batch
@@ -17,7 +16,7 @@ from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.network import DTYPES
-from flax_resnets.training.placement import batch_sharding, replicated, splits_weights, whole_weights
+from flax_resnets.training.placement import batch_sharding, per_device, replicated, splits_weights, whole_weights
 from flax_resnets.training.state import TrainState
 from flax_resnets.training.step import dropout_key, step_key
 
@@ -42,13 +41,7 @@ def make_statistics_step(
     """
     statistics = partial(_statistics, model)
     if config.batch_norm == "device":
-        split_in_batches = batch_sharding(mesh).spec
-        statistics = jax.shard_map(
-            partial(statistics, axis_names=mesh.axis_names),
-            mesh=mesh,
-            in_specs=(P(), P(), split_in_batches, P()),
-            out_specs=P(),
-        )
+        statistics = per_device(statistics, mesh, split=(False, False, True, False))
 
     def step(params: Any, batch_stats: Any, number: jax.Array, batch: Batch[jax.Array]) -> Any:
         key = step_key(config, number)

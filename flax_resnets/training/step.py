@@ -12,7 +12,6 @@ from einops import rearrange
 from flax import linen as nn
 from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from flax_resnets import augment
 from flax_resnets.data.batches import Batch
@@ -24,6 +23,7 @@ from flax_resnets.training.loss import LOSSES
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
     batch_sharding,
+    per_device,
     replicated,
     split_weights,
     splits_weights,
@@ -101,13 +101,7 @@ def make_train_step(
     """
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
-        split_in_batches = batch_sharding(mesh).spec
-        gradients = jax.shard_map(
-            partial(gradients, axis_names=mesh.axis_names),
-            mesh=mesh,
-            in_specs=(P(), P(), P(), split_in_batches, split_in_batches, P()),
-            out_specs=P(),
-        )
+        gradients = per_device(gradients, mesh, split=(False, False, False, True, True, False))
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)

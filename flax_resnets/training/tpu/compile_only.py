@@ -105,7 +105,7 @@ def topology_mesh(topology: Topology, weight_shards: int = 1, num_slices: int = 
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise UserError('--compile_only: needs libtpu, the TPU compiler; install it with pip install -e ".[train,tpu]"')
-    expect_no_tpu()
+    expect_no_tpu(even_here=True)
     try:
         options = {**topology.chip.options, **({"num_slices": num_slices} if num_slices > 1 else {})}
         described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)

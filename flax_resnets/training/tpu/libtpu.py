@@ -17,13 +17,18 @@ _WITHOUT_TPU = {
 }
 
 
-def expect_no_tpu() -> None:
-    """Tells libtpu not to look for a TPU, by environment variables that libtpu reads when JAX loads it.
+def expect_no_tpu(even_here: bool = False) -> None:
+    """Tells libtpu not to look for a TPU, by environment variables that it reads when JAX loads it.
 
-    Variables that the user has set are not changed.
+    Where libtpu is installed for `--compile_only`, JAX tries it in training too. Variables that the user has set stay
+    as they are.
+
+    Args:
+        even_here: also on a machine that may have a TPU, which is otherwise left to be found.
     """
-    for name, value in _WITHOUT_TPU.items():
-        os.environ.setdefault(name, value)
+    if even_here or not has_tpu():
+        for name, value in _WITHOUT_TPU.items():
+            os.environ.setdefault(name, value)
 
 
 def has_tpu() -> bool:
