@@ -234,7 +234,7 @@ def test_alone_it_lists_the_recipes_with_a_line_each(arguments, capsys):
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     for path in (ROOT / "configs").glob("*.py"):
-        line = next(line for line in out.splitlines() if f"configs/{path.name}" in line)
+        line = next(line for line in out.splitlines() if line.startswith(f"  {path.stem} "))
         assert len(line.split(maxsplit=1)[1]) > 20
 
 
@@ -277,7 +277,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--verbose", "--verbose: no such flag; see --help"),
         ("quickstart", "quickstart: no such flag; see --help"),
         ("--compile_only", "--compile_only: needs --topology"),
-        ("--compile_only=yes", "--compile_only=yes: takes no value"),
+        ("--compile_only=yes", "--compile_only: takes no value: 'yes'"),
         ("--compile-only", "--compile-only: no such flag; did you mean --compile_only?"),
         ("--topology=v5e:4x4", "--topology=v5e:4x4: goes with --compile_only"),
         ("--coordinator=localhost:1234", "--coordinator=localhost:1234: goes with --num_processes"),
@@ -342,7 +342,7 @@ def test_a_recipe_that_is_missing_or_does_not_parse(capsys, monkeypatch, tmp_pat
     workdir = tmp_path / "run"
     assert "No such file" in mistake(capsys, monkeypatch, workdir, "--config=configs/resnet.py")
     assert "broken.py:1: invalid syntax" in mistake(capsys, monkeypatch, workdir, f"--config={broken_recipe}")
-    assert "--config=FILE is needed" in mistake(capsys, monkeypatch, workdir, "--config.epochs=1")
+    assert "--config=RECIPE is needed" in mistake(capsys, monkeypatch, workdir, "--config.epochs=1")
     assert not workdir.exists()
 
 

@@ -21,7 +21,7 @@ from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.checksums import write_checksums
 from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Run
+from flax_resnets.training.loop import Run, Stopped
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
@@ -397,7 +397,12 @@ DAMAGES = {
 
 def train_from(monkeypatch, began: list[int]) -> None:
     """Has a run note the step that it goes on from, and train no further."""
-    monkeypatch.setattr(Run, "_epochs", lambda run, _: began.append(int(run.state.step)))
+
+    def stops_at_once(run, _):
+        began.append(int(run.state.step))
+        raise Stopped("a test")
+
+    monkeypatch.setattr(Run, "_epochs", stops_at_once)
 
 
 @pytest.mark.parametrize("name", DAMAGES)
