@@ -5,7 +5,8 @@ A script of the standard library alone, for the python of any environment. Its a
     {"paths": [...], "turn": seconds, "tasks": [{"file": path, "options": {...}}, ...]}
 
 `paths` go to the front of `sys.path`. Each task's file defines `prepare(**options)`, which returns `repeat` and a dict
-of facts worth recording; `repeat(n)` does the work n times over and comes back when the last is done. First the process
+of facts worth recording, or a function that gives them once the work has been done; `repeat(n)` does the work n times
+over and comes back when the last is done. First the process
 writes one line, a JSON list with for each task `{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each
 line it reads is the number of a task, and is answered by a line of JSON: `{"seconds"}` for one repetition, the mean of
 the turn's, or `{"error"}`. A turn begins with a repetition that is not timed. The process ends where its input ends.
@@ -30,6 +31,7 @@ def main():
             repeat, facts = _load(task["file"], f"contender_{number}").prepare(**task["options"])
             steps, first = _warm_up(repeat, order["turn"])
             serving.append((repeat, steps))
+            facts = facts() if callable(facts) else facts
             ready.append({"steps": steps, "first_seconds": first, "facts": facts})
         except Exception as error:
             serving.append(None)

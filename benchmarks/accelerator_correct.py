@@ -1,0 +1,392 @@
+"""Part 1 of accelerator.py: the device computes what the CPU of the same machine computes.
+
+Networks: one training step from the same weights on the same images, by the library's compiled step, on the device and
+on the CPU. Compared are the logits, the gradients and the updated running statistics. The CPU computes in float32 with
+the highest precision; the device so, in float32 as it comes (TF32 on NVIDIA's, bfloat16 products on TPUs), and in
+bfloat16.
+
+Runs: 20 steps of the quickstart against the CPU's losses, 50 steps in float16, and a run that is stopped, saved and
+gone on with. With `--small` on a machine without an accelerator the device is the CPU itself.
+"""
+
+import dataclasses
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.accelerator_rows import Row
+from benchmarks.accelerator_tasks import ROOT, Job, Task
+
+# Each as a precision of the recipes, and of the products of float32 numbers.
+PRECISIONS = {
+    "float32, highest": ("float32", "highest"),
+    "float32": ("float32", "default"),
+    "bfloat16": ("bfloat16", "default"),
+}
+"""What a device computes in, by name."""
+
+# The largest relative difference of any array: the root of its mean square, against that of what the CPU has.
+# `float32, highest`: the same numbers summed in another order. Products in half of float32's digits or fewer lose
+# what their inputs are rounded by, 2^-11 with TF32 and 2^-8 with bfloat16, and fifty layers with norms between them
+# make more of it. A TPU's float32 as it comes is products of bfloat16, so it gets bfloat16's bounds.
+BOUNDS: dict[str, dict[str, float]] = {
+    "float32, highest": {"logits": 1e-4, "gradients": 1e-3, "statistics": 1e-4},
+    "float32": {"logits": 2e-2, "gradients": 1e-1, "statistics": 2e-2},
+    "bfloat16": {"logits": 1e-1, "gradients": 5e-1, "statistics": 1e-1},
+}
+
+# A network, its kind of BatchNorm.
+NETWORKS: dict[str, tuple[str, str]] = {
+    "resnet18": ("resnet18", "global"),
+    "resnet50": ("resnet50", "global"),
+    "resnet50d": ("resnet50d", "global"),
+    "resnetv2_50": ("resnetv2_50", "global"),
+    "resnext50_32x4d": ("resnext50_32x4d", "global"),
+    "seresnet50": ("seresnet50", "global"),
+    "densenet": ("densenet", "global"),
+    "quickstart": ("quickstart", "global"),
+    "quickstart, batch_norm=device": ("quickstart", "device"),
+    "quickstart, batch_norm=ghost:32": ("quickstart", "ghost:32"),
+}
+"""What is compared, by the name of its task."""
+
+# The quickstart's losses are calm: those on 1 and on 8 CPU devices differ by 1e-5 (configs/quickstart.py).
+LOSS_BOUND = 1e-3
+STEPS = 20
+RUNS = {f"{STEPS} steps of the {name}": NETWORKS[name][1] for name in list(NETWORKS)[-3:]}
+"""Runs of 20 steps against the CPU's losses, by the name of their task, with their kind of BatchNorm."""
+
+HALF_STEPS = 50
+HALF = f"{HALF_STEPS} steps in float16"
+RESUMED = "stopped, saved and gone on with"
+
+
+def tasks(job: Job) -> dict[str, Task]:
+    """The part's tasks, in order."""
+    ours = _Programs(job)
+    return {
+        # What compiles least comes first, and the networks' programs are compiled meanwhile.
+        **{name: partial(_losses, ours, kind) for name, kind in RUNS.items()},
+        HALF: partial(_half, ours),
+        **{name: partial(_network, ours, name) for name in NETWORKS},
+        RESUMED: partial(_resumed, job),
+    }
+
+
+def compared(found: Any, wanted: Any) -> float:
+    """The largest relative difference of any array in two trees.
+
+    Of an array it is the root mean square of the difference against that of what is wanted; against a hundredth of the
+    whole tree's where an array is smaller than that, as the gradients of biases are that a norm takes away again.
+
+    Example:
+        >>> float(compared({"a": np.ones(4)}, {"a": np.full(4, 2.0)}))
+        0.5
+    """
+    import jax
+
+    pairs = [
+        (np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
+        for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    ]
+    whole = math.sqrt(sum(float((theirs**2).sum()) for _, theirs in pairs) / sum(theirs.size for _, theirs in pairs))
+    worst = 0.0
+    for ours, theirs in pairs:
+        scale = max(_rms(theirs), whole / 100)
+        difference = _rms(ours - theirs)
+        worst = max(worst, difference / scale if scale else difference)
+        if not math.isfinite(difference):
+            return math.inf
+    return worst
+
+
+def _rms(array: np.ndarray) -> float:
+    return math.sqrt(float((array**2).mean()))
+
+
+class _Programs:
+    """The compiled programs of the networks, each compiled once, all of them on the way while others run.
+
+    Args:
+        job: of the part.
+    """
+
+    def __init__(self, job: Job):
+        self.job = job
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._compiled: dict[tuple[str, str, str], Future] = {}
+
+    def start(self) -> None:
+        """Begins to compile what the comparisons need."""
+        for name in NETWORKS:
+            self.of(name, "float32, highest", self.cpu)
+            for precision in PRECISIONS:
+                self.of(name, precision, self.device)
+
+    @property
+    def cpu(self) -> Any:
+        import jax
+
+        return jax.devices("cpu")[0]
+
+    @property
+    def device(self) -> Any:
+        import jax
+
+        return jax.devices()[0]
+
+    def of(self, name: str, precision: str, device: Any) -> Future:
+        """The training step and the logits of a network: two programs for one device."""
+        key = name, precision, str(device)
+        if key not in self._compiled:
+            self._compiled[key] = self._pool.submit(_compiled, self.job.small, name, precision, device)
+        return self._compiled[key]
+
+
+def _config(name: str, precision: str, small: bool) -> Any:
+    from flax_resnets.training.config import Config, load_config
+
+    network, batch_norm = NETWORKS[name]
+    about = {"precision": PRECISIONS[precision][0], "batch_norm": batch_norm}
+    # SGD without momentum keeps the gradient itself as its state.
+    plain = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1.0, "momentum": (0.0, 0.0)}
+    plain |= {"weight_decay": 0.0, "epochs": 1}
+    if network == "quickstart":
+        recipe = load_config(ROOT / "configs" / "quickstart.py")
+        return dataclasses.replace(recipe, **plain, **about, flip=False)
+    return Config(
+        model=network,
+        model_options={"width": 16 if network.startswith("resnext") else 8} if small and network != "densenet" else {},
+        dataset="none: the batch is made here",
+        image_size=32 if small else 96,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        batch_size=8 if small else 32,
+        flip=False,
+        **plain,
+        **about,
+    )
+
+
+def _model(config: Any, small: bool) -> Any:
+    """The configuration's network; of a small one each stage has one block."""
+    from flax_resnets.training.build import make_model
+
+    model: Any = make_model(config, num_classes=10)
+    if small and hasattr(model, "stage_sizes"):
+        return model.clone(stage_sizes=tuple(1 for _ in model.stage_sizes))
+    return model.clone(stages=(1, 1, 1, 1)) if small and config.model == "densenet" else model
+
+
+def _compiled(small: bool, name: str, precision: str, device: Any) -> tuple[Any, Any, Any]:
+    """The training step, the logits, and the state's shapes."""
+    import jax
+    import jax.numpy as jnp
+
+    from flax_resnets.data.batches import Batch
+    from flax_resnets.training.build import optimizer_for
+    from flax_resnets.training.placement import batch_sharding, make_mesh, replicated
+    from flax_resnets.training.schedule import make_schedules
+    from flax_resnets.training.state import create_state
+    from flax_resnets.training.step import make_train_step
+
+    config = _config(name, precision, small)
+    mesh, model = make_mesh(devices=[device]), _model(config, small)
+    optimizer = optimizer_for(config, *make_schedules(config.schedule, 1, config.learning_rate, config.momentum))
+    size, channels = config.image_size, len(config.mean)
+    state = jax.eval_shape(lambda: create_state(model, optimizer, (size, size, channels), config.seed))
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
+    images = jax.ShapeDtypeStruct((config.batch_size, size, size, channels), jnp.uint8, sharding=batch_sharding(mesh))
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh))
+
+    def logits(params: Any, batch_stats: Any, images: jax.Array) -> Any:
+        from flax_resnets.data import augment
+
+        shown = augment.for_evaluation(images, size=size, crop_pct=1.0, mean=config.mean, std=config.std)
+        return model.apply({"params": params, "batch_stats": batch_stats}, shown, train=False)
+
+    with jax.default_matmul_precision(PRECISIONS[precision][1]):
+        step = make_train_step(model, optimizer, config, mesh).lower(state, Batch(images, labels)).compile()
+        forward = jax.jit(logits).lower(state.params, state.batch_stats, images).compile()
+    return step, forward, state
+
+
+def _made_state(shapes: Any) -> Any:
+    """A state with weights drawn here, on the host: kernels by Kaiming's rule, scales about 1, biases about 0."""
+    import jax
+
+    random = np.random.default_rng(0)
+
+    def made(path: Any, leaf: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        drawn = random.standard_normal(leaf.shape)
+        if name.startswith("params") and len(leaf.shape) > 1:
+            return (drawn * math.sqrt(2 / math.prod(leaf.shape[:-1]))).astype(leaf.dtype)
+        if name.startswith("params"):
+            return (0.1 * drawn + name.endswith("scale")).astype(leaf.dtype)
+        return np.full(leaf.shape, name.endswith("var"), leaf.dtype)
+
+    return jax.tree.map_with_path(made, shapes)
+
+
+def _network(ours: _Programs, name: str) -> Iterator[Row]:
+    """One step and the logits, in every precision."""
+    import jax
+    import optax
+
+    from flax_resnets.data.batches import Batch
+
+    ours.start()
+    config = _config(name, "float32", ours.job.small)
+    random = np.random.default_rng(1)
+    shape = config.batch_size, config.image_size, config.image_size, len(config.mean)
+    batch = Batch(random.integers(0, 256, shape, np.uint8), random.integers(0, 10, config.batch_size, np.int32))
+    state: Any = None
+
+    def computed(precision: str, device: Any) -> dict[str, Any]:
+        nonlocal state
+        step, forward, shapes = ours.of(name, precision, device).result()
+        if state is None:
+            state = _made_state(shapes)
+        start = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), state, shapes)
+        there = jax.device_put(batch, jax.tree.leaves(shapes)[0].sharding)
+        found = {"logits": forward(start.params, start.batch_stats, there.images)}
+        end, _ = step(start, there)
+        return jax.device_get(
+            found | {"gradients": optax.tree.get(end.opt_state, "trace"), "statistics": end.batch_stats}
+        )
+
+    wanted = computed("float32, highest", ours.cpu)
+    for precision in PRECISIONS:
+        found = computed(precision, ours.device)
+        worst = {what: compared(found[what], wanted[what]) for what in wanted}
+        bound = BOUNDS["bfloat16" if precision == "float32" and ours.job.backend == "tpu" else precision]
+        ok = all(worst[what] <= bound[what] for what in worst)
+        about = {"precision": precision, "batch": config.batch_size, "size": config.image_size}
+        yield {**about, "worst": worst, "bound": bound, "ok": ok}
+
+
+def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator[tuple[Any, Any], None, None]:
+    """What a recipe's first steps on a device give: the state and the step's figures."""
+    import jax
+
+    from flax_resnets.training.build import build_steps
+    from flax_resnets.training.display import Display
+    from flax_resnets.training.placement import make_mesh, replicated, to_devices
+    from flax_resnets.training.splits import load_split
+
+    data, classes = load_split(config, "train", Display(silent=True))
+    mesh = make_mesh(devices=[device])
+    steps = build_steps(config, mesh, classes, data.channels, config.epochs * (len(data) // config.batch_size))
+    state = steps.create_state() if start is None else jax.device_put(start, replicated(mesh))
+    train_step = steps.train_step_at(config.image_size)
+    for batch in data.train_batches(config.batch_size, config.seed, range(count)):
+        state, output = train_step(state, to_devices(batch, mesh))
+        yield state, output
+
+
+def _initial_state(config: Any, device: Any) -> Any:
+    """A recipe's, on the host."""
+    import jax
+
+    from flax_resnets.training.build import build_steps
+    from flax_resnets.training.placement import make_mesh
+
+    return jax.device_get(build_steps(config, make_mesh(devices=[device]), 10, len(config.mean), 940).create_state())
+
+
+def _losses(ours: _Programs, batch_norm: str) -> Iterator[Row]:
+    """The quickstart's first steps on the device and on the CPU, from the weights that the CPU drew."""
+    import jax
+
+    from flax_resnets.training.config import load_config
+
+    ours.start()
+    config = dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), batch_norm=batch_norm)
+    start = _initial_state(config, ours.cpu)
+    with jax.default_matmul_precision("highest"):
+        there, here = (
+            [float(output.loss) for _, output in _steps(config, device, STEPS, start)]
+            for device in (ours.device, ours.cpu)
+        )
+    worst = max(abs(a - b) for a, b in zip(there, here, strict=True))
+    worst = worst if math.isfinite(worst) else math.inf
+    about = {"steps": STEPS, "losses": there, "losses_on_cpu": here}
+    yield {**about, "worst": worst, "bound": LOSS_BOUND, "ok": worst <= LOSS_BOUND}
+
+
+def _half(ours: _Programs) -> Iterator[Row]:
+    """float16: losses that fall, and a scale that comes down from its start until gradients are finite."""
+    from flax_resnets.training.config import load_config
+
+    config = dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), precision="float16")
+    losses, state = [], None
+    for state, output in _steps(config, ours.device, HALF_STEPS):
+        losses.append(float(output.loss))
+    assert state is not None
+    skipped, tenth = int(state.skipped), HALF_STEPS // 5
+    early, late = statistics.mean(losses[:tenth]), statistics.mean(losses[-tenth:])
+    # From 2^16 down, a factor of 2 at each step that is skipped: more than ten are no matter of scale.
+    ok = all(map(math.isfinite, losses[-tenth:])) and late < early and skipped <= 10
+    about = {"steps": HALF_STEPS, "losses": losses, "loss_scale": float(state.loss_scale.scale)}
+    yield {**about, "skipped": skipped, "worst": late / early, "bound": 1.0, "ok": ok}
+
+
+def _resumed(job: Job) -> Iterator[Row]:
+    """A run and the same with a stop in its second epoch: the digests of their final states."""
+    import json
+
+    from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.config import load_config
+    from flax_resnets.training.display import Display
+    from flax_resnets.training.interruption import Interruption, Stopped
+    from flax_resnets.training.loop import Trainer
+    from flax_resnets.training.splits import load_split
+
+    keep_compiled_programs()
+    config = load_config(ROOT / "configs" / "quickstart.py")
+    config = dataclasses.replace(config, batch_size=512, epochs=3, learning_rate=2e-3)
+    quiet = Display(silent=True)
+    (train, classes), (valid, _) = (load_split(config, split, quiet) for split in ("train", "validation"))
+    stop = Interruption()
+
+    class Stopping:
+        """The training split, which asks for the stop as the step is begun."""
+
+        channels = train.channels
+
+        def __len__(self) -> int:
+            return len(train)
+
+        def train_batches(self, batch_size: int, seed: int, steps: range, rows: Any = None) -> Any:
+            for step, batch in zip(steps, train.train_batches(batch_size, seed, steps, rows), strict=True):
+                if step == stopped_at:
+                    stop.signal = "SIGTERM"
+                yield batch
+
+        eval_batches = train.eval_batches
+
+    def fit(workdir: Path, split: Any, stop: Interruption | None = None) -> str:
+        workdir.mkdir(exist_ok=True)
+        Trainer(config, split, valid, classes, quiet).fit(workdir, stop)
+        return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["state_digest"]
+
+    stopped_at = len(train) // config.batch_size + 5
+    with tempfile.TemporaryDirectory() as scratch:
+        unbroken = fit(Path(scratch, "unbroken"), train)
+        was_stopped = False
+        try:
+            fit(Path(scratch, "stopped"), Stopping(), stop)
+        except Stopped:
+            was_stopped = True
+        resumed = fit(Path(scratch, "stopped"), train)
+    about = {"stopped_at": stopped_at + 1 if was_stopped else None, "digest": unbroken, "digest_resumed": resumed}
+    yield {**about, "worst": float(unbroken != resumed), "bound": 0.0, "ok": was_stopped and unbroken == resumed}
