@@ -60,13 +60,14 @@ NETWORKS: dict[str, tuple[str, str]] = {
 
 # The quickstart's losses are calm: those on 1 and on 8 CPU devices differ by 1e-5 (configs/quickstart.py).
 LOSS_BOUND = 1e-3
-STEPS = 20
-RUNS = {f"{STEPS} steps of the {name}": NETWORKS[name][1] for name in list(NETWORKS)[-3:]}
-"""Runs of 20 steps against the CPU's losses, by the name of their task, with their kind of BatchNorm."""
-
-HALF_STEPS = 50
-HALF = f"{HALF_STEPS} steps in float16"
-RESUMED = "stopped, saved and gone on with"
+STEPS, HALF_STEPS = 20, 50
+LOSSES, HALF, RESUMED = f"{STEPS} steps", f"{HALF_STEPS} steps in float16", "stopped, saved and gone on with"
+RUNS = {
+    LOSSES: "the quickstart's first losses, float32 with highest precision, against the CPU's",
+    HALF: "the quickstart in float16 with a scaled loss: its last ten losses against its first ten",
+    RESUMED: "the quickstart stopped in its second epoch and gone on with: another digest than the unbroken run's",
+}
+"""What is compared of runs, by the name of its task."""
 
 
 def tasks(job: Job) -> dict[str, Task]:
@@ -74,18 +75,23 @@ def tasks(job: Job) -> dict[str, Task]:
     ours = _Programs(job)
     return {
         # What compiles least comes first, and the networks' programs are compiled meanwhile.
-        **{name: partial(_losses, ours, kind) for name, kind in RUNS.items()},
+        LOSSES: partial(_losses, ours),
         HALF: partial(_half, ours),
-        **{name: partial(_network, ours, name) for name in NETWORKS},
         RESUMED: partial(_resumed, job),
+        **{name: partial(_network, ours, name) for name in NETWORKS},
     }
 
 
-def compared(found: Any, wanted: Any) -> float:
+def compared(found: Any, wanted: Any, floor: float = 0.01) -> float:
     """The largest relative difference of any array in two trees.
 
-    Of an array it is the root mean square of the difference against that of what is wanted; against a hundredth of the
-    whole tree's where an array is smaller than that, as the gradients of biases are that a norm takes away again.
+    Of an array it is the root mean square of the difference against that of what is wanted; where that is below a
+    share of the whole tree's, against that share: the gradient of a bias that a norm takes away again is rounding alone.
+
+    Args:
+        found: the device's.
+        wanted: the CPU's.
+        floor: that share.
 
     Example:
         >>> float(compared({"a": np.ones(4)}, {"a": np.full(4, 2.0)}))
@@ -100,7 +106,7 @@ def compared(found: Any, wanted: Any) -> float:
     whole = math.sqrt(sum(float((theirs**2).sum()) for _, theirs in pairs) / sum(theirs.size for _, theirs in pairs))
     worst = 0.0
     for ours, theirs in pairs:
-        scale = max(_rms(theirs), whole / 100)
+        scale = max(_rms(theirs), floor * whole)
         difference = _rms(ours - theirs)
         worst = max(worst, difference / scale if scale else difference)
         if not math.isfinite(difference):
@@ -122,14 +128,15 @@ class _Programs:
     def __init__(self, job: Job):
         self.job = job
         self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._compiled: dict[tuple[str, str, str], Future] = {}
+        self._compiled: dict[tuple[Any, ...], Future] = {}
 
     def start(self) -> None:
         """Begins to compile what the comparisons need."""
         for name in NETWORKS:
-            self.of(name, "float32, highest", self.cpu)
-            for precision in PRECISIONS:
-                self.of(name, precision, self.device)
+            wanted = [("float32, highest", self.cpu), *((precision, self.device) for precision in PRECISIONS)]
+            for precision, device in wanted:
+                self.step(name, precision, device)
+                self.logits(name, precision, device)
 
     @property
     def cpu(self) -> Any:
@@ -143,11 +150,21 @@ class _Programs:
 
         return jax.devices()[0]
 
-    def of(self, name: str, precision: str, device: Any) -> Future:
-        """The training step and the logits of a network: two programs for one device."""
-        key = name, precision, str(device)
+    def step(self, name: str, precision: str, device: Any) -> Future:
+        """A network's training step for a device, and the shapes of the state it takes."""
+        return self._program(_compiled_step, name, precision, device)
+
+    def logits(self, name: str, precision: str, device: Any) -> Future:
+        """A network's logits by its running statistics, for which the kind of BatchNorm is no matter."""
+        network, _ = NETWORKS[name]
+        return self._program(_compiled_logits, network, precision, device)
+
+    def _program(self, compiled: Any, name: str, precision: str, device: Any) -> Future:
+        if device.platform == "cpu" and precision == "float32":
+            precision = "float32, highest"  # a CPU has one float32
+        key = compiled, name, precision, device
         if key not in self._compiled:
-            self._compiled[key] = self._pool.submit(_compiled, self.job.small, name, precision, device)
+            self._compiled[key] = self._pool.submit(compiled, self.job.small, name, precision, device)
         return self._compiled[key]
 
 
@@ -177,46 +194,74 @@ def _config(name: str, precision: str, small: bool) -> Any:
 
 
 def _model(config: Any, small: bool) -> Any:
-    """The configuration's network; of a small one each stage has one block."""
+    """The configuration's network; a small one has two stages of one block."""
     from flax_resnets.training.build import make_model
 
     model: Any = make_model(config, num_classes=10)
-    if small and hasattr(model, "stage_sizes"):
-        return model.clone(stage_sizes=tuple(1 for _ in model.stage_sizes))
-    return model.clone(stages=(1, 1, 1, 1)) if small and config.model == "densenet" else model
+    if small:
+        return model.clone(**{"stages" if config.model == "densenet" else "stage_sizes": (1, 1)})
+    return model
 
 
-def _compiled(small: bool, name: str, precision: str, device: Any) -> tuple[Any, Any, Any]:
-    """The training step, the logits, and the state's shapes."""
+def _on(device: Any) -> Any:
+    """A mesh of that device alone."""
+    from flax_resnets.training.placement import make_mesh
+
+    return make_mesh(devices=[device])
+
+
+def _shapes(config: Any, model: Any, optimizer: Any, mesh: Any) -> tuple[Any, Any]:
+    """Of the state and the batch, with their places."""
     import jax
     import jax.numpy as jnp
 
     from flax_resnets.data.batches import Batch
-    from flax_resnets.training.build import optimizer_for
-    from flax_resnets.training.placement import batch_sharding, make_mesh, replicated
-    from flax_resnets.training.schedule import make_schedules
+    from flax_resnets.training.placement import batch_sharding, replicated
     from flax_resnets.training.state import create_state
+
+    image = config.image_size, config.image_size, len(config.mean)
+    state = jax.eval_shape(lambda: create_state(model, optimizer, image, config.seed))
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
+    images = jax.ShapeDtypeStruct((config.batch_size, *image), jnp.uint8, sharding=batch_sharding(mesh))
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh))
+    return state, Batch(images, labels)
+
+
+def _optimizer(config: Any) -> Any:
+    from flax_resnets.training.build import optimizer_for
+    from flax_resnets.training.schedule import make_schedules
+
+    return optimizer_for(config, *make_schedules(config.schedule, 1, config.learning_rate, config.momentum))
+
+
+def _compiled_step(small: bool, name: str, precision: str, device: Any) -> tuple[Any, Any]:
+    import jax
+
     from flax_resnets.training.step import make_train_step
 
+    config, mesh = _config(name, precision, small), _on(device)
+    model, optimizer = _model(config, small), _optimizer(config)
+    state, batch = _shapes(config, model, optimizer, mesh)
+    with jax.default_matmul_precision(PRECISIONS[precision][1]):
+        return make_train_step(model, optimizer, config, mesh).lower(state, batch).compile(), state
+
+
+def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any:
+    import jax
+
+    from flax_resnets.data import augment
+
     config = _config(name, precision, small)
-    mesh, model = make_mesh(devices=[device]), _model(config, small)
-    optimizer = optimizer_for(config, *make_schedules(config.schedule, 1, config.learning_rate, config.momentum))
-    size, channels = config.image_size, len(config.mean)
-    state = jax.eval_shape(lambda: create_state(model, optimizer, (size, size, channels), config.seed))
-    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
-    images = jax.ShapeDtypeStruct((config.batch_size, size, size, channels), jnp.uint8, sharding=batch_sharding(mesh))
-    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh))
+    model = _model(config, small)
+    state, batch = _shapes(config, model, _optimizer(config), _on(device))
 
     def logits(params: Any, batch_stats: Any, images: jax.Array) -> Any:
-        from flax_resnets.data import augment
-
+        size = config.image_size
         shown = augment.for_evaluation(images, size=size, crop_pct=1.0, mean=config.mean, std=config.std)
         return model.apply({"params": params, "batch_stats": batch_stats}, shown, train=False)
 
     with jax.default_matmul_precision(PRECISIONS[precision][1]):
-        step = make_train_step(model, optimizer, config, mesh).lower(state, Batch(images, labels)).compile()
-        forward = jax.jit(logits).lower(state.params, state.batch_stats, images).compile()
-    return step, forward, state
+        return jax.jit(logits).lower(state.params, state.batch_stats, batch.images).compile()
 
 
 def _made_state(shapes: Any) -> Any:
@@ -253,11 +298,11 @@ def _network(ours: _Programs, name: str) -> Iterator[Row]:
 
     def computed(precision: str, device: Any) -> dict[str, Any]:
         nonlocal state
-        step, forward, shapes = ours.of(name, precision, device).result()
+        step, shapes = ours.step(name, precision, device).result()
         if state is None:
             state = _made_state(shapes)
-        start = jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), state, shapes)
-        there = jax.device_put(batch, jax.tree.leaves(shapes)[0].sharding)
+        start, there = jax.device_put((state, batch), jax.tree.leaves(shapes)[0].sharding)
+        forward = ours.logits(name, precision, device).result()
         found = {"logits": forward(start.params, start.batch_stats, there.images)}
         end, _ = step(start, there)
         return jax.device_get(
@@ -274,17 +319,26 @@ def _network(ours: _Programs, name: str) -> Iterator[Row]:
         yield {**about, "worst": worst, "bound": bound, "ok": ok}
 
 
-def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator[tuple[Any, Any], None, None]:
-    """What a recipe's first steps on a device give: the state and the step's figures."""
+def _recipe(small: bool, **changes: Any) -> Any:
+    """The quickstart, on the sample that ships with the package; a small one trains LeNet."""
+    from flax_resnets.training.config import load_config
+
+    if small:
+        changes |= {"model": "lenet_bn", "model_options": {}}
+    return dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), **changes)
+
+
+def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator[tuple[Any, Any]]:
+    """What a recipe's first steps on a device give: the state and the step's figures; from a state of the host's."""
     import jax
 
     from flax_resnets.training.build import build_steps
     from flax_resnets.training.display import Display
-    from flax_resnets.training.placement import make_mesh, replicated, to_devices
+    from flax_resnets.training.placement import replicated, to_devices
     from flax_resnets.training.splits import load_split
 
     data, classes = load_split(config, "train", Display(silent=True))
-    mesh = make_mesh(devices=[device])
+    mesh = _on(device)
     steps = build_steps(config, mesh, classes, data.channels, config.epochs * (len(data) // config.batch_size))
     state = steps.create_state() if start is None else jax.device_put(start, replicated(mesh))
     train_step = steps.train_step_at(config.image_size)
@@ -293,25 +347,15 @@ def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator
         yield state, output
 
 
-def _initial_state(config: Any, device: Any) -> Any:
-    """A recipe's, on the host."""
-    import jax
-
-    from flax_resnets.training.build import build_steps
-    from flax_resnets.training.placement import make_mesh
-
-    return jax.device_get(build_steps(config, make_mesh(devices=[device]), 10, len(config.mean), 940).create_state())
-
-
-def _losses(ours: _Programs, batch_norm: str) -> Iterator[Row]:
+def _losses(ours: _Programs) -> Iterator[Row]:
     """The quickstart's first steps on the device and on the CPU, from the weights that the CPU drew."""
     import jax
 
-    from flax_resnets.training.config import load_config
+    from flax_resnets.training.build import build_steps
 
     ours.start()
-    config = dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), batch_norm=batch_norm)
-    start = _initial_state(config, ours.cpu)
+    config = _recipe(ours.job.small)
+    start = jax.device_get(build_steps(config, _on(ours.cpu), 10, len(config.mean), config.epochs).create_state())
     with jax.default_matmul_precision("highest"):
         there, here = (
             [float(output.loss) for _, output in _steps(config, device, STEPS, start)]
@@ -319,15 +363,13 @@ def _losses(ours: _Programs, batch_norm: str) -> Iterator[Row]:
         )
     worst = max(abs(a - b) for a, b in zip(there, here, strict=True))
     worst = worst if math.isfinite(worst) else math.inf
-    about = {"steps": STEPS, "losses": there, "losses_on_cpu": here}
+    about = {"network": config.model, "losses": there, "losses_on_cpu": here}
     yield {**about, "worst": worst, "bound": LOSS_BOUND, "ok": worst <= LOSS_BOUND}
 
 
 def _half(ours: _Programs) -> Iterator[Row]:
     """float16: losses that fall, and a scale that comes down from its start until gradients are finite."""
-    from flax_resnets.training.config import load_config
-
-    config = dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), precision="float16")
+    config = _recipe(ours.job.small, precision="float16")
     losses, state = [], None
     for state, output in _steps(config, ours.device, HALF_STEPS):
         losses.append(float(output.loss))
@@ -336,7 +378,7 @@ def _half(ours: _Programs) -> Iterator[Row]:
     early, late = statistics.mean(losses[:tenth]), statistics.mean(losses[-tenth:])
     # From 2^16 down, a factor of 2 at each step that is skipped: more than ten are no matter of scale.
     ok = all(map(math.isfinite, losses[-tenth:])) and late < early and skipped <= 10
-    about = {"steps": HALF_STEPS, "losses": losses, "loss_scale": float(state.loss_scale.scale)}
+    about = {"network": config.model, "losses": losses, "loss_scale": float(state.loss_scale.scale)}
     yield {**about, "skipped": skipped, "worst": late / early, "bound": 1.0, "ok": ok}
 
 
@@ -345,15 +387,13 @@ def _resumed(job: Job) -> Iterator[Row]:
     import json
 
     from flax_resnets.training.compilation import keep_compiled_programs
-    from flax_resnets.training.config import load_config
     from flax_resnets.training.display import Display
     from flax_resnets.training.interruption import Interruption, Stopped
     from flax_resnets.training.loop import Trainer
     from flax_resnets.training.splits import load_split
 
     keep_compiled_programs()
-    config = load_config(ROOT / "configs" / "quickstart.py")
-    config = dataclasses.replace(config, batch_size=512, epochs=3, learning_rate=2e-3)
+    config = _recipe(job.small, batch_size=512, epochs=3)
     quiet = Display(silent=True)
     (train, classes), (valid, _) = (load_split(config, split, quiet) for split in ("train", "validation"))
     stop = Interruption()
@@ -388,5 +428,5 @@ def _resumed(job: Job) -> Iterator[Row]:
         except Stopped:
             was_stopped = True
         resumed = fit(Path(scratch, "stopped"), train)
-    about = {"stopped_at": stopped_at + 1 if was_stopped else None, "digest": unbroken, "digest_resumed": resumed}
+    about = {"network": config.model, "stopped_at": stopped_at + 1 if was_stopped else None, "digest": unbroken, "digest_resumed": resumed}
     yield {**about, "worst": float(unbroken != resumed), "bound": 0.0, "ok": was_stopped and unbroken == resumed}
