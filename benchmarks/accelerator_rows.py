@@ -34,9 +34,7 @@ class RowFile:
             read_rows(path, cut_short=True)
             os.ftruncate(self._file, len(whole[0] + whole[1]))
         except OSError as error:
-            raise UserError(
-                f"--output={path.parent}: {error.strerror}; name a directory that can be written"
-            ) from None
+            raise UserError(f"--output={path.parent}: {error.strerror}; name a directory that can be written") from None
 
     def add(self, row: Row) -> None:
         """Appends a row.

@@ -152,7 +152,7 @@ class _Worker:
 
     def __init__(self, job: Job, names: list[str], environment: dict[str, str]):
         order = json.dumps({"job": dataclasses.asdict(job), "names": names})
-        self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")
+        self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         self._process = subprocess.Popen(
             [sys.executable, str(SCRIPT), "--worker", order],
             cwd=ROOT,
