@@ -35,12 +35,13 @@ PRECISIONS = {
 
 # Relative differences, as `compared` and `together` take them. `float32, highest` is the same numbers summed in another
 # order. Where products have TF32's 11 bits or bfloat16's 8, logits and statistics lose what their inputs are rounded
-# by; gradients lose far more, for ReLUs near zero switch: about the root of that, of all arrays together (on a CPU,
-# with inputs so rounded, 0.07 and 0.24 for the quickstart's network), and single small arrays are not held to anything.
+# by. Gradients lose about the root of that, for ReLUs near zero switch, and small arrays more than others. Each bound
+# is some five times what a CPU gives for ResNet-50 in another order (gradients 0.001, each 0.009), with inputs rounded
+# as TF32 does (0.03, 0.08), and in bfloat16 (0.13, 0.38; logits and statistics 0.003).
 BOUNDS: dict[str, dict[str, float]] = {
-    "float32, highest": {"logits": 1e-4, "gradients": 1e-3, "each gradient": 1e-2, "statistics": 1e-4},
-    "float32": {"logits": 2e-2, "gradients": 0.4, "statistics": 2e-2},
-    "bfloat16": {"logits": 1e-1, "gradients": 0.8, "statistics": 1e-1},
+    "float32, highest": {"logits": 1e-4, "statistics": 1e-4, "gradients": 1e-2, "each gradient": 5e-2},
+    "float32": {"logits": 2e-3, "statistics": 2e-3, "gradients": 0.15, "each gradient": 0.4},
+    "bfloat16": {"logits": 2e-2, "statistics": 2e-2, "gradients": 0.5, "each gradient": 1.0},
 }
 """The largest difference by precision. A TPU's float32 as it comes is products of bfloat16, and gets its bounds."""
 
@@ -148,6 +149,12 @@ class _Programs:
 
     def start(self) -> None:
         """Begins to compile what the comparisons need."""
+        from flax_resnets.data.source import SAMPLE, open_source
+        from flax_resnets.training import loop  # noqa: F401
+
+        # While TFDS and Orbax are being imported, no other thread may import anything: they have the whole process's
+        # `import` do something else.
+        open_source(SAMPLE, "train")
         for name in NETWORKS:
             wanted = [("float32, highest", self.cpu), *((precision, self.device) for precision in PRECISIONS)]
             for precision, device in wanted:
@@ -259,7 +266,8 @@ def _compiled_step(small: bool, name: str, precision: str, device: Any) -> tuple
     model, optimizer = _model(config, small), _optimizer(config)
     state, batch = _shapes(config, model, optimizer, mesh)
     with jax.default_matmul_precision(PRECISIONS[precision][1]):
-        return make_train_step(model, optimizer, config, mesh).lower(state, batch).compile(), state
+        lowered = make_train_step(model, optimizer, config, mesh).lower(state, batch)
+    return lowered.compile(), state
 
 
 def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any:
@@ -277,11 +285,17 @@ def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any
         return model.apply({"params": params, "batch_stats": batch_stats}, shown, train=False)
 
     with jax.default_matmul_precision(PRECISIONS[precision][1]):
-        return jax.jit(logits).lower(state.params, state.batch_stats, batch.images).compile()
+        lowered = jax.jit(logits).lower(state.params, state.batch_stats, batch.images)
+    return lowered.compile()
 
 
 def _made_state(shapes: Any) -> Any:
-    """A state with weights drawn here, on the host: kernels by Kaiming's rule, scales about 1, biases about 0."""
+    """A state with weights drawn here, on the host: kernels by Kaiming's rule, scales about 1, biases about 0.
+
+    The last norm of a residual block has a tenth of that. With branches as strong as what they are added to, fifty
+    layers make so much of a bit that was rounded away, by ReLUs that switch, that gradients in bfloat16 have nothing to
+    do with those in float32.
+    """
     import jax
 
     random = np.random.default_rng(0)
@@ -289,13 +303,24 @@ def _made_state(shapes: Any) -> Any:
     def made(path: Any, leaf: Any) -> np.ndarray:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         drawn = random.standard_normal(leaf.shape)
-        if name.startswith("params") and len(leaf.shape) > 1:
-            return (drawn * math.sqrt(2 / math.prod(leaf.shape[:-1]))).astype(leaf.dtype)
-        if name.startswith("params"):
-            return (0.1 * drawn + name.endswith("scale")).astype(leaf.dtype)
-        return np.full(leaf.shape, name.endswith("var"), leaf.dtype)
+        if not name.startswith("params"):
+            return np.full(leaf.shape, name.endswith("var"), leaf.dtype)
+        if len(leaf.shape) > 1:
+            drawn *= math.sqrt(2 / math.prod(leaf.shape[:-1]))
+        else:
+            drawn = 0.1 * drawn + name.endswith("scale")
+        return drawn.astype(leaf.dtype)
 
-    return jax.tree.map_with_path(made, shapes)
+    state = jax.tree.map_with_path(made, shapes)
+    return state.replace(params={name: _calmed(part) for name, part in state.params.items()})
+
+
+def _calmed(part: Any) -> Any:
+    """A part of the parameters, with the last norm of what is a residual block made small."""
+    last = next((name for name in ("norm3", "norm2") if name in part), None)
+    if last is None:
+        return part
+    return part | {last: {name: (array / 10).astype(array.dtype) for name, array in part[last].items()}}
 
 
 def _network(ours: _Programs, name: str) -> Iterator[Row]:

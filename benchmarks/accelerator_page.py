@@ -62,10 +62,9 @@ _CORRECT = """\
 ## Is it right
 
 One training step from the same weights on the same images, on the device and on the CPU of the same machine, which
-computes in float32 with the highest precision. Differences are relative, the largest of any array, and in brackets what
-they may be: "logits" of the evaluation, "statistics" after the step, "gradients" of all arrays together; with the
-highest precision each array's gradient is held to its own bound besides. Why they are what they are is said in
-`benchmarks/accelerator_correct.py`.
+computes in float32 with the highest precision. Differences are relative, and in brackets what they may be: of the
+evaluation's logits, of the statistics after the step (the largest of any array), of the gradients (all arrays together,
+and the largest of any). Why the bounds are what they are is said in `benchmarks/accelerator_correct.py`.
 """
 
 _RUNS = """\
@@ -171,6 +170,9 @@ def _small(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
+_WHAT = ("logits", "statistics", "gradients", "each gradient")
+
+
 def _networks(rows: Sequence[Row]) -> str:
     found = latest(rows, "correct", "precision")
     # What failed failed for all precisions.
@@ -183,13 +185,13 @@ def _networks(rows: Sequence[Row]) -> str:
 
     def cells(row: Row) -> list[str]:
         values = []
-        for what in ("logits", "gradients", "statistics"):
+        for what in _WHAT:
             text = f"{_small(row['worst'][what])} ({_small(row['bound'][what])})"
             values.append(text if row["worst"][what] <= row["bound"][what] else f"**{text}**")
         return [*values, "yes" if row["ok"] else "**no**"]
 
-    header = ["network", "precision", "device", "logits", "gradients", "statistics", "holds"]
-    return _table(header, _each(found, wanted, 4, cells), left=3)
+    header = ["network", "precision", "device", *_WHAT, "holds"]
+    return _table(header, _each(found, wanted, len(_WHAT) + 1, cells), left=3)
 
 
 def _of_runs(rows: Sequence[Row]) -> str:
