@@ -37,11 +37,12 @@ PRECISIONS = {
 # order. Where products have TF32's 11 bits or bfloat16's 8, logits and statistics lose what their inputs are rounded
 # by. Gradients lose about the root of that, for ReLUs near zero switch, and small arrays more than others. Each bound
 # is some five times what a CPU gives for ResNet-50 in another order (gradients 0.001, each 0.009), with inputs rounded
-# as TF32 does (0.03, 0.08), and in bfloat16 (0.13, 0.38; logits and statistics 0.003).
+# as TF32 does (0.03), and in bfloat16 (0.13; logits and statistics 0.003). Each gradient for itself is held to a bound
+# with the highest precision alone: in others that of a bias that a norm takes away again is rounding and no more.
 BOUNDS: dict[str, dict[str, float]] = {
     "float32, highest": {"logits": 1e-4, "statistics": 1e-4, "gradients": 1e-2, "each gradient": 5e-2},
-    "float32": {"logits": 2e-3, "statistics": 2e-3, "gradients": 0.15, "each gradient": 0.4},
-    "bfloat16": {"logits": 2e-2, "statistics": 2e-2, "gradients": 0.5, "each gradient": 1.0},
+    "float32": {"logits": 2e-3, "statistics": 2e-3, "gradients": 0.15},
+    "bfloat16": {"logits": 2e-2, "statistics": 2e-2, "gradients": 0.5},
 }
 """The largest difference by precision. A TPU's float32 as it comes is products of bfloat16, and gets its bounds."""
 
@@ -217,12 +218,12 @@ def _config(name: str, precision: str, small: bool) -> Any:
 
 
 def _model(config: Any, small: bool) -> Any:
-    """The configuration's network; a small one has two stages of one block."""
+    """The configuration's network; a small one has one stage of one block."""
     from flax_resnets.training.build import make_model
 
     model: Any = make_model(config, num_classes=10)
     if small:
-        return model.clone(**{"stages" if config.model == "densenet" else "stage_sizes": (1, 1)})
+        return model.clone(**{"stages" if config.model == "densenet" else "stage_sizes": (1,)})
     return model
 
 
@@ -435,7 +436,7 @@ def _resumed(job: Job) -> Iterator[Row]:
     from flax_resnets.training.splits import load_split
 
     keep_compiled_programs()
-    config = _recipe(job.small, batch_size=512, epochs=3)
+    config = _recipe(job.small, batch_size=512, epochs=2)
     quiet = Display(silent=True)
     (train, classes), (valid, _) = (load_split(config, split, quiet) for split in ("train", "validation"))
     stop = Interruption()

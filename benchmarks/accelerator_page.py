@@ -186,8 +186,9 @@ def _networks(rows: Sequence[Row]) -> str:
     def cells(row: Row) -> list[str]:
         values = []
         for what in _WHAT:
-            text = f"{_small(row['worst'][what])} ({_small(row['bound'][what])})"
-            values.append(text if row["worst"][what] <= row["bound"][what] else f"**{text}**")
+            found, bound = row["worst"][what], row["bound"].get(what)
+            text = _small(found) + (f" ({_small(bound)})" if bound else "")
+            values.append(text if not bound or found <= bound else f"**{text}**")
         return [*values, "yes" if row["ok"] else "**no**"]
 
     header = ["network", "precision", "device", *_WHAT, "holds"]
