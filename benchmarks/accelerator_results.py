@@ -22,7 +22,7 @@ from benchmarks.accelerator_rows import Row
 from benchmarks.accelerator_tasks import ROOT, Job, Task
 
 PACKED = "packed.json"
-"""In a folder of packed data: by dataset, in words how it differs, and the fields that go with it."""
+"""Beside a packed dataset: by its name, in words how it differs, and the fields that go with it."""
 
 STOPPING = 60.0  # seconds in which a run that is asked to stop saves what it has
 
@@ -100,8 +100,10 @@ def _overrides(job: Job, run: Run) -> tuple[dict[str, str], str | None, str]:
 
 def packed_sets(data_dir: Path) -> dict[str, dict[str, Any]]:
     """What accelerator_pack.py says of the data it packed; empty for a folder that it did not make."""
-    path = data_dir / PACKED
-    return json.loads(path.read_text()) if path.exists() else {}
+    sets: dict[str, dict[str, Any]] = {}
+    for path in sorted(data_dir.glob(f"*/{PACKED}")):
+        sets |= json.loads(path.read_text())
+    return sets
 
 
 def command(job: Job, run: Run, workdir: Path) -> list[str]:
