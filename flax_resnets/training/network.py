@@ -14,6 +14,7 @@ from flax_resnets.fields import Fields, Rule
 from flax_resnets.models.layers import ghost_size
 from flax_resnets.models.registry import create_model
 
+Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -30,7 +31,7 @@ class NetworkConfig(Fields):
 
     model: str
     model_options: dict[str, Any] = field(default_factory=dict)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     batch_norm: str = "global"
 
     RULES = (

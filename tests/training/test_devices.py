@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flax_resnets.training import devices, libtpu
+from flax_resnets.training import devices
+from flax_resnets.training.tpu import libtpu
 
 
 def test_the_devices_in_words():

@@ -17,6 +17,7 @@ class Case:
         size: side of an image, in pixels.
         varied: `batch` or `size` if only this package is measured, at each of `values`.
         values: values of what is varied.
+        precision: of the computation; parameters are float32.
     """
 
     what: str
@@ -26,6 +27,7 @@ class Case:
     size: int
     varied: Literal["batch", "size"] | None = None
     values: tuple[int, ...] = ()
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 CASES: Mapping[str, Case] = {

@@ -5,10 +5,11 @@ It uses the standard library alone, so that the python of any environment can ru
     {"paths": [...], "turn": seconds, "tasks": [{"file": path, "options": {...}}, ...]}
 
 `paths` go to the front of `sys.path`. Each task's file defines `prepare(**options)`, which returns `repeat` and a dict
-of facts to record. `repeat(n)` does the work n times and returns when the last one is done. First the process writes
-one line, a JSON list with an entry for each task: `{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each
-line of input is the number of a task. The answer is a line of JSON: `{"seconds"}`, the mean time of one repetition in
-the turn, or `{"error"}`. A turn begins with a repetition that is not timed. The process ends when its input ends.
+of facts to record, or a function that returns them once the work has been done. `repeat(n)` does the work n times and
+returns when the last one is done. First the process writes one line, a JSON list with an entry for each task:
+`{"steps", "first_seconds", "facts"}` or `{"error"}`. After that each line of input is the number of a task. The answer
+is a line of JSON: `{"seconds"}`, the mean time of one repetition in the turn, or `{"error"}`. A turn begins with a
+repetition that is not timed. The process ends when its input ends.
 """
 
 import importlib.util
@@ -30,6 +31,7 @@ def main():
             repeat, facts = _load(task["file"], f"contender_{number}").prepare(**task["options"])
             steps, first = _warm_up(repeat, order["turn"])
             serving.append((repeat, steps))
+            facts = facts() if callable(facts) else facts
             ready.append({"steps": steps, "first_seconds": first, "facts": facts})
         except Exception as error:
             serving.append(None)

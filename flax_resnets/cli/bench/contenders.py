@@ -73,7 +73,8 @@ def foreign_environment(python: str | Path | None) -> dict[str, str] | None:
 
 
 def _options(case: Case) -> dict[str, Any]:
-    return {"network": case.network, "work": case.work, "batch": case.batch, "size": case.size}
+    options = {"network": case.network, "work": case.work, "batch": case.batch, "size": case.size}
+    return options | {"precision": case.precision}
 
 
 def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:

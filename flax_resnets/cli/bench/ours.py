@@ -13,19 +13,23 @@ from flax_resnets import ResNet, create_model, fold_batch_norm
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.compilation import for_speed, keep_compiled_programs, quick_to_compile
 from flax_resnets.training.config import Config
-from flax_resnets.training.network import DTYPES
+from flax_resnets.training.network import DTYPES, Precision
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import replicated, to_devices
 from flax_resnets.training.schedule import make_schedules
-from flax_resnets.training.state import create_state
+from flax_resnets.training.state import TrainState, create_state
 from flax_resnets.training.step import make_train_step
 
 CLASSES = 1000
 
 
 def prepare(
-    network: str, work: Literal["train", "inference"], batch: int, size: int
-) -> tuple[Callable[[int], None], dict[str, Any]]:
+    network: str,
+    work: Literal["train", "inference"],
+    batch: int,
+    size: int,
+    precision: Precision = "float32",
+) -> tuple[Callable[[int], None], Callable[[], dict[str, Any]]]:
     """Prepares a contender; see `child.py`.
 
     Args:
@@ -33,14 +37,38 @@ def prepare(
         work: `train` for a training step with SGD, `inference` for logits.
         batch: images in a batch.
         size: side of an image, in pixels.
+        precision: of the computation; parameters are float32.
     """
     keep_compiled_programs()
-    repeat = {"train": _train, "inference": _inference}[work](network, batch, size)
+    repeat = {"train": _train, "inference": _inference}[work](network, batch, size, precision)
     versions = {library: version(library) for library in ("jax", "flax", "optax")}
-    return repeat, {"batch": batch, "size": size, "versions": versions, "device": jax.devices()[0].device_kind}
+    about = {"batch": batch, "size": size, "precision": precision, "versions": versions}
+    return repeat, lambda: about | {"device": jax.devices()[0].device_kind, **memory()}
 
 
-def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
+def memory() -> dict[str, int]:
+    """What the device has for this process, and the most it has held, in bytes; empty where it does not say."""
+    stats = jax.devices()[0].memory_stats() or {}
+    names = {"memory_peak_bytes": "peak_bytes_in_use", "memory_limit_bytes": "bytes_limit"}
+    return {ours: stats[theirs] for ours, theirs in names.items() if theirs in stats}
+
+
+def _train(network: str, batch: int, size: int, precision: Precision) -> Callable[[int], None]:
+    step, state, data = training_step(network, batch, size, precision)
+
+    def repeat(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, _ = step(state, data)
+        jax.block_until_ready(state)
+
+    return repeat
+
+
+def training_step(
+    network: str, batch: int, size: int, precision: Precision
+) -> tuple[Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, Any]], TrainState, Batch[jax.Array]]:
+    """The compiled step on one device, the state before the first, and a batch; arguments as `prepare`'s."""
     config = Config(
         model=network,
         dataset="none: the batch is made here",
@@ -56,6 +84,7 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
         learning_rate=1e-3,  # small, so that nothing overflows in long training on random labels
         momentum=(0.9, 0.9),
         weight_decay=0.0,
+        precision=precision,
     )
     model = create_model(config.model, CLASSES, dtype=DTYPES[config.precision])
     optimizer = make_optimizer(config, *make_schedules(config, steps=1))
@@ -69,19 +98,11 @@ def _train(network: str, batch: int, size: int) -> Callable[[int], None]:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch, size, size, 3), np.uint8)
     labels = random.integers(0, CLASSES, batch, np.int32)
-    data = to_devices(Batch(images, labels), mesh)
-
-    def repeat(steps: int) -> None:
-        nonlocal state
-        for _ in range(steps):
-            state, _ = step(state, data)
-        jax.block_until_ready(state)
-
-    return repeat
+    return step, state, to_devices(Batch(images, labels), mesh)
 
 
-def _inference(network: str, batch: int, size: int) -> Callable[[int], None]:
-    model = create_model(network, CLASSES)
+def _inference(network: str, batch: int, size: int, precision: Precision) -> Callable[[int], None]:
+    model = create_model(network, CLASSES, dtype=DTYPES[precision])
     assert isinstance(model, ResNet)  # so it can be folded
     images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
     model, variables = fold_batch_norm(model, jax.jit(model.init)(jax.random.key(0), images[:1]))

@@ -91,10 +91,14 @@ NETWORKS = {
 
 
 def prepare(
-    network: str, work: Literal["train", "inference"], batch: int, size: int
+    network: str,
+    work: Literal["train", "inference"],
+    batch: int,
+    size: int,
+    precision: Literal["float32", "bfloat16"] = "float32",
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Prepares a contender; for the arguments see `ours.prepare`."""
-    model = NETWORKS[network]
+    model = NETWORKS[network].clone(dtype=jnp.dtype(precision))
     images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
     labels = jax.random.randint(jax.random.key(1), (batch,), 0, CLASSES)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(2), images[:1])

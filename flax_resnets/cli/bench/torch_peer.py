@@ -1,4 +1,4 @@
-"""torchvision's ResNet as a contender: channels last, float32, on all cores or on CUDA.
+"""torchvision's ResNet as a contender: channels last, on all cores or on CUDA.
 
 It imports neither jax nor this package, because its environment may not have them. It does less than this package: its
 batch is normalised beforehand, and it does not check whether its loss is finite.
@@ -12,8 +12,10 @@ from typing import Any
 CLASSES = 1000
 
 
-def prepare(network: str, work: str, batch: int, size: int) -> tuple[Callable[[int], None], dict[str, Any]]:
-    """Prepares a contender; for the arguments see `ours.prepare`."""
+def prepare(
+    network: str, work: str, batch: int, size: int, precision: str = "float32", compiled: bool = False
+) -> tuple[Callable[[int], None], Callable[[], dict[str, Any]]]:
+    """Prepares a contender; for the arguments see `ours.prepare`. `compiled` puts the network through `torch.compile`."""
     # Imported here, so that tests can import this file for its docstrings in an environment without torch.
     torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
@@ -24,16 +26,21 @@ def prepare(network: str, work: str, batch: int, size: int) -> tuple[Callable[[i
     images = torch.randn(batch, 3, size, size).to(device, memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (batch,)).to(device)
     model.train(work == "train")
+    forward = torch.compile(model) if compiled else model
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def train() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        with autocast:
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+        loss.backward()
         optimizer.step()
 
     @torch.inference_mode()
     def inference() -> None:
-        model(images)
+        with autocast:
+            forward(images)
 
     step = {"train": train, "inference": inference}[work]
 
@@ -45,4 +52,9 @@ def prepare(network: str, work: str, batch: int, size: int) -> tuple[Callable[[i
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    return repeat, {"versions": versions, "device": name, "threads": torch.get_num_threads()}
+    about = {"versions": versions, "device": name, "threads": torch.get_num_threads(), "compiled": compiled}
+
+    def facts() -> dict[str, Any]:
+        return about | ({"memory_peak_bytes": torch.cuda.max_memory_allocated()} if device.type == "cuda" else {})
+
+    return repeat, facts
