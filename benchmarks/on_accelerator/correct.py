@@ -282,8 +282,7 @@ def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any
     state, batch = _shapes(config, model, _optimizer(config), _on(device))
 
     def logits(params: Any, batch_stats: Any, images: jax.Array) -> Any:
-        size = config.image_size
-        shown = augment.for_evaluation(images, size=size, crop_pct=1.0, mean=config.mean, std=config.std)
+        shown = augment.for_evaluation(images, config, config.image_size)
         return model.apply({"params": params, "batch_stats": batch_stats}, shown, train=False)
 
     with jax.default_matmul_precision(PRECISIONS[precision][1]):
@@ -465,20 +464,20 @@ def _resumed(job: Job) -> Iterator[Row]:
 
         eval_batches = train.eval_batches
 
-    def fit(workdir: Path, split: Any, stop: Interruption | None = None) -> str:
+    def digest(workdir: Path, split: Any, stop: Interruption | None = None) -> str:
         workdir.mkdir(exist_ok=True)
         fit(Trainer(config, split, valid, classes, quiet), workdir, stop)
         return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["state_digest"]
 
     stopped_at = len(train) // config.batch_size + 5
     with tempfile.TemporaryDirectory() as scratch:
-        unbroken = fit(Path(scratch, "unbroken"), train)
+        unbroken = digest(Path(scratch, "unbroken"), train)
         was_stopped = False
         try:
-            fit(Path(scratch, "stopped"), Stopping(), stop)
+            digest(Path(scratch, "stopped"), Stopping(), stop)
         except Stopped:
             was_stopped = True
-        resumed = fit(Path(scratch, "stopped"), train)
+        resumed = digest(Path(scratch, "stopped"), train)
     about = {
         "network": config.model,
         "stopped_at": stopped_at + 1 if was_stopped else None,

@@ -15,7 +15,7 @@ CLASSES = 1000
 def prepare(
     network: str, work: str, batch: int, size: int, precision: str = "float32", compiled: bool = False
 ) -> tuple[Callable[[int], None], Callable[[], dict[str, Any]]]:
-    """Prepares a contender; for the arguments see `ours.prepare`. `compiled` puts the network through `torch.compile`."""
+    """Prepares a contender; arguments as of `ours.prepare`. `compiled` puts the network through `torch.compile`."""
     # Imported here, so that tests can import this file for its docstrings in an environment without torch.
     torch, torchvision = importlib.import_module("torch"), importlib.import_module("torchvision")
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
