@@ -234,7 +234,7 @@ def test_images_that_neither_cache_nor_memory_holds_are_one_line(source, tmp_pat
     with (
         pytest.warns(RuntimeWarning, match="image cache not written"),
         pytest.raises(
-            UserError, match=r"images of 1048576 px: memory does not hold their 1024000\.0 GiB, which .*file"
+            UserError, match=r"images of 1048576 px: their 1024000\.0 GiB fit neither in .*file.* nor in memory"
         ),
     ):
         cached_images(source, size=2**20)
