@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text()
 def test_its_python_runs_from_top_to_bottom():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     program = "".join([*blocks, "print(logits.shape, classify(folded_variables, images).shape)"])
-    # In a process of its own, for it changes how memory is kept.
+    # In a process of its own, as a user runs it.
     command = [sys.executable, "-W", "error", "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
     assert result.returncode == 0, result.stderr
@@ -43,7 +43,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("line", re.findall(r"python -m flax_resnets (.+)", README))
 def test_its_other_commands_run(line, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # what a command writes, it writes where it is called
+    monkeypatch.chdir(tmp_path)  # commands write their files into the current directory
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     command, *arguments = shlex.split(line)
     assert flax_resnets.cli.main([command, *arguments]) == 0
