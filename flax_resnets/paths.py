@@ -7,7 +7,7 @@ from flax_resnets.errors import UserError
 
 
 def expanded(path: str | os.PathLike[str], named: str) -> Path:
-    """Expands `~` to the user's home directory and `~name` to that user's. A shell does not in `--workdir=~/runs`.
+    """Expands `~` to the user's home directory and `~name` to that user's. A shell leaves `--workdir=~/runs` as it is.
 
     Args:
         path: the path as the user wrote it.

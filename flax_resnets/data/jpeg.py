@@ -31,7 +31,7 @@ class _Unsure(Exception):
 def without_extras(encoded: bytes, read_scans: bool) -> bytes | None:
     """The JPEG without the parts of which libjpeg warns although no pixel depends on them.
 
-    Removed are bytes between segments and after scans, application segments, and comments. Corrected are an unknown
+    It removes bytes between segments and after scans, application segments, and comments. It corrects an unknown
     version of JFIF, an unknown colour transform of Adobe's, and the parameters of a sequential scan, which can have
     only one value.
 

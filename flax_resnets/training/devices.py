@@ -39,7 +39,7 @@ def start_jax() -> None:
 
 
 def _check_xla_flags() -> None:
-    """Raises UserError for flags that XLA does not know. XLA would end this process, so another one tries them."""
+    """Raises UserError for unknown XLA flags. XLA ends a process that has them, so another process tries them first."""
     flags = os.environ.get("XLA_FLAGS", "")
     if not flags.strip() or has_tpu():  # the TPU compiler has flags of its own
         return

@@ -131,7 +131,7 @@ class SharedInterruption(Interruption):
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Changes nothing: no process stops before the point at which all stop."""
+        """Does nothing, because no process stops before the point at which all stop."""
         yield
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""Runs a training from beginning to end: opens or resumes it, trains, evaluates, saves, and stops when asked to."""
+"""Runs a whole training: begins or resumes it, trains, evaluates, saves, and stops when it is asked to."""
 
 import contextlib
 import itertools
@@ -45,8 +45,8 @@ class Diverged(Exception):
     """The loss or the gradient was not finite for `max_skipped_steps` steps in a row.
 
     Attributes:
-        kept: steps of the checkpoints saved before those steps, in order. If there are none, the run has nothing worth
-            keeping.
+        kept: the checkpoints from before the first of those steps, by their step numbers, in order. If there are none,
+            the run has nothing worth keeping.
     """
 
     def __init__(self, message: str, kept: Sequence[int] = ()):

@@ -50,7 +50,7 @@ def open_split(config: Config, split: Literal["train", "validation"], dataset: s
 
 
 def load_images(config: Config, source: Source, display: Display, listed: Path | None = None) -> Split:
-    """A split's images: from the cache, decoded if need be, or streamed, as `config.images` says.
+    """Opens a split's images in the cache, or for streaming, as `config.images` says. Decodes them for a new cache.
 
     Args:
         config: the run's configuration.
@@ -89,6 +89,6 @@ def list_broken(path: Path, *splits: Split) -> None:
 
 
 def check_channels(config: Config, channels: int) -> None:
-    """Raises UserError unless `mean` fits images with this number of channels. `std` is as long as `mean`."""
+    """Raises UserError unless `mean` fits images with this number of channels. `std` has as many values as `mean`."""
     if len(config.mean) not in (1, channels):
         raise UserError(f"mean: has {len(config.mean)} values; {config.dataset} has {channels} channels")

@@ -53,7 +53,10 @@ def _has_checkpoints(workdir: Path) -> bool:
 
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
-    """Removes what the run wrote, except names in `before`; with None, which means it made the workdir, that too."""
+    """Removes what the run wrote, except the names in `before`, which were in the workdir before it.
+
+    If `before` is None, the run made the workdir, and the workdir is removed too.
+    """
     for name in _FILES:
         if name not in (before or ()):
             (workdir / name).unlink(missing_ok=True)
@@ -135,7 +138,7 @@ def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:
 
 
 def check_data(found: Identity, config: Config, workdir: Path) -> None:
-    """Raises UserError if the data is not the data that the workdir's run recorded, if it did."""
+    """Raises UserError if the workdir's run has recorded its data, and this is other data."""
     recorded = recorded_data(workdir)
     if recorded is not None and (difference := recorded.difference(found)):
         raise other_data(recorded, difference, config, workdir)

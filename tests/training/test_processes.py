@@ -136,7 +136,7 @@ def test_processes_that_see_other_data_than_each_other_are_refused(tmp_path):
     for process in started:
         _, err = process.communicate(timeout=280)
         assert process.returncode == 2, err
-        assert "must hold the same images for all processes; of process 0's differ those of 1" in err
+        assert "must hold the same images for all processes; process 0 differs from process 1" in err
     assert not (tmp_path / "run").exists()
 
 

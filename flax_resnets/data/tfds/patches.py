@@ -1,7 +1,6 @@
 """Contexts that change TFDS inside a `with` block, and restore it afterwards.
 
-An upgrade of TFDS may rename or move the things that they change. tests/data/tfds/test_patches.py has a test for each
-context that fails in this case.
+If an upgrade of TFDS renames or moves something that they change, a test in tests/data/tfds/test_patches.py fails.
 """
 
 import contextlib
