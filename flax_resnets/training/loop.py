@@ -87,10 +87,11 @@ def run(
         >>> from flax_resnets.training.recipes import load_config
         >>> stop = Interruption()
         >>> stop.ask("a button")  # another thread may do this at any time
-        >>> run(load_config("quickstart"), "runs/never", stop=stop)
-        Traceback (most recent call last):
-        ...
-        flax_resnets.training.interruption.Stopped: a button
+        >>> try:
+        ...     run(load_config("quickstart"), "runs/never", stop=stop)
+        ... except Stopped as stopped:
+        ...     print(stopped)
+        a button
     """
     if not isinstance(config, Config):
         raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
