@@ -1,8 +1,8 @@
 """ResNets in JAX and Flax.
 
-Networks are linen modules: `create_model(name)` or the classes themselves. Training lives in `flax_resnets.training`,
-data in `flax_resnets.data`. Importing the package imports nothing else, not even JAX: each name brings what it needs
-when it is first used.
+Networks are linen modules: `create_model(name)` builds one, or use the classes themselves. Training is in
+`flax_resnets.training`, datasets are in `flax_resnets.data`. Importing the package imports nothing else, not even JAX:
+a module is imported when one of its names is first used.
 """
 
 import importlib
@@ -41,7 +41,7 @@ __all__ = [
     "load_weights",
 ]
 
-# Where each name comes from; the type checker reads the same above.
+# The module of each name. The type checker reads the imports above instead.
 _RESNET = "flax_resnets.models.resnet"
 _MODULES = {
     "BasicBlock": _RESNET,
@@ -64,7 +64,7 @@ _SUBPACKAGES = ("augment", "configs", "data", "errors", "models", "training", "w
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
-        globals()[name] = value  # the next time it is found without coming here
+        globals()[name] = value  # so that Python finds it next time without calling this function
         return value
     if name in _SUBPACKAGES:
         return importlib.import_module(f"flax_resnets.{name}")

@@ -41,9 +41,10 @@ def _shown(word: str) -> str:
 
 
 def plain_warnings(program: str) -> None:
-    """Has warnings printed as mistakes are, in one line on stderr, without a line of source code.
+    """Makes Python print each warning as one line on stderr, without a line of source code.
 
-    For a process that is a command line's alone. One of another package says where it comes from.
+    This changes the whole process, so only a command line calls it. The line of a warning from another package also
+    names the warning's class, file and line number.
     """
     package = str(Path(__file__).parent)
 

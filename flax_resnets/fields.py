@@ -23,9 +23,9 @@ class Rule(NamedTuple):
     """A condition on the values of some fields, beyond their types.
 
     Attributes:
-        names: of the fields, separated by spaces.
-        holds: whether a value is right; it is not called for None, which is always right.
-        right: what would be right, in words that follow "must be".
+        names: names of the fields, separated by spaces.
+        holds: a function that tells whether a value is allowed. It is not called for None, which is always allowed.
+        right: the allowed values, in words that follow "must be".
     """
 
     names: str
@@ -85,7 +85,7 @@ def field_types(group: type[Fields]) -> Mapping[str, Any]:
     """The type of each field of a group, by name."""
     hints = typing.get_type_hints(group, include_extras=True)
     names = {field.name for field in dataclasses.fields(group)}
-    # The fields of the first base come first, and so on; dataclasses begins with the last base.
+    # Fields in the order of the bases. The dataclasses module lists the last base's fields first.
     own = [vars(each).get("__annotations__", {}) for each in (*group.__mro__[1:], group)]
     return {name: hints[name] for annotations in own for name in annotations if name in names}
 
@@ -93,7 +93,7 @@ def field_types(group: type[Fields]) -> Mapping[str, Any]:
 # Step numbers and counts are int32 on the devices.
 MOST = 2**31 - 1
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
-# Characters of a name or choice that there is not, to be compared with those that are.
+# Number of characters of an unknown name or choice that are compared with the known ones.
 LONGEST_NAME = 60
 
 
@@ -198,7 +198,7 @@ def _in_words(annotation: Any) -> str:
     return " or ".join(parts)
 
 
-# What a choice is called elsewhere, in lower case and without what stands between words.
+# Names that other libraries use for a choice, in lower case and without the characters between words.
 _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half", "f16", "16", "16mixed", "amp"), "float16"),
     **dict.fromkeys(("bf16", "bfloat", "bf16mixed", "mixed", "mixedbfloat16"), "bfloat16"),

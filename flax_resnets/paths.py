@@ -1,4 +1,4 @@
-"""Paths as a user writes them."""
+"""Paths that a user wrote."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from flax_resnets.errors import UserError
 
 
 def expanded(path: str | os.PathLike[str], named: str) -> Path:
-    """The path with `~` as the user's home, and `~name` as that user's: a shell leaves it in `--workdir=~/runs`.
+    """Expands `~` to the user's home directory and `~name` to that user's. A shell leaves `--workdir=~/runs` as it is.
 
     Args:
-        path: as it was written.
-        named: the flag, field or variable that has it.
+        path: the path as the user wrote it.
+        named: the flag, field or variable that holds it, for the message.
 
     Raises:
-        UserError: there is no such user; a directory named `~name` is not what was meant.
+        UserError: there is no such user. A directory whose name begins with `~` is written `./~name`.
 
     Example:
         >>> expanded("runs/mine", "--workdir")

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md says which files an addition touches; that is held to by adding what it shows, to a copy."""
+"""CONTRIBUTING.md says which files an addition touches. The test adds its example to a copy of the package."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What docs/ tells a user to run is at least well formed, and names files that exist."""
+"""The commands in docs/ parse, and the files that they name exist."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def test_its_training_commands_are_understood(command, monkeypatch):
 
 
 def test_the_kubernetes_job_holds_together():
-    """Every document has a kind and a name; the job's pods have the service's name as theirs and its label."""
+    """Every document has a kind and a name. The job's pods use the service's name as subdomain, and have its label."""
     parts = {part["kind"]: part for part in yaml.safe_load_all((JOBS / "kubernetes.yaml").read_text())}
     assert sorted(parts) == ["Job", "Role", "RoleBinding", "Service", "ServiceAccount"]
     job, service = parts["Job"]["spec"], parts["Service"]

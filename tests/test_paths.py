@@ -1,4 +1,4 @@
-"""`~` in a path: the user's home, wherever it is written."""
+"""`~` in a path means the user's home directory, in flags, fields and variables."""
 
 import pytest
 

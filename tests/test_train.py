@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""train.py, called as a user calls it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from flax_resnets.data.lock import locked
 
 ROOT = Path(__file__).parents[1]
 
-# The quickstart, cut down to seconds: three epochs of six steps of a narrow network on small images.
+# The quickstart in a few seconds: three epochs of six steps, with a narrow network and small images.
 SMALL = [
     "--config=configs/quickstart.py",
     "--config.model_options.width=4",
@@ -48,7 +48,7 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
 
 
 def python() -> str:
-    """What a shell here calls this Python."""
+    """The name by which a shell finds this Python."""
     found = shutil.which("python")
     return "python" if found and Path(found).parent == Path(sys.executable).parent else sys.executable
 
@@ -89,7 +89,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
 
 
 def until_training(process: subprocess.Popen) -> str:
-    """What it says up to the table's header, after which it trains."""
+    """The output up to the table's header, after which training begins."""
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
@@ -100,7 +100,7 @@ def until_training(process: subprocess.Popen) -> str:
 
 
 def test_the_line_to_go_on_with_works_where_it_was_called_from(unbroken, tmp_path):
-    """By a path of another directory's, with a path in it that a shell would take apart."""
+    """Called from another directory, with a path that needs quotes in a shell."""
     script = os.path.relpath(ROOT / "train.py", tmp_path)
     recipe = SMALL[0].replace("=", f"={ROOT}/")
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_the_line_to_go_on_with_works_where_it_was_called_from(unbroken, tmp_pat
     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert last_row(tmp_path / "a run") == last_row(unbroken)
-    # So does the one at the end: its arguments make a command line.
+    # The command that is printed at the end works too.
     _, _, line = done.stdout.partition("to see how much was luck: ")
     _, named, *arguments = shlex.split(line)
     assert named == script
@@ -127,7 +127,7 @@ def test_the_line_to_go_on_with_works_where_it_was_called_from(unbroken, tmp_pat
 
 
 def test_a_lost_terminal_saves_and_the_same_command_goes_on(unbroken, tmp_path):
-    """As when a connection breaks: SIGHUP, and then there is no terminal to write to."""
+    """As if the connection broke: SIGHUP, and no terminal to write to."""
     arguments = [*SMALL, f"--workdir={tmp_path / 'run'}"]
     ours, theirs = os.openpty()
     process = subprocess.Popen(
@@ -168,7 +168,7 @@ def test_under_nohup_a_lost_terminal_is_nothing(unbroken, tmp_path):
 
 
 def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path):
-    """Of a cache that cannot be written, too."""
+    """Also the warning about a cache that cannot be written."""
     (tmp_path / "cache").touch()
     environment = {**os.environ, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
     shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "mine.py")
@@ -183,7 +183,7 @@ def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
     for line in done.stderr.splitlines():
         assert line.startswith("train.py: image cache not written, the images stay in memory: ")
-    assert done.stderr.count("\n") == 2  # one for each split
+    assert done.stderr.count("\n") == 2  # one line for each split
 
 
 COMMANDS = {
@@ -246,7 +246,7 @@ def broken_recipe(tmp_path) -> Path:
 
 
 def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
-    """The one line a mistake is answered with."""
+    """The line on stderr about a mistake."""
     monkeypatch.chdir(ROOT)
     assert train.main([*arguments, f"--workdir={workdir}"]) == 2
     captured = capsys.readouterr()
@@ -347,7 +347,7 @@ def test_a_recipe_that_is_missing_or_does_not_parse(capsys, monkeypatch, tmp_pat
 
 
 def test_a_data_dir_that_cannot_be_written(capsys, monkeypatch, tmp_path):
-    """Where nothing is prepared; one that only needs reading may be read-only."""
+    """The dataset is not prepared there. If it were, the directory could be read-only."""
     arguments = "--config=configs/rn18_fashion_mnist.py", "--config.data_dir=/sys"
     assert "name a writable data_dir" in mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
     assert not (tmp_path / "run").exists()
@@ -399,7 +399,7 @@ huge_pages_here = HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text(
 
 
 def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[str]]:
-    """Process, command line and malloc's tunables of every time a command's python starts."""
+    """Process id, command line and malloc's tunables for each start of Python by a command."""
     (tmp_path / "sitecustomize.py").write_text(
         "import json, os, sys\n"
         f"with open({str(tmp_path / 'starts')!r}, 'a') as starts:\n"

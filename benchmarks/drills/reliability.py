@@ -7,12 +7,12 @@
 
 A drill starts `train.py` as a user does, in its own process and terminal, on the bundled sample. It causes a fault,
 starts `train.py` again, and compares the end with that of an undisturbed run. `--drill` names a drill, and may be given
-several times; without it all drills run. Each drill updates its entry of results/reliability.json and
-docs/reliability.md as it goes, so that an interrupted drill keeps its counts. Mounts need root on Linux: a drill that
-cannot mount says so in its entry.
+several times; without it all drills run. Each drill updates its entry of results/reliability.json as it goes, so that
+an interrupted drill keeps its counts. Mounts need root on Linux: a drill that cannot mount says so in its entry.
 
-`--page` only writes docs/reliability.md. `--check` writes nothing and exits with 1 if the page is not up to date. Other
-mistakes give one line and exit code 2.
+The promises and explanations stand in docs/reliability.md itself. This script writes only the part of the page between
+the two markers. `--page` writes it without running drills. `--check` writes nothing and exits with 1 if that part is
+not up to date. Other mistakes give one line and exit code 2.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.pages import with_generated
 from benchmarks.records.results import read_json
 from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
@@ -44,8 +45,7 @@ from flax_resnets.training.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Three epochs of twelve steps, saved every second step. A start takes three seconds to its first step, and as long
-# again
+# Three epochs of twelve steps, saved every second step. A start takes three seconds to its first step, and three more
 # to its end. At every moment something is being computed, evaluated or written.
 SMALL = (
     "--config=configs/lenet_bn_fashion_mnist.py",
@@ -649,20 +649,20 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9; default 200")
     parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT; default 30")
     parser.add_argument("--seed", type=int, default=0, help="for random moments; default 0")
-    parser.add_argument("--page", action="store_true", help="only write docs/reliability.md")
+    parser.add_argument("--page", action="store_true", help="only write the figures in docs/reliability.md")
     parser.add_argument("--check", action="store_true", help="exit with 1 if docs/reliability.md is out of date")
     parsed = parser.parse_args(arguments)
     results, path = root / "results" / "reliability.json", root / "docs" / "reliability.md"
     try:
         if parsed.check:
-            if path.exists() and path.read_text() == page(read_json(results)):
+            if with_generated(path, generated(read_json(results))) == path.read_text():
                 return 0
             print("reliability.py: docs/reliability.md is out of date; --page writes it", file=sys.stderr)
             return 1
         if not parsed.page:
             with tempfile.TemporaryDirectory() as scratch:
                 _take_place(ground(Path(scratch), parsed.seed), parsed, results)
-        path.write_text(page(read_json(results)))
+        path.write_text(with_generated(path, generated(read_json(results))))
     except (UserError, OSError, RuntimeError) as error:
         print(f"reliability.py: {error}", file=sys.stderr)
         return 2
@@ -700,63 +700,11 @@ def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
         print(f"{name}: tried {entry.tried}, failed {len(entry.failed)}, {entry.seconds:.0f} s", flush=True)
 
 
-_HEADER = """\
-# What a run survives
-
-Written by `python -m benchmarks.drills.reliability` from `results/reliability.json`, which holds every figure.
-
-## What is promised
-
-The same command with the same workdir resumes a run, whatever ended it. The run ends in the same bits as an undisturbed
-run: the same losses in `metrics.jsonl`, each epoch once, and the same `state_digest`.
-
-- **kill -9, a crash, a power cut**: the steps after the last complete checkpoint are repeated. A checkpoint is saved at
-  the end of each epoch and every `save_every` steps. It is written while training continues, and the next checkpoint
-  waits for it. So a kill costs at most twice `save_every` steps. No file is lost: every file is complete at every
-  moment, or is known to be incomplete and removed by the next start.
-- **Ctrl-C, SIGTERM, a lost terminal (SIGHUP)**: the run finishes its step, saves, prints the command that resumes it,
-  and ends with exit code 0. While there is nothing to save yet (imports, downloading, decoding), it stops at once.
-  While XLA compiles a program, the signal waits. A second Ctrl-C does not wait for anything: exit code 130. With
-  several processes, a process that is still looking for the others ends as any program does. Under `nohup` SIGHUP is
-  ignored, and output that nobody can read any more does not end a run.
-- **A damaged checkpoint**: each checkpoint is saved with the checksums of its files (`SHA256SUMS`, a list that
-  `sha256sum --check` reads) and with a digest of its content. The checksums are compared before it is read, the digest
-  after. If they differ, the checkpoint is moved to `damaged/`, a line says so, and the previous checkpoint is used. If
-  none is left, the run refuses with exit code 2: nothing is started over silently, and nothing is thrown away.
-- **A disk that is full, read-only or gone**: one line names the file and the system's error, exit code 2. Incomplete
-  files are removed, earlier checkpoints are complete, and the same command resumes the run once the fault is removed.
-  (An image cache that cannot be written is a warning: the images stay in memory.)
-- **Data or cache deleted during a run**: the images are mapped into memory, and the run continues. The next start
-  decodes them again, or says that the data is missing.
-- **Other data**: `data.json` holds what a run began with: the dataset's version, its counts and classes, and a
-  fingerprint of its files' content, which is the same wherever they lie. A start that finds other data refuses with
-  exit code 2, before anything is decoded. Where TFDS would open a newer version, the run goes on with its own version
-  and says so. A split of up to 1 GiB is hashed whole. Of a larger split, every file's size and eight of its blocks are
-  hashed, so a byte that was changed in place may go unnoticed.
-- **A second start in the same workdir** refuses with exit code 2, and leaves the first one alone.
-- **A loss that is not finite**: the step is skipped and counted. After `max_skipped_steps` skipped steps in a row the
-  run ends with exit code 3; the latest two checkpoints from before the first of these steps are kept. If there are
-  none, the same workdir begins anew, for instance with a lower learning rate; TensorBoard's events stay.
-
-It is not promised that the numbers are the same on another kind of machine, or with another version of JAX.
-
-## What was tried
-
-Each start is `train.py` in its own process, on the bundled sample: three epochs of twelve steps, saved every second
-step. Random moments are uniform over the duration of a start, from its first instruction to its last (signals to stop
-from 0.3 s on, when Python has read the program). Lost steps are steps that the terminal had shown and that were
-repeated, counted for faults after a first step. "Different" counts finished runs whose `state_digest` differs from that
-of the undisturbed run. Other differences in metrics, another exit code than promised, and anything unexpected on stderr
-count as not survived.
-
-| fault | times | survived | lost steps: median, most | runs compared | different |
-|---|---:|---:|---:|---:|---:|
-"""
-
-
-def page(results: dict[str, Any]) -> str:
-    """The text of docs/reliability.md."""
-    table, notes = [], []
+def generated(results: dict[str, Any]) -> str:
+    """The table and the notes of docs/reliability.md."""
+    table = ["| fault | times | survived | lost steps: median, most | runs compared | different |"]
+    table.append("|---|---:|---:|---:|---:|---:|")
+    notes = []
     for name in FAULTS:
         if (entry := results.get(name)) is None:
             continue
@@ -770,7 +718,7 @@ def page(results: dict[str, Any]) -> str:
     machine = next(iter(results.values()))["machine"]
     where = f"{machine['processor']}, {machine['cores']} cores, which other programs used as well"
     where += f"; Python {machine['python']}, jax {next(iter(results.values()))['jax']}"
-    return _HEADER + "\n".join([*table, "", *notes, "", f"Machine: {where}.", ""])
+    return "\n".join([*table, "", *notes, "", f"Machine: {where}."])
 
 
 def _details(name: str, more: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes docs/experiments.md, a log of runs that compare settings, from the runs kept in results/experiments/.
+"""Writes the tables of docs/experiments.md, a log of runs that compare settings, from the runs in results/experiments/.
 
     python -m benchmarks.records.experiments --add runs/mine --group GROUP --name NAME
     python -m benchmarks.records.experiments
@@ -9,8 +9,9 @@ all its runs start from, a `title`, and a `text` that says what was learnt. `--a
 into results/experiments/GROUP/NAME/seedK/. The command in the log is computed from the differences between the run's
 config.json and the recipe.
 
-Without options, docs/experiments.md is written. `--check` writes nothing and exits with 1 if the page is not up to
-date. Other mistakes give one line and exit code 2.
+Without options, the part of docs/experiments.md between the two markers is written; the prose before it stands in the
+page itself. `--check` writes nothing and exits with 1 if this part is not up to date. Other mistakes give one line and
+exit code 2.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.pages import with_generated
 from benchmarks.records.results import Run, add_run, read_json, read_results, with_spread
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS, Config
@@ -28,16 +30,6 @@ from flax_resnets.training.recipes import load_config
 ROOT = Path(__file__).resolve().parents[2]
 
 BASE = "base"
-
-_HEADER = """\
-# Experiments
-
-Written by `python -m benchmarks.records.experiments` from the runs in `results/experiments/`.
-
-Accuracy is top-1 after the last epoch on every image of the validation split: the mean over seeds, ± their sample
-standard deviation if there are several. The difference is accuracy minus the base's accuracy at the same seed, in
-points, averaged over seeds. With one seed, differences below a point say little.
-"""
 
 
 def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
@@ -74,14 +66,14 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def page(directory: Path, root: Path = ROOT) -> str:
-    """The text of docs/experiments.md.
+def generated(directory: Path, root: Path = ROOT) -> str:
+    """The sections of docs/experiments.md, one for each group.
 
     Raises:
         UserError: a group has no base, or a run cannot be read.
     """
     sections = [_section(group, root) for group in sorted(directory.glob("*")) if group.is_dir()]
-    return "\n".join([_HEADER, *sections])
+    return "\n".join(sections)
 
 
 def _section(group: Path, root: Path) -> str:
@@ -122,10 +114,10 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             command(about["recipe"], read_json(parsed.add / "config.json"), root)
             print(add_run(parsed.add, parsed.name, directory / parsed.group))
             return 0
-        text = page(directory, root)
+        text = with_generated(path, generated(directory, root))
         if not parsed.check:
             path.write_text(text)
-        elif not path.exists() or path.read_text() != text:
+        elif path.read_text() != text:
             print(
                 "experiments.py: docs/experiments.md is out of date; run without --check to write it", file=sys.stderr
             )

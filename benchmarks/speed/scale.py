@@ -1,4 +1,4 @@
-"""Compiles ResNet-50's training step for 8 to 1024 TPU chips, 256 images on each, and writes docs/scale.md.
+"""Compiles ResNet-50's training step for 8 to 1024 TPU chips, 256 images on each; writes the table of docs/scale.md.
 
     python -m benchmarks.speed.scale
     python -m benchmarks.speed.scale --only v5e:8x8 v5p:4x4x4
@@ -9,8 +9,9 @@ No TPU is needed: `pip install -e ".[train,tpu]"` installs the compiler. A step 
 slices come first. Each result is written to results/scale.json at once, and results in that file are not compiled
 again.
 
-`--page` compiles nothing and writes the page from the kept results. `--check` writes nothing and exits with 1 if the
-page is not up to date.
+The prose of docs/scale.md stands in the page itself; this script writes only the part between the two markers. `--page`
+compiles nothing and writes this part from the kept results. `--check` writes nothing and exits with 1 if this part is
+not up to date.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.records.pages import with_generated
 from benchmarks.records.results import read_json
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
@@ -66,24 +68,6 @@ TARGETS = (
     *(Target("v5p:2x2x2"), Target("v5p:4x4x4"), Target("v5p:4x8x8"), Target("v5p:8x8x16")),
 )
 
-_HEADER = f"""\
-# One training step on 8 to 1024 chips
-
-Written by `python -m benchmarks.speed.scale` from `results/scale.json`: the training step of `configs/{RECIPE}.py`
-(ResNet-50, 224 px, bfloat16, BatchNorm over the whole batch) with {IMAGES_PER_CHIP} images a chip, compiled for TPUs
-that are not here. It was not run. Figures are the compiler's, for one chip and one step.
-
-Temporary memory is what the step needs besides arguments (weights, optimizer state, the batch) and results. The ratio
-compares it with 8 chips of the same generation. A slice of v5e or v6e has at most 256 chips, so 1024 chips are four
-slices, connected by the data centre's network. Compile times were measured on two cores that had other work.
-
-Over several slices, libtpu 0.0.52 never gives a fusion a second output. Within one slice, a convolution writes
-BatchNorm's sums together with its image. Over several slices, each sum reads the image again, and both stay in memory
-for longer. This happens with two slices already, and with two convolutions with a norm between them. None of eight
-options of the compiler changed it. With `batch_norm=device` the step needs 10.3 GB over two slices of v5e:2x2, but
-moves as many bytes: 116.5 GB.
-"""
-
 
 def compile_for(target: Target) -> dict[str, Any]:
     """The compiler's figures for a target, with the versions of jax and libtpu."""
@@ -96,8 +80,8 @@ def compile_for(target: Target) -> dict[str, Any]:
     return {**compile_only(config, target.topology, target.slices), "slices": target.slices, "versions": versions}
 
 
-def page(results: dict[str, dict[str, Any]]) -> str:
-    """The text of docs/scale.md.
+def generated(results: dict[str, dict[str, Any]]) -> str:
+    """The table of docs/scale.md, and the figures below it.
 
     Args:
         results: the results of `compile_for`, by `Target.name`.
@@ -133,7 +117,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
             ]
         lines.append(f"| {' | '.join(cells)} |")
     versions = sorted({f"jax {row['versions']['jax']}, libtpu {row['versions']['libtpu']}" for row in results.values()})
-    return "\n".join([_HEADER, *lines, "", *_findings(results), f"Compiled by {'; '.join(versions)}.", ""])
+    return "\n".join([*lines, "", *_findings(results), f"Compiled by {'; '.join(versions)}."])
 
 
 def _findings(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -166,7 +150,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     try:
         results: dict[str, dict[str, Any]] = read_json(kept) if kept.exists() else {}
         if parsed.check:
-            if path.exists() and path.read_text() == page(results):
+            if with_generated(path, generated(results)) == path.read_text():
                 return 0
             print("scale.py: docs/scale.md is out of date; --page writes it", file=sys.stderr)
             return 1
@@ -178,7 +162,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             results[target.name] = compile_for(target)
             print(json.dumps(results[target.name]), flush=True)
             write_whole(kept, (json.dumps(results, indent=2) + "\n").encode())
-        path.write_text(page(results))
+        path.write_text(with_generated(path, generated(results)))
     except (UserError, OSError) as error:
         print(f"scale.py: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
-"""The command line, `flax-resnets COMMAND` or `python -m flax_resnets COMMAND`: which commands there are.
+"""The command line: `flax-resnets COMMAND`, which is the same as `python -m flax_resnets COMMAND`.
 
-A command is a line in `COMMANDS` and a module of its name here (`lr-find` is `lr_find.py`) with two functions:
-`add_arguments(parser)`, and `run(arguments)` for the parsed namespace, which prints and returns the exit code (None for
-0), or raises `UserError`. The module is imported when its command is called, so a command may need what others do
-without. `--help` imports no JAX.
+A command is a line in `COMMANDS` and a module of the same name in this package (`lr-find` is `lr_find.py`). The module
+has two functions: `add_arguments(parser)`, and `run(arguments)`, which gets the parsed namespace, prints, and returns
+the exit code (None means 0) or raises `UserError`. The module is imported only when its command is called, so a command
+may import packages that others do not need. `--help` does not import JAX.
 """
 
 import argparse
@@ -17,29 +17,29 @@ from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
-    "train": "trains a network by a recipe, and goes on where a run stopped",
-    "show-batch": "what a recipe's network sees in a step, as a picture",
-    "lr-find": "learning rates to try for a recipe, from a short run at a rising one",
-    "models": "the networks there are, with parameters and GMACs",
-    "summary": "a network's layers: output shapes, parameters, multiply-adds",
-    "bench": "speed against a plain linen ResNet and torchvision, as ratios",
+    "train": "trains a network by a recipe, or resumes a run",
+    "show-batch": "draws the images that the network sees in a step",
+    "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
+    "models": "lists the networks, with parameters and GMACs",
+    "summary": "lists a network's layers: output shapes, parameters, multiply-adds",
+    "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
 }
 
-# Those that take training steps.
+# The commands that run training steps.
 _TRAINING = ("train", "lr-find")
 
 
 def console() -> NoReturn:
-    """The process that a user starts as `flax-resnets` or `python -m flax_resnets`."""
+    """The entry point of `flax-resnets` and `python -m flax_resnets`."""
     start(sys.argv[1:], "flax_resnets")
 
 
 def start(arguments: list[str], program: str) -> NoReturn:
-    """Runs one command line as a process of its own, from start to end.
+    """Runs one command line, and ends the process.
 
     Args:
-        arguments: as `main`'s.
-        program: as `main`'s.
+        arguments: as in `main`.
+        program: as in `main`.
     """
     command = arguments[0] if arguments else ""
     if command == "train":
@@ -55,13 +55,13 @@ def main(arguments: list[str], program: str = "flax_resnets", own_process: bool 
 
     Args:
         arguments: the command and what follows it.
-        program: what the line about a mistake begins with: `train.py`, where that was called, which is the command
-            `train`.
-        own_process: whether the process is this program's alone: one that has used JAX can join no others.
+        program: name of the program, with which an error's line begins: `train.py` if that was called.
+        own_process: whether this process was started for this command line. Otherwise JAX may be in use already, and
+            then the process cannot join a run of several processes.
 
     Returns:
-        The exit code: 0; 2 for a mistake in the arguments, which is named in one line on stderr; 130 after Ctrl-C;
-        3 from `train`, where the loss was not finite.
+        The exit code: 0 for success; 2 for a mistake, which one line on stderr names; 130 after Ctrl-C; 3 from `train`
+        if the loss was not finite.
 
     Example:
         >>> main(["models", "resnet18"])  # doctest: +NORMALIZE_WHITESPACE
@@ -80,7 +80,7 @@ def main(arguments: list[str], program: str = "flax_resnets", own_process: bool 
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read has read enough, as `head` does; Python would complain once more when it closes stdout.
+        # The reader has closed the pipe, as `head` does. Otherwise Python would print an error when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -102,15 +102,15 @@ def _run(arguments: list[str], program: str, own_process: bool) -> int:
 
 
 def parse(arguments: list[str], program: str = "flax_resnets") -> argparse.Namespace:
-    """A command's arguments as it gets them.
+    """Parses a command line into the namespace that the command gets.
 
     Args:
-        arguments: as `main`'s.
-        program: as `main`'s.
+        arguments: as in `main`.
+        program: as in `main`.
 
     Raises:
-        UserError: there is no such command, or it does not take such arguments.
-        SystemExit: `--help` was asked for, and is printed.
+        UserError: there is no such command, or it does not accept these arguments.
+        SystemExit: `--help` was given, and has been printed.
 
     Example:
         >>> parse(["train", "--config", "quickstart", "--config.epochs=1"]).overrides
@@ -141,5 +141,5 @@ def usage() -> str:
     """The help text, with a line for each command."""
     width = max(map(len, COMMANDS))
     commands = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    first = "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help tells which"
+    first = "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help lists them"
     return "\n".join([first, "", *commands])

@@ -17,8 +17,8 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises `UserError`, and suggests the nearest flag for an unknown one.
 
     Args:
-        command: the command's name.
-        program: as in `main`.
+        command: name of the command.
+        program: as in `flax_resnets.cli.main`.
     """
 
     def __init__(self, command: str, program: str = "flax_resnets"):
@@ -32,7 +32,10 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_config(self) -> None:
-        """Adds `--config`, which is required, and `--config.FIELD=VALUE`; `overrides` is a dict from FIELD to VALUE."""
+        """Adds `--config`, which is required, and `--config.FIELD=VALUE`.
+
+        In the parsed namespace `overrides` is a dict from FIELD to VALUE.
+        """
         self._takes_config = True
         self.add_argument(
             "--config",
@@ -93,7 +96,8 @@ def whole_number(least: int) -> Any:
 
 
 def _meant_override(flag: str, value: str | None) -> str | None:
-    from flax_resnets.training.recipes import as_override  # the fields' names are known to who has imported JAX
+    # Imported here, because it imports JAX.
+    from flax_resnets.training.recipes import as_override
 
     meant = as_override(flag, value)
     return meant and f"did you mean {meant}?"

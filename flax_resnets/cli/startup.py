@@ -1,4 +1,4 @@
-"""How a process of the command line begins and ends: before JAX is imported, and after everything is done."""
+"""Starts and ends a process of the command line: what is done before JAX is imported and after the command."""
 
 import os
 import signal
@@ -9,18 +9,18 @@ from types import FrameType
 from typing import NoReturn
 
 _STOPS = [signal.SIGINT, signal.SIGTERM]
-if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup sets this
     _STOPS.append(signal.SIGHUP)
 
-# Huge pages, and one heap, not one for each thread that writes a checkpoint.
+# Huge pages, and one heap. By default malloc makes a heap for each thread that writes a checkpoint.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 
 
 def hold_signals() -> None:
-    """Keeps requests to stop waiting until somebody listens.
+    """Blocks the signals that stop a run, until `run` handles them.
 
-    The imports take seconds: whoever asks for a stop meanwhile is heard after them, when `run` listens. And after `run`
-    nothing is left to stop.
+    The imports take seconds. A signal that comes during them takes effect afterwards, when `run` begins. After `run`
+    there is nothing to stop, so the signals have no effect.
     """
     for number in _STOPS:
         signal.signal(number, lambda *_: None)
@@ -28,36 +28,36 @@ def hold_signals() -> None:
 
 
 def release_signals() -> None:
-    """Lets requests to stop end the process at once: where there is nothing to save, and minutes of waiting."""
+    """Lets signals end the process immediately: for commands that save nothing and may take minutes."""
     for number in _STOPS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 def start_with_huge_pages() -> None:
-    """Starts this process's program over, once, with glibc's malloc told to ask the system for huge pages.
+    """Restarts this process's program once, with an environment variable that makes glibc's malloc use huge pages.
 
-    A step on a CPU allocates its activations anew, gigabytes at a time, and the system maps and clears each page at
-    first touch: a quarter of a ResNet-50's step with pages of 4 KiB, next to nothing with those of 2 MiB. glibc decides
-    on them as a process starts, by an environment variable; a library has no say in it later.
+    On a CPU each step allocates gigabytes for its activations, and the system maps and clears each page at its first
+    use. With pages of 4 KiB this takes a quarter of a ResNet-50's step, with pages of 2 MiB almost no time. glibc reads
+    the variable only when a process starts.
 
-    Does nothing where the system has no huge pages to give; where the environment already tells malloc what to do
-    (`GLIBC_TUNABLES`, `MALLOC_ARENA_MAX` and the like), as it does after the restart; and under a debugger or profiler,
-    which would lose hold of the process.
+    Does nothing if the system has no huge pages; if the environment already configures malloc (by `GLIBC_TUNABLES`,
+    `MALLOC_ARENA_MAX` and the like), as it does after the restart; or under a debugger or profiler, which would lose
+    the process.
     """
     modes = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return
     if not _python_runs_the_program_itself():
         return
-    with suppress(OSError):  # another system, or one that forbids it: slower, and no less right
+    with suppress(OSError):  # not Linux, or not allowed: the program is slower without it
         if "[never]" not in modes.read_text():
             environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _python_runs_the_program_itself() -> bool:
-    """Whether one file is being run, the program's: under a debugger or profiler there is that one's as well."""
+    """Whether Python runs only the program's file. A debugger or profiler is a second file that is being run."""
     frame: FrameType | None = sys._getframe()
     files = 0
     while frame is not None:
@@ -67,11 +67,11 @@ def _python_runs_the_program_itself() -> bool:
 
 
 def end(code: int) -> NoReturn:
-    """Ends the process, without waiting for threads that have nothing to say any more, as those of a download.
+    """Ends the process without waiting for threads whose work is no longer needed, such as those of a download.
 
-    One of several processes ends as Python does: the others are told.
+    In a run of several processes, Python ends the process as usual, so that the others are notified.
     """
-    jax = sys.modules.get("jax")  # --help has not waited for it
+    jax = sys.modules.get("jax")  # not imported by --help
     if jax is None or not jax.distributed.is_initialized():
         with suppress(OSError):  # the terminal is gone
             sys.stdout.flush()

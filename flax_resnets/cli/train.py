@@ -3,8 +3,8 @@
     flax-resnets train --config quickstart
     flax-resnets train --config my_recipe.py --workdir runs/mine --config.epochs=10
 
-The same command with the same workdir goes on from the last checkpoint. Exit codes: 0, done, or stopped by a signal and
-saved; 2, something in the request, the data or the disk is wrong, said in one line; 3, the loss was not finite.
+The same command with the same workdir resumes the run from its last checkpoint. Exit codes: 0, done, or stopped by a
+signal and saved; 2, a mistake in the request, the data or the disk, named in one line; 3, the loss was not finite.
 """
 
 import argparse
@@ -27,34 +27,34 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: Parser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_config()
-    parser.add_argument("--workdir", metavar="DIR", help="where the run lives; runs/<recipe's name> by default")
+    parser.add_argument("--workdir", metavar="DIR", help="directory of the run; default runs/<recipe's name>")
     several = parser.add_argument_group(
-        "several processes that train as one (found without flags on Cloud TPU, Slurm and Kubernetes)"
+        "several processes that train together (no flags are needed on Cloud TPU, Slurm and Kubernetes)"
     )
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    several.add_argument("--num_processes", type=whole_number(1), metavar="N", help="how many there are")
-    several.add_argument("--process_id", type=whole_number(0), metavar="I", help="which of them this is, from 0")
-    elsewhere = parser.add_argument_group("the training step for TPUs that are not here; nothing is trained")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    several.add_argument("--num_processes", type=whole_number(1), metavar="N", help="number of processes")
+    several.add_argument("--process_id", type=whole_number(0), metavar="I", help="number of this process, from 0")
+    elsewhere = parser.add_argument_group("compile the training step for TPUs that are not here, and train nothing")
     elsewhere.add_argument(
         "--compile_only",
         action="store_true",
-        help="compile it and print a line of JSON: FLOPs, bytes moved, memory, all-reduces; an estimate of its time",
+        help="print one line of JSON: FLOPs, bytes moved, memory, all-reduces, and an estimate of the step's time",
     )
-    elsewhere.add_argument("--topology", metavar="TPUS", help="v5e:4x4, v4:2x2x1, v5p:2x2x1, v6e:8x8 and others")
+    elsewhere.add_argument("--topology", metavar="TPUS", help="such as v5e:4x4, v4:2x2x1, v5p:2x2x1 or v6e:8x8")
     width = max(map(len, recipes()), default=0)
     parser.epilog = "\n".join(["recipes:", *(f"  {name:<{width}}  {headline(p)}" for name, p in recipes().items())])
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, or compiles.
+    """Trains, or compiles for TPUs.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: something in the request, the data or the disk is wrong.
+        UserError: there is a mistake in the request, the data or the disk.
     """
     topology, place = _compile_target(arguments), _place_among_processes(arguments)
     if arguments.workdir == "":
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if topology:
         return _compile_for(topology, arguments)
 
-    # Imported here, for --help and a misspelt flag need not wait for JAX.
+    # Imported here, because --help and a misspelt flag need not wait for JAX.
     from flax_resnets.training.compilation import keep_compiled_programs
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
@@ -103,7 +103,7 @@ def _say(text: str) -> None:
 
 
 def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir: Path) -> list[str]:
-    """The arguments of the same run with the next seed, in a workdir of its own."""
+    """The arguments for the same run with the next seed and a workdir of its own."""
     seed = (config.seed + 1) % 2**32
     flags = {"--config": arguments.config, "--workdir": f"{workdir}-seed{seed}"}
     for name in ("coordinator", "num_processes", "process_id"):
@@ -114,7 +114,7 @@ def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir:
 
 
 def _command(arguments: argparse.Namespace, given: list[str]) -> str:
-    """What to paste into a shell to run a command line, from where this program was called."""
+    """A command line to paste into a shell, for the directory in which this program was called."""
     if arguments.own_process and os.path.basename(sys.argv[0]) == "flax-resnets":
         return shlex.join(["flax-resnets", "train", *given])
     python = sys.executable or "python"
@@ -128,7 +128,7 @@ def _command(arguments: argparse.Namespace, given: list[str]) -> str:
 
 
 def _compile_for(topology: str, arguments: argparse.Namespace) -> int:
-    """Compiles the step for a TPU topology and prints what the compiler counts; returns the exit code."""
+    """Compiles the step for a TPU topology and prints the compiler's figures; returns the exit code."""
     from flax_resnets.training.recipes import load_config
     from flax_resnets.training.tpu.compile_only import compile_only, in_words
 
@@ -139,7 +139,7 @@ def _compile_for(topology: str, arguments: argparse.Namespace) -> int:
 
 
 def _compile_target(arguments: argparse.Namespace) -> str | None:
-    """The topology to compile for, or None where a command line asks for training."""
+    """The topology to compile for; None if the command line asks for training."""
     topology = arguments.topology
     if arguments.compile_only and not topology:
         raise UserError("--compile_only: needs --topology and the TPUs to compile for, such as --topology v5e:4x4")
@@ -149,7 +149,7 @@ def _compile_target(arguments: argparse.Namespace) -> str | None:
 
 
 def _place_among_processes(arguments: argparse.Namespace) -> tuple[str | None, int | None, int | None]:
-    """Coordinator, number of processes and this one's number, as a command line says; all None where it does not."""
+    """Coordinator, number of processes, and number of this process; all None if the command line gives none."""
     place = arguments.coordinator, arguments.num_processes, arguments.process_id
     given = {
         name: value

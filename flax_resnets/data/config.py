@@ -1,4 +1,4 @@
-"""Which images a run sees, and how they are kept."""
+"""The fields that choose a run's images and how they are kept."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,25 +6,27 @@ from typing import Literal
 from flax_resnets.errors import UserError
 from flax_resnets.fields import Fields, Rule
 
-# Decoding refuses images of more than 89 million pixels, too.
+# Besides, an image of more than 89 million pixels is not decoded.
 LONGEST_SIDE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Fields):
-    """Which images a run sees, and how they are kept.
+    """The fields that choose a run's images and how they are kept.
 
     Attributes:
-        dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which ships with the package.
-        data_dir: TFDS's data_dir; None for TFDS's own default.
-        store_size: side at which images are decoded and kept, in pixels, to be cropped from or resized on the device;
-            None for `image_size`.
-        resize: how an image comes to be square: `squash` to it, or `crop` its centre.
-        images: `cached`: decoded once, before the run begins, and kept; or `streamed`: decoded each time they are seen,
-            ahead of the steps, on all cores, for sets too large to keep. The numbers are the same.
-        broken_images: what an image that cannot be decoded does: `stop` the run, named, before it begins (or, if
-            streamed, when its turn comes), or `skip`, not if streamed: it is left out of training and evaluation,
-            counted, named, and listed in the workdir's `broken_images.txt`.
+        dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which is part of the package.
+        data_dir: directory of TFDS's datasets; None for TFDS's default.
+        store_size: side of the images that are kept, in pixels; from these the device crops or resizes. None for
+            `image_size`.
+        resize: how an image becomes square: `squash` ignores its aspect ratio, `crop` takes its centre.
+        images: `cached` decodes all images once, before the run begins, and keeps them. `streamed` decodes an image
+            each time it is used, ahead of the steps, on all CPU cores: for datasets too large to keep. The numbers are
+            the same.
+        broken_images: what to do about images that cannot be decoded. `stop` ends the run with a message that names
+            them: before the run begins, or, with streamed images, when the first one is read. `skip` leaves them out of
+            training and evaluation, names them, and lists them in the workdir's `broken_images.txt`. It is not allowed
+            with streamed images.
     """
 
     dataset: str
@@ -41,7 +43,7 @@ class DataConfig(Fields):
     )
 
     def check(self) -> None:
-        """As `Fields.check`."""
+        """See `Fields.check`."""
         super().check()
         if self.images == "streamed" and self.broken_images == "skip":
-            raise UserError("broken_images=skip: not with images=streamed, which does not know them beforehand")
+            raise UserError("broken_images=skip: not with images=streamed, which finds them only during the run")

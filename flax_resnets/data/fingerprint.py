@@ -1,28 +1,29 @@
-"""What files hold, in 64 hex digits."""
+"""Computes 64 hex digits from the content of files."""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-_WHOLE = 2**30  # bytes of a split that are hashed at each start
-_BLOCKS, _BLOCK = 8, 2**16  # of each file of a larger one; array_record keeps a file's index in its last 64 KiB
+_WHOLE = 2**30  # bytes; a split up to this size is hashed whole, at each start
+_BLOCKS, _BLOCK = 8, 2**16  # of each file of a larger split; an array_record file's last 64 KiB are its index
 
 
 def fingerprints(files: Sequence[Path], beside: bytes) -> tuple[str, str]:
-    """What a split's files hold: the `fingerprint` and the `cache_key` of a `Source`.
+    """The `fingerprint` and the `cache_key` of a `Source`, computed from the files of its split.
 
-    Up to 1 GiB a split is hashed whole: about a second. Of a larger one, such as ImageNet's 150 GB, each file's size
-    and eight blocks of 64 KiB are, evenly spread, the first and the last among them. There a change is noticed if it
-    changes a file's size or where its records lie, as other images do, or touches one of the blocks.
+    A split of up to 1 GiB is hashed whole, which takes about a second. Of a larger split, such as ImageNet's 150 GB,
+    each file's size and eight of its blocks of 64 KiB are hashed. The blocks are evenly spread, from the first to the
+    last. A change of a larger split is noticed if it changes a file's size or the positions of its records, as other
+    images do, or if it is in one of the blocks.
 
     Args:
-        files: of the split, in order. Their paths and times are not in the fingerprint.
-        beside: what describes them, hashed too.
+        files: files of the split, in order. Their paths and times do not change the fingerprint.
+        beside: bytes that describe the files, which are hashed too.
 
     Returns:
-        The fingerprint; and for a cache the same, but where a large split was not hashed whole: there the files' times
-        are in it as well.
+        The fingerprint and the cache key. They are equal if the split was hashed whole. Otherwise the cache key also
+        depends on the files' modification times.
 
     Raises:
         OSError: a file cannot be read.
@@ -48,7 +49,7 @@ def fingerprints(files: Sequence[Path], beside: bytes) -> tuple[str, str]:
                 digest.update(file.read(_BLOCK))
             return digest.hexdigest()
 
-    with ThreadPoolExecutor(16) as pool:  # a thousand files may lie on a network's disk
+    with ThreadPoolExecutor(16) as pool:  # a thousand files may be on a network disk
         hashes = list(pool.map(hashed, files, sizes))
     fingerprint = hashlib.sha256(beside + repr((sizes, hashes)).encode()).hexdigest()
     if not sampled:

@@ -1,4 +1,4 @@
-"""What tells a run's data from other data: version, content, counts and classes, as `data.json` keeps them."""
+"""The identity of a run's data, which `data.json` holds: version, content, counts and classes."""
 
 import dataclasses
 import hashlib
@@ -13,16 +13,16 @@ from flax_resnets.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A dataset by what is in it. Where it lies, and when it came there, is no part of it.
+    """The content of a dataset. The location and the times of its files do not matter.
 
     Attributes:
-        dataset: its name, without a version.
-        version: such as `1.0.0`.
+        dataset: name of the dataset, without a version.
+        version: version of the dataset, such as `1.0.0`.
         fingerprint: 64 hex digits for the content of both splits' files, see `Source`.
-        counts: how many images `train` and `validation` have, before any are left out as broken.
-        splits: the dataset's own names of the two.
+        counts: number of images of `train` and of `validation`, including broken ones.
+        splits: the dataset's names of the two splits.
         channels: 1 for grey images, 3 for colour.
-        class_names: the classes, in the order of their labels.
+        class_names: names of the classes, in the order of their labels.
     """
 
     dataset: str
@@ -35,11 +35,11 @@ class Identity:
 
     @property
     def pinned(self) -> str:
-        """The name that opens this version and no other: `cifar10:3.0.2`."""
+        """The name with the version, such as `cifar10:3.0.2`, which opens only this version."""
         return f"{self.dataset}:{self.version}"
 
     def in_words(self, size: int) -> str:
-        """A line for people, with the side of the images that a network sees, in pixels."""
+        """Describes the data in one line. `size` is the side of the images that the network sees, in pixels."""
         train, validation = self.counts["train"], self.counts["validation"]
         colour = "grey" if self.channels == 1 else "colour"
         return (
@@ -48,11 +48,11 @@ class Identity:
         )
 
     def to_json(self) -> str:
-        """As indented JSON, for `data.json`."""
+        """The identity as indented JSON, for `data.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def difference(self, other: "Identity") -> str | None:
-        """What tells another from this one, in words; None where nothing does."""
+        """The first difference of another identity from this one, in words; None if they are equal."""
         if (self.dataset, self.version) != (other.dataset, other.version):
             return f"{other.dataset} {other.version}, not {self.dataset} {self.version}"
         if self.class_names != other.class_names:
@@ -72,7 +72,7 @@ class Identity:
 
 
 def identity_of(train: Source, validation: Source) -> Identity:
-    """The identity of a dataset by its two splits."""
+    """The identity of a dataset, computed from its two splits."""
     return Identity(
         dataset=train.dataset.partition(":")[0],
         version=train.version,
@@ -85,12 +85,12 @@ def identity_of(train: Source, validation: Source) -> Identity:
 
 
 def read_identity(path: Path) -> Identity | None:
-    """What a `data.json` says; None where there is none.
+    """The identity in a `data.json`; None if there is no such file.
 
     Raises:
-        UserError: it says no such thing.
+        UserError: the file does not hold an identity.
     """
-    if not os.path.exists(path):  # which takes any text, as Path.exists does not
+    if not os.path.exists(path):  # Path.exists raises an error for some paths
         return None
     try:
         record = json.loads(path.read_text())
@@ -99,8 +99,8 @@ def read_identity(path: Path) -> Identity | None:
         _check_types(identity)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: is no record of a run's data ({str(error)[:200]}); put it back, or delete it if the data is the "
-            "run's"
+            f"{path}: is no record of a run's data ({str(error)[:200]}); restore it, or delete it if the data is "
+            "still the same"
         ) from None
     return identity
 
@@ -122,11 +122,11 @@ def _check_types(identity: Identity) -> None:
 
 
 def newest_version(dataset: str, data_dir: DataDir) -> str:
-    """The version that a name without one opens; errors as `open_source`'s."""
+    """The version that is opened if the name has none; raises the errors of `open_source`."""
     check_data_dir(data_dir)
     return kind_of(dataset).newest_version(dataset, data_dir)
 
 
 def is_prepared(dataset: str, data_dir: DataDir) -> bool:
-    """Whether a dataset, by its name with a version, is there."""
+    """Whether the dataset is prepared; the name has a version."""
     return kind_of(dataset).is_prepared(dataset, data_dir)

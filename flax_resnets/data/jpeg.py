@@ -1,10 +1,11 @@
-"""What a JPEG holds beside its picture, and how to be sure that it is beside it.
+"""Removes bytes from a JPEG that no pixel depends on, if it is certain that no pixel does.
 
-libjpeg warns of two kinds of things with the same words. Extra bytes before a marker may be padding of a camera's, or
-the rest of a picture of which a damaged byte let the decoder lose its place and finish early. Here the file is written
-anew without what no pixel depends on, and only where that can be told; a strict decoder then judges the rest.
+libjpeg gives the same warning for two causes. Extra bytes before a marker may be a camera's padding. Or they may be the
+rest of the picture: after a damaged byte the decoder reads wrong codes, and may finish too early. This module rewrites
+the file without bytes that no pixel depends on. If it is not certain about some bytes, it gives up. Afterwards a strict
+decoder checks the rewritten file.
 
-The format is ITU-T T.81; sections are named where a rule of it stands.
+The format is ITU-T T.81; comments name its sections.
 """
 
 import dataclasses
@@ -12,34 +13,35 @@ import functools
 import re
 
 _SOI, _EOI, _SOS, _DHT, _DRI, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0xE0, 0xEE
-_ALONE = {0x01, *range(0xD0, 0xD8)}  # TEM, and restart markers out of place: no segment follows
+_ALONE = {0x01, *range(0xD0, 0xD8)}  # TEM and misplaced restart markers: no segment follows them
 _FRAMES = set(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1}, 0xC2
-_HUFFMAN = {*_SEQUENTIAL, _PROGRESSIVE}  # frames whose scans are read here; arithmetic coding is not
-_BESIDE_THE_PICTURE = {*range(0xE0, 0xF0), 0xFE} - {_APP0, _APP14}  # APP0 and APP14 say which colours are meant
+_HUFFMAN = {*_SEQUENTIAL, _PROGRESSIVE}  # frames whose scans can be read here: all but those with arithmetic coding
+_BESIDE_THE_PICTURE = {*range(0xE0, 0xF0), 0xFE} - {_APP0, _APP14}  # APP0 and APP14 decide the colour transform
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
 _LIKE_A_MARKER = re.compile(rb"\xff[\xc0-\xfe]")
-_AFTER_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # restart markers belong to it
-_MOST_LEFT = 512  # MCUs that damage is thought to leave; trying takes as many steps as half of its square
+_AFTER_SCAN = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # restart markers are inside a scan
+_MOST_LEFT = 512  # most MCUs that damage is assumed to leave undecoded; trying all takes half its square of steps
 
 
 class _Unsure(Exception):
-    """What is extra may be a part of the picture."""
+    """The extra bytes may be a part of the picture."""
 
 
 def without_extras(encoded: bytes, read_scans: bool) -> bytes | None:
-    """The same JPEG without what libjpeg warns of and no pixel depends on.
+    """The JPEG without the parts of which libjpeg warns although no pixel depends on them.
 
-    That is: bytes between segments and after scans, application segments and comments, a version of JFIF or a colour
-    transform of Adobe's that there is not, and the parameters of a sequential scan, which have one value only.
+    It removes bytes between segments and after scans, application segments, and comments. It corrects an unknown
+    version of JFIF, an unknown colour transform of Adobe's, and the parameters of a sequential scan, which can have
+    only one value.
 
     Args:
         encoded: the file's bytes.
-        read_scans: follow every code of every scan, to take away the bytes that come after the last: in Python, at
-            about a megabyte in three seconds. Otherwise scans are left as they are.
+        read_scans: whether to follow every code of every scan, so that bytes after a scan's last code can be removed.
+            This takes about three seconds for a megabyte, in Python. Otherwise scans are copied unchanged.
 
     Returns:
-        None where what is extra may be a part of the picture, or scans are missing.
+        The bytes of the new file; or None if the extra bytes may be a part of the picture, or scans are missing.
 
     Example:
         >>> import numpy as np, simplejpeg
@@ -51,7 +53,7 @@ def without_extras(encoded: bytes, read_scans: bool) -> bytes | None:
     """
     try:
         return _rewritten(encoded, read_scans)
-    except (_Unsure, LookupError, TypeError):  # the latter two where a segment is too short for what it is
+    except (_Unsure, LookupError, TypeError):  # LookupError and TypeError: a segment is too short for its kind
         return None
 
 
@@ -76,26 +78,27 @@ def _rewritten(encoded: bytes, read_scans: bool) -> bytes:
             raise _Unsure
         if marker in _BESIDE_THE_PICTURE:
             continue
-        if marker not in (_APP0, _APP14) and _LIKE_A_MARKER.search(body):  # bytes are lost, and the next is part of it
+        if marker not in (_APP0, _APP14) and _LIKE_A_MARKER.search(body):  # lost bytes: the next segment is in it
             raise _Unsure
         if marker == _APP0 and body[:5] == b"JFIF\0":
             body[5:7] = b"\x01\x01"
         elif marker == _APP14 and body[:5] == b"Adobe":
-            adobe = len(result) + 15  # where the transform will stand
+            adobe = len(result) + 15  # position of the colour transform in the result
         elif marker == _DRI:
             interval = int.from_bytes(body)
         elif marker == _DHT:
             tables |= _huffman_tables(body)
         elif marker in _FRAMES:
             frame = _Frame.of(marker, body, keep_blocks=read_scans and marker == _PROGRESSIVE)
-            # What libjpeg assumes for a transform that there is not.
+            # libjpeg assumes these instead of an unknown transform.
             expected = {3: 1, 4: 2}.get(len(frame.components))
             if adobe is not None and expected and result[adobe] not in (0, expected):
                 result[adobe] = expected
         elif marker == _SOS:
             if frame is None:
                 raise _Unsure
-            if frame.marker in _SEQUENTIAL and not any(body[-3:]):  # any others may be the scan's, after lost bytes
+            # Only zeros are corrected: if bytes are lost, other values may be bytes of the scan.
+            if frame.marker in _SEQUENTIAL and not any(body[-3:]):
                 body[-3:] = b"\x00\x3f\x00"
             scan = _Scan(frame, body, tables)
             result += b"\xff\xda" + length.to_bytes(2) + body
@@ -114,22 +117,22 @@ def _rewritten(encoded: bytes, read_scans: bool) -> bytes:
 
 
 def _huffman_tables(body: bytearray) -> dict[int, tuple[bytes, bytes]]:
-    """By class and number, how many codes there are of each length, and what they stand for (B.2.4.2)."""
+    """Huffman tables by class and number: the counts of codes of each length, and their symbols (B.2.4.2)."""
     tables, at = {}, 0
     while at < len(body):
         counts = bytes(body[at + 1 : at + 17])
         end = at + 17 + sum(counts)
         symbols = bytes(body[at + 17 : end])
-        if len(set(symbols)) != sum(counts):  # damaged: no two codes stand for the same
+        if len(set(symbols)) != sum(counts):  # damaged: two codes have the same symbol
             raise _Unsure
         tables[body[at]] = counts, symbols
         at = end
     return tables
 
 
-@functools.lru_cache(maxsize=16)  # the standard's own tables are in most files
+@functools.lru_cache(maxsize=16)  # most files have the standard's example tables
 def _codes_of(counts: bytes, symbols: bytes) -> list[tuple[int, int] | None]:
-    """For each 16 bits, the length of the code they begin with and what it stands for (annex C)."""
+    """For each number of 16 bits, the length and the symbol of the code with which it begins (annex C)."""
     table: list[tuple[int, int] | None] = [None] * 65536
     first, at = 0, 0
     for length, count in enumerate(counts, start=1):
@@ -142,7 +145,7 @@ def _codes_of(counts: bytes, symbols: bytes) -> list[tuple[int, int] | None]:
 
 
 def _may_be_a_segment(extra: bytes) -> bool:
-    """Whether bytes between segments may be a segment that lost its marker: its length, then, is where it was."""
+    """Whether bytes between segments may be a segment that lost its marker, because they hold a segment's length."""
     length = int.from_bytes(extra[2:4])
     scan = len(extra) > 4 and 1 <= extra[4] <= 4 and length == 6 + 2 * extra[4]
     return len(extra) >= 4 and (length == len(extra) - 2 or scan)
@@ -150,15 +153,15 @@ def _may_be_a_segment(extra: bytes) -> bool:
 
 @dataclasses.dataclass
 class _Component:
-    """A colour's blocks of 8x8 coefficients."""
+    """The blocks of 8x8 coefficients of one colour."""
 
     across: int  # blocks in an MCU
     down: int
-    wide: int  # blocks of the picture
+    wide: int  # blocks in a row of the picture, without those that only fill up an MCU
     high: int
-    stride: int  # blocks in a row, those that fill up the last MCU included
-    nonzero: bytearray  # 64 for each block: whether the coefficient is not 0, so far
-    missing: bytearray  # 64: how many lower bits of the coefficient are still to come
+    stride: int  # blocks in a row, including those that fill up the last MCU
+    nonzero: bytearray  # 64 for each block: whether the coefficient as read so far is not 0
+    missing: bytearray  # 64: number of low bits of the coefficient that are not yet read
 
 
 @dataclasses.dataclass
@@ -191,14 +194,15 @@ class _Frame:
         return cls(marker, components, mcus_across * mcus_down, mcus_across)
 
     def complete(self) -> bool:
-        """Whether scans brought every bit of every coefficient."""
+        """Whether the scans held every bit of every coefficient."""
         return not any(any(component.missing) for component in self.components.values())
 
 
 class _Scan:
-    """One scan: where its blocks end in the bits (T.81, F.2.2 and G.2).
+    """One scan: finds where each of its blocks ends in the bits (T.81, F.2.2 and G.2).
 
-    `block` follows a block's codes from a bit's position to the one after; the values do not matter.
+    `block` follows a block's codes from the position of its first bit, and returns the position after its last bit. It
+    does not compute coefficients.
     """
 
     def __init__(self, frame: _Frame, body: bytearray, tables: dict[int, tuple[bytes, bytes]]):
@@ -211,9 +215,9 @@ class _Scan:
         self.tables = [(tables.get(pair >> 4), tables.get(16 + (pair & 15))) for _, pair in names]
         needs_dc, needs_ac = self.low == 0 and not self.refines, self.high > 0
         if self.huffman and any((needs_dc and not dc) or (needs_ac and not ac) for dc, ac in self.tables):
-            raise _Unsure  # libjpeg would take tables of its own
-        self.codes: list[tuple] = []  # of `tables`, once the scan is read
-        self.run = 0  # blocks to come of which the code just read says that they end here
+            raise _Unsure  # libjpeg would use default tables
+        self.codes: list[tuple] = []  # the codes of `tables`; set by `_read`
+        self.run = 0  # number of following blocks that the last end-of-band code ends
         for component in self.components:
             count = self.high + 1 - self.low
             component.missing[self.low : self.high + 1] = bytes((body[-1] & 15,)) * count
@@ -223,7 +227,7 @@ class _Scan:
             self.mcus, self.mcus_across = frame.mcus, frame.mcus_across
 
     def mcu(self, number: int, at: int, bits: "_Bits") -> int:
-        """The bit after an MCU that begins at bit `at`."""
+        """The position after the last bit of an MCU whose first bit is at `at`."""
         if len(self.components) == 1:
             component = self.components[0]
             row, column = divmod(number, component.wide)
@@ -261,7 +265,7 @@ class _Scan:
                 if self.refines:
                     if size > 1:
                         raise _Unsure
-                    while k <= self.high:  # past so many zeros, and a bit for each coefficient among them that is none
+                    while k <= self.high:  # skips `zeros` zeros, and a bit for each nonzero coefficient between them
                         if nonzero[first + k]:
                             at += 1
                         elif zeros == 0:
@@ -273,7 +277,7 @@ class _Scan:
                     k += zeros
                 at += size
                 if k > self.high:
-                    raise _Unsure  # libjpeg overlooks it; no encoder writes it
+                    raise _Unsure  # libjpeg ignores this, but no encoder writes it
                 if size and self.progressive:
                     nonzero[first + k] = 1
                 k += 1
@@ -285,7 +289,7 @@ class _Scan:
 
 
 def _read(scan: _Scan, encoded: bytes, position: int, interval: int) -> tuple[bytes, int]:
-    """A scan's bytes without those that come after its codes, and where the marker after it begins."""
+    """A scan's bytes without those after its last code, and the position of the marker after it."""
     if not scan.huffman:
         raise _Unsure
     scan.codes = [tuple(each and _codes_of(*each) for each in pair) for pair in scan.tables]
@@ -304,7 +308,7 @@ def _read(scan: _Scan, encoded: bytes, position: int, interval: int) -> tuple[by
         for mcu in range(first, min(first + interval, scan.mcus)):
             at = scan.mcu(mcu, at, bits)
         codes, extra = bits.split(at)
-        # Nobody puts anything before a restart marker.
+        # No encoder puts extra bytes before a restart marker.
         if extra and (not last or scan.run or not bits.is_end(at) or _may_be_picture(scan, before, bits, at)):
             raise _Unsure
         kept += codes
@@ -322,19 +326,19 @@ class _Bits:
         self.end = 8 * len(data)
 
     def peek(self, at: int) -> int:
-        """The 16 bits from `at`."""
+        """The 16 bits that begin at `at`."""
         if at > self.end:
             raise _Unsure
         byte = at >> 3
         return (int.from_bytes(self._padded[byte : byte + 3]) >> (8 - (at & 7))) & 0xFFFF
 
     def is_end(self, at: int) -> bool:
-        """Whether the byte is filled up with ones from there, as after the last code (F.1.2.3)."""
+        """Whether the rest of the byte from `at` on is ones, as after the last code (F.1.2.3)."""
         ones = (1 << (-at % 8)) - 1
         return self._padded[at >> 3] & ones == ones
 
     def split(self, at: int) -> tuple[bytes, bytes]:
-        """The bytes, as they are stored, up to the one that holds the bit before `at`, and those after it."""
+        """The stored bytes up to the one that holds the bit before `at`, and the bytes after it."""
         if at > self.end:
             raise _Unsure
         codes = self._padded[: -(-at // 8)].replace(b"\xff", b"\xff\x00")
@@ -342,19 +346,19 @@ class _Bits:
 
 
 def _may_be_picture(scan: _Scan, before: list[bytes], bits: _Bits, at: int) -> bool:
-    """Whether the bytes after the code that ends at bit `at` may be the scan's own.
+    """Whether the bytes after the code that ends at bit `at` may belong to the scan.
 
-    After damage a decoder soon reads true codes again, only not those of the blocks that it takes them for. Where it
-    has finished early, blocks are left, and they end where the bytes do.
+    After damage a decoder soon reads correct codes again, but takes them for those of other blocks. If it finishes too
+    early, the bytes that are left are codes of blocks, and the last block ends where the bytes end.
     """
     codes, extra = bits.split(at)
     if _may_be_a_segment(extra):
         return True
     if scan.refines and scan.high == 0:
-        return False  # one bit for each block, which cannot get out of step
-    if len(set(extra)) == 1:  # a fill; where codes have run into it, it may fill the place of what is lost
+        return False  # each block has one bit, so damage cannot shift the decoder
+    if len(set(extra)) == 1:  # padding; if the codes end in the same bytes, it may replace lost bytes
         return codes.endswith(2 * extra[:1])
-    # A refinement's codes depend on the block, so each of the last ones is tried as the first that is left.
+    # The codes of a refinement depend on the block, so try each of the last MCUs as the first one that is left.
     firsts = range(max(0, scan.mcus - _MOST_LEFT), scan.mcus) if scan.refines else [0]
     after = [bytes(component.nonzero) for component in scan.components]
     try:
@@ -364,7 +368,7 @@ def _may_be_picture(scan: _Scan, before: list[bytes], bits: _Bits, at: int) -> b
 
 
 def _ends_in_step(scan: _Scan, before: list[bytes], bits: _Bits, at: int, first: int) -> bool:
-    """Whether the bits from `at` are MCUs of the scan, from the first one named, to the last bit."""
+    """Whether the bits from `at` to the last bit are MCUs of the scan, beginning with MCU `first`."""
     _put_back(scan, before)
     scan.run = 0
     try:

@@ -1,4 +1,4 @@
-"""What any kind of dataset offers: one split of labelled images, by index; and how one is opened by its name."""
+"""The interface of datasets: one split of labelled images, read by index; and opening a split by its dataset's name."""
 
 import abc
 import os
@@ -17,22 +17,23 @@ SAMPLE = tfds.SAMPLE
 
 
 class Source(abc.ABC):
-    """One split of an image-classification dataset, by index. `open_source` makes it.
+    """One split of an image-classification dataset, read by index. `open_source` returns it.
 
-    A kind of dataset derives from it and gives `__len__`, `read`, `image_name` and the attributes. Every method may be
-    called from several threads at once.
+    Each kind of dataset has a subclass, which defines `__len__`, `read`, `image_name` and the attributes. All methods
+    may be called from several threads at once.
 
     Attributes:
-        dataset: the name it was opened by.
-        split: the split's own name: `test` where a dataset has no `validation`.
-        version: of the dataset, such as `1.0.0`.
-        class_names: the classes, in the order of their labels.
+        dataset: the name by which the dataset was opened.
+        split: the dataset's name of the split: `test` if it has no `validation`.
+        version: version of the dataset, such as `1.0.0`.
+        class_names: names of the classes, in the order of their labels.
         channels: 1 for grey images, 3 for colour.
-        image_shape: `(height, width, channels)` that every image has; None in the place of what differs.
-        directory: where its files lie.
-        fingerprint: 64 hex digits that stand for what the files hold, wherever they lie; a run is known by it.
-        cache_key: the same for what is decoded from the files. Where `fingerprint` takes samples of large files, their
-            times are in it too.
+        image_shape: `(height, width, channels)` of every image; None for a number that differs between images.
+        directory: directory of the dataset's files.
+        fingerprint: 64 hex digits computed from the content of the files, independent of their location. A run
+            recognises its data by it.
+        cache_key: like `fingerprint`, for caches of decoded images. If the files are too large to be hashed whole,
+            their modification times are included.
     """
 
     dataset: str
@@ -47,26 +48,26 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
 
     @abc.abstractmethod
     def read(self, index: int) -> tuple[bytes, int]:
-        """An image's bytes as they are stored, and its label.
+        """The stored bytes of an image, and its label.
 
         Args:
             index: in `range(len(self))`.
 
         Raises:
-            Exception: of any kind: the record is damaged.
+            Exception: an exception of any class means that the record is damaged.
         """
 
     @abc.abstractmethod
     def image_name(self, index: int) -> str:
-        """Where a person finds an image: its file, its place there, the name it has."""
+        """Tells a person where an image is: its file, its place in the file, and its name if it has one."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """Number of classes."""
         return len(self.class_names)
 
     def __repr__(self) -> str:
@@ -74,7 +75,7 @@ class Source(abc.ABC):
         return f"{kind}({self.dataset!r}, {self.split!r}, {len(self)} images of {self.num_classes} classes)"
 
     def encoded(self, index: int) -> bytes:
-        """The image as it is stored: the bytes of a JPEG or PNG file."""
+        """The stored bytes of an image, such as those of a JPEG or PNG file."""
         return self._example(index)[0]
 
     def label(self, index: int) -> int:
@@ -132,51 +133,52 @@ DataDir = str | os.PathLike[str] | None
 
 
 class Kind(Protocol):
-    """A kind of dataset: a module with these functions. Each raises UserError where there is no such dataset."""
+    """A kind of dataset: a module with these functions. They raise UserError if there is no such dataset."""
 
     def open_split(self, dataset: str, split: Literal["train", "validation"], data_dir: DataDir) -> Source:
         """See `open_source`."""
         ...
 
     def metadata(self, dataset: str, data_dir: DataDir) -> tuple[int, int]:
-        """Classes and channels, as far as they are known before anything is downloaded."""
+        """Numbers of classes and channels; see `dataset_metadata`."""
         ...
 
     def newest_version(self, dataset: str, data_dir: DataDir) -> str:
-        """The version that a name without one opens."""
+        """The version that is opened if the name has none."""
         ...
 
     def is_prepared(self, dataset: str, data_dir: DataDir) -> bool:
-        """Whether the dataset, by its name with a version, is there."""
+        """Whether the dataset is prepared; the name has a version."""
         ...
 
 
 KINDS: Mapping[str, Kind] = {}
-"""The kinds of datasets by the names that open them. Every other name is TFDS's."""
+"""Kinds of datasets, by the names that open them. All other names are TFDS's."""
 
 
 def kind_of(dataset: str) -> Kind:
-    """The kind of dataset that a name opens."""
+    """The kind of dataset that this name opens."""
     return KINDS.get(dataset.partition(":")[0], tfds)
 
 
 def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None) -> Source:
     """Opens one split of a dataset.
 
-    A TFDS dataset that is not prepared under `data_dir` yet is downloaded and prepared there first. TensorFlow is not
-    needed for any of it.
+    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. None of this needs
+    TensorFlow.
 
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
             `fashion_mnist_sample`. It must have the features `image` and `label`.
-        split: `validation` means the split of that name, or `test` where there is none.
-        data_dir: where TFDS keeps datasets; None is TFDS's own default, `~/tensorflow_datasets`.
+        split: `validation` means the split of that name, or `test` if there is none.
+        data_dir: directory of TFDS's datasets; None for TFDS's default, `~/tensorflow_datasets`.
 
     Returns:
-        The split, its record files checked for length but not read through.
+        The split. The lengths of its record files are checked, but the files are not read through.
 
     Raises:
-        UserError: no such dataset or directory, not a set of labelled images, a damaged file, or no way to get it.
+        UserError: there is no such dataset or directory; it is not a set of labelled images; a file is damaged; or the
+            dataset cannot be downloaded or prepared.
 
     Example:
         >>> source = open_source("fashion_mnist_sample", "train")
@@ -190,11 +192,11 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
 
 
 def dataset_metadata(dataset: str, data_dir: DataDir = None) -> Metadata:
-    """Number of classes and channels as the dataset declares them; nothing is downloaded, prepared or opened.
+    """Numbers of classes and channels as the dataset declares them. Nothing is downloaded, prepared or opened.
 
     Args:
         dataset: see `open_source`.
-        data_dir: where a dataset lies that only its own files describe; for other datasets it need not exist.
+        data_dir: directory of a dataset that only its own files describe. For other datasets it need not exist.
 
     Raises:
         UserError: there is no such dataset, or it is not a set of labelled images.
@@ -207,8 +209,8 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None) -> Metadata:
 
 
 def check_data_dir(data_dir: DataDir) -> None:
-    """Raises UserError where a directory is named and there is none."""
+    """Raises UserError if `data_dir` is given and there is no such directory."""
     if data_dir is not None:
-        directory = os.path.expanduser(data_dir)  # pathlib's raises for a user there is not
-        if not os.path.isdir(directory):  # and here for a name too long
+        directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
+        if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
             raise UserError(f"data_dir={directory!r}: no such directory; name an existing one")

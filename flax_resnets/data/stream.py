@@ -66,8 +66,8 @@ class StreamedImages:
         return self._batches(lambda number: eval_indices(len(self), batch_size, number, rows), numbers)
 
     def _batches(self, indices: Callable[[int], np.ndarray], numbers: range) -> Generator[Batch[np.ndarray]]:
-        """A batch for each number in `numbers`; `indices` gives the images of a number."""
-        import grain  # takes half a second, which runs with cached images save
+        """Yields a batch for each number in `numbers`. `indices` returns the images of the batch with this number."""
+        import grain  # takes half a second, so runs with cached images do not import it
 
         if not numbers:
             return

@@ -1,4 +1,4 @@
-"""What watches a run: the seam on which the terminal, TensorBoard and the curves hang, and what a program adds."""
+"""Callbacks: objects that a run calls as it proceeds. The terminal, TensorBoard and the curves are callbacks."""
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Sees a run go on. A subclass overrides what it needs; each method does nothing here.
+    """Base class of callbacks. A run calls these methods; here they do nothing, and a subclass overrides what it needs.
 
-    The calls come in the order in which they are written here. A callback reads the run and changes nothing of it; it
-    may ask for a stop by `run.stop.ask()`. Of several processes, each calls the callbacks that it was given.
+    The methods stand in the order in which a run calls them. A callback may read the run but must not change it. It can
+    ask the run to stop with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
 
     Example:
         >>> class Printer(Callback):
@@ -22,25 +22,25 @@ class Callback:
     """
 
     def on_run_begin(self, run: "Run") -> None:
-        """The run goes on from `run.state.step`; `run.history` has the rows of the epochs before."""
+        """The run is about to train, from `run.state.step` on. `run.history` has the rows of earlier epochs."""
 
     def on_epoch_begin(self, run: "Run", epoch: int) -> None:
-        """An epoch begins, or goes on after a stop; counted from 1."""
+        """An epoch begins, or resumes after a stop. Epochs are counted from 1."""
 
     def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
-        """A training step's figures are computed. `step` counts the steps taken; the next ones have begun already."""
+        """A training step's figures are computed. Steps are counted from 1; the devices already compute later ones."""
 
     def on_evaluation_begin(self, run: "Run", batches: int) -> None:
-        """The validation images are evaluated, in so many batches; with an average of the weights, twice."""
+        """An evaluation of the validation split begins. With an average of the weights there are two each epoch."""
 
     def on_evaluation_step(self, run: "Run", done: int) -> None:
-        """So many of the batches are given to the devices."""
+        """The devices have been given `done` batches of the evaluation."""
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
-        """An epoch is evaluated and its row is in `metrics.jsonl`; its checkpoint is saved next."""
+        """An epoch is evaluated and its row is in `metrics.jsonl`. The epoch's checkpoint is saved next."""
 
     def on_run_end(self, run: "Run") -> None:
-        """The last epoch's checkpoint is saved, and the run is done."""
+        """The run is done: the last epoch's checkpoint is saved."""
 
     def close(self) -> None:
-        """The run ends, whatever ended it: a stop, an error or its last epoch."""
+        """Called when the run has ended, by its last epoch, a stop or an error."""

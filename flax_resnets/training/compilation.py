@@ -15,7 +15,7 @@ def keep_compiled_programs() -> None:
     """Makes JAX cache compiled programs beside the image cache, unless the user has chosen another place.
 
     The next start of a recipe then compiles nothing. The cache holds the executable itself, so it computes the same
-    bits. Where the cache cannot be written, nothing is kept: JAX would warn at each program.
+    bits. If the cache cannot be written, it is not used, because JAX would warn at each program.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
     if settings.jax_compilation_cache_dir is None and _can_be_written(directory := cache_root() / "compiled"):
@@ -49,7 +49,7 @@ def _on_cpu(mesh: Mesh) -> bool:
 
 @cache
 def _known(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether this XLA knows these options. Experimental ones come and go; without them only speed is lost."""
+    """Whether this XLA knows these options. Experimental options come and go; without them programs are only slower."""
     try:
         jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -1,4 +1,4 @@
-"""What a run is: its configuration, with the fields of everything that it steers."""
+"""The configuration of a run: one class with the fields of all groups."""
 
 import dataclasses
 import json
@@ -30,31 +30,32 @@ class Config(
     ScheduleConfig,
     AverageConfig,
 ):
-    """Everything that decides a run's numbers. Two runs of one Config on one kind of machine end in the same bits.
+    """Everything that decides a run's numbers. Two runs with the same Config end in the same bits on the same machine.
 
-    Its fields are those of its bases, each of which says what they mean, and these:
+    It has the fields of its base classes, which describe them, and these:
 
     Attributes:
-        image_size: side of the square image the network sees, in pixels; evaluation's in every epoch.
-        progressive: (until_epoch, size) pairs in order: training sees images of that size up to the end of that epoch,
-            and of `image_size` after the last: progressive resizing. A last pair whose epoch is `epochs` leaves
-            `image_size` to evaluation alone.
-        batch_size: images a step, over all devices and hosts together.
-        accumulate: equal parts in which a step's gradient is computed, one after the other, to need less memory; each
-            part's norms take that part's statistics.
-        eval_batch_size: images of an evaluation step, whose result does not depend on it; None for `batch_size`.
-        epochs: passes over the training split; the images that do not fill a last batch wait for another epoch's
-            shuffle.
-        seed: of the initial weights, the order of the images, and the augmentation.
-        weight_shards: devices over which weights, their average and the optimizer's state lie in parts; 1 for a whole
-            copy on each. The numbers stay the same. See `flax_resnets.training.placement.weight_sharding`.
-        max_skipped_steps: this many steps in a row with a loss or gradient that is not finite end the run; each alone
-            is skipped.
-        save_every: steps between checkpoints within an epoch; None for the end of each epoch only.
+        image_size: side of the square images that the network sees, in pixels. Evaluation uses it in every epoch.
+        progressive: progressive resizing: pairs (until_epoch, size) in order. Training uses images of this size up to
+            the end of this epoch, and of `image_size` after the last pair. If the last pair's epoch is `epochs`, only
+            evaluation uses `image_size`.
+        batch_size: images in a training step, over all devices and hosts together.
+        accumulate: number of equal parts of a batch whose gradients are computed one after the other, to need less
+            memory. BatchNorm takes the statistics of each part by itself.
+        eval_batch_size: images in an evaluation step; the result does not depend on it. None for `batch_size`.
+        epochs: passes over the training split. Images that do not fill the last batch of an epoch are left out of this
+            epoch; the next epoch shuffles all images again.
+        seed: seed of the initial weights, the order of the images, and the augmentation.
+        weight_shards: number of devices that share one copy of the weights, their average and the optimizer's state,
+            with a part on each; 1 for a whole copy on each device. The numbers stay the same. See
+            `flax_resnets.training.placement.weight_sharding`.
+        max_skipped_steps: a step is skipped if its loss or gradient is not finite. This many skipped steps in a row end
+            the run.
+        save_every: steps between checkpoints within an epoch; None to save only at the end of each epoch.
         log_every: steps between TensorBoard points.
 
     Raises:
-        UserError: a field has the wrong type or a value it cannot have.
+        UserError: a field has the wrong type or a value that is not allowed.
 
     Example:
         >>> config = Config(
@@ -95,7 +96,7 @@ class Config(
     )
 
     def check(self) -> None:
-        """What holds between fields of several groups."""
+        """Checks the fields of several groups against each other; see `Fields.check`."""
         super().check()
         until = [epoch for epoch, _ in self.progressive]
         if until != sorted(set(until)) or (until and not 1 <= until[0] <= until[-1] <= self.epochs):
@@ -110,7 +111,7 @@ class Config(
         if self.batch_size % self.accumulate:
             raise UserError(f"accumulate={self.accumulate}: batch_size {self.batch_size} is not a multiple of it")
         if self.accumulate > 1 and self.precision == "float16":
-            raise UserError(f"accumulate={self.accumulate}: not with float16, whose loss is scaled; bfloat16 is not")
+            raise UserError(f"accumulate={self.accumulate}: not with float16, whose loss is scaled; use bfloat16")
         size = ghost_size(self.batch_norm)
         if size is not None and self.batch_size // self.accumulate % size:
             part = "batch_size" if self.accumulate == 1 else "batch_size / accumulate"
@@ -118,11 +119,11 @@ class Config(
             raise UserError(f"batch_norm={self.batch_norm!r}: {part} {number} is not a multiple of {size}")
 
     def size_in_epoch(self, epoch: int) -> int:
-        """Side of the images that training sees in an epoch counted from 0, in pixels."""
+        """Side of the images that training sees in an epoch, in pixels. Epochs are counted from 0."""
         return next((size for until, size in self.progressive if epoch < until), self.image_size)
 
     def train_sizes(self) -> tuple[int, ...]:
-        """All sides of the images that training sees, in pixels, in order."""
+        """The sides of the images that training sees, in pixels, each once, in order of their epochs."""
         starts = [0, *(until for until, _ in self.progressive if until < self.epochs)]
         return tuple(dict.fromkeys(map(self.size_in_epoch, starts)))
 
@@ -133,7 +134,7 @@ class Config(
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_config":  # where it was before version 0.2; recipes that build on others import it
+    if name == "load_config":  # it was here before version 0.2, and recipes that build on others import it from here
         from flax_resnets.training.recipes import load_config
 
         return load_config
@@ -142,11 +143,11 @@ def __getattr__(name: str) -> Any:
 
 FIELD_TYPES: Mapping[str, Any] = field_types(Config)
 
-# What another start of the same run may change: where data and weights lie, how often something is written, never a
-# number.
+# The fields that may differ when a run resumes: where data and weights are, how often files are written. None of them
+# changes the run's numbers.
 FREE_FIELDS = ("data_dir", "images", "eval_batch_size", "save_every", "log_every", "weight_shards")
 
-# What stands for a field in a config.json from before there was such a field.
+# The values of fields that are missing in a config.json of an earlier version.
 DEFAULTS: Mapping[str, Any] = json.loads(
     json.dumps(
         {item.name: item.default for item in dataclasses.fields(Config) if item.default is not dataclasses.MISSING}

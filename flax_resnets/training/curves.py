@@ -1,4 +1,4 @@
-"""A run's curves as a picture."""
+"""Draws a run's losses and accuracies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +13,21 @@ if TYPE_CHECKING:
 
 
 class Curves(Callback):
-    """Draws `curves.png` in the workdir anew at the end of each epoch."""
+    """Draws `curves.png` in the workdir at the end of each epoch."""
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
-        """Draws all epochs so far."""
+        """Draws the rows of all epochs so far."""
         draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip)
 
 
 def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
-    """Draws losses and accuracies against the epoch into a PNG; the picture says whether there is a test-time flip."""
+    """Draws losses and accuracies against the epoch as a PNG file.
+
+    Args:
+        epochs: rows of the epochs, at least one.
+        path: file to write.
+        eval_flip: whether the accuracies are with a test-time flip; if so, the picture says it.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(10, 4)

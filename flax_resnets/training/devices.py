@@ -1,4 +1,4 @@
-"""The devices a run finds: JAX started, or why not in a line; what they are, and which lie idle."""
+"""Starts JAX on the devices of this machine, describes them, and finds an accelerator that is not used."""
 
 import glob
 import importlib.util
@@ -11,18 +11,18 @@ import jax
 from flax_resnets.errors import UserError
 from flax_resnets.training.tpu.libtpu import has_tpu
 
-# An NVIDIA GPU shows itself as one of these, where its driver is loaded.
+# If an NVIDIA GPU has its driver loaded, there are files of these names.
 _NVIDIA = ("/proc/driver/nvidia/gpus/*", "/dev/nvidia[0-9]*")
 
 
 def start_jax() -> None:
-    """Has JAX look for its devices.
+    """Makes JAX look for devices.
 
     Raises:
-        UserError: it finds none of those that the environment asks for; or the environment has JAX compute in other
-            numbers than a run's configuration says, or XLA do what it cannot.
+        UserError: JAX does not find the devices that the environment asks for; or the environment sets
+            `JAX_ENABLE_X64`, or flags that XLA does not know.
     """
-    if jax.config.jax_enable_x64:  # a run from here would not go on elsewhere: its state would have other dtypes
+    if jax.config.jax_enable_x64:  # the state would have other dtypes, so the run could not resume elsewhere
         raise UserError("JAX_ENABLE_X64=1: a run computes in its precision, float32 at most; unset it")
     _check_xla_flags()
     try:
@@ -31,28 +31,28 @@ def start_jax() -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:250]
         asked = [f"{name}={os.environ[name]}" for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.getenv(name)]
         right = (
-            'unset it to take what is here; NVIDIA GPUs need pip install -e ".[train,cuda]", TPUs ".[train,tpu]"'
+            'unset it to use the devices here; NVIDIA GPUs need pip install -e ".[train,cuda]", TPUs ".[train,tpu]"'
             if asked
-            else "JAX_PLATFORMS=cpu does without"
+            else "JAX_PLATFORMS=cpu uses the CPU"
         )
         raise UserError(f"{' '.join(asked) or 'JAX'}: finds no such device here ({reason}); {right}") from None
 
 
 def _check_xla_flags() -> None:
-    """Raises UserError for flags that XLA does not know: it ends the process for them, so another one tries."""
+    """Raises UserError for unknown XLA flags. XLA ends a process that has them, so another process tries them first."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if not flags.strip() or has_tpu():  # which has flags of its own
+    if not flags.strip() or has_tpu():  # the TPU compiler has flags of its own
         return
     program = "from jaxlib import xla_client; xla_client.make_cpu_client()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     complaint = [line for line in done.stderr.splitlines() if "XLA_FLAGS" in line]
     if done.returncode and complaint:
         reason = complaint[-1].rpartition("] ")[2]
-        raise UserError(f"XLA_FLAGS={flags}: {reason[:250]}; XLA would end the process: take it out")
+        raise UserError(f"XLA_FLAGS={flags}: {reason[:250]}; XLA would end the process; remove the flag")
 
 
 def devices_in_words() -> str:
-    """Such as `8 TPU v5 lite devices of 2 processes`, or `1 CPU device of 2 cores`."""
+    """Describes the devices, such as `8 TPU v5 lite devices of 2 processes`, or `1 CPU device of 2 cores`."""
     devices, processes = jax.devices(), jax.process_count()
     on_cpu = devices[0].platform == "cpu"
     count = len(devices)
@@ -64,13 +64,13 @@ def devices_in_words() -> str:
 
 
 def idle_accelerator() -> str | None:
-    """What to say of an accelerator that is here while JAX runs on the CPU; None where none is."""
+    """A message if JAX runs on the CPU although this machine has an accelerator; otherwise None."""
     if jax.default_backend() != "cpu":
         return None
     if any(glob.glob(pattern) for pattern in _NVIDIA):
         kind, extra, plugins = "an NVIDIA GPU", "cuda", ("jax_cuda12_plugin", "jax_cuda13_plugin")
     elif has_tpu():
-        kind, extra, plugins = "what may be a TPU", "tpu", ("libtpu",)
+        kind, extra, plugins = "a device that may be a TPU", "tpu", ("libtpu",)
     else:
         return None
     if asked := os.environ.get("JAX_PLATFORMS"):

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: progress with the time left, and a table row an epoch."""
+"""Shows a run's progress: a bar with the time left, and a table row for each epoch."""
 
 import contextlib
 import errno
@@ -16,8 +16,8 @@ from flax_resnets.training.metrics import EpochMetrics
 
 _HEADER = f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {'top5':>7} {'time':>8} {'images/s':>8}"
 
-# Seconds from one line of progress to the next, where there is no terminal, as under nohup; and in a notebook, where
-# the line is written over.
+# Seconds between two lines of progress if there is no terminal, as under nohup; and seconds between two updates of the
+# line in a notebook.
 _LINE_EVERY = 60.0
 _NOTEBOOK_EVERY = 0.5
 
@@ -25,10 +25,10 @@ _notebook_lines = itertools.count()
 
 
 class Display:
-    """The terminal of one run: bars and rows. Elsewhere rows are the same, and a bar is a line now and then.
+    """Prints the rows and bars of one run. If there is no terminal, a bar is a line of text every minute.
 
     Args:
-        silent: show nothing, as another process does it.
+        silent: whether to print nothing, because another process prints.
     """
 
     def __init__(self, silent: bool = False):
@@ -36,11 +36,11 @@ class Display:
         self.console = Console(file=out, highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
-        """Prints a line of prose."""
+        """Prints a line of text."""
         self.console.print(text, markup=False)
 
     def header(self, ema: bool = False) -> None:
-        """Prints the table's header, with a column for the weights' average where one is kept."""
+        """Prints the table's header, with a column for the average of the weights if there is one."""
         self.console.print(_HEADER + (f" {'ema':>7}" if ema else ""), style="bold")
 
     def row(self, metrics: EpochMetrics) -> None:
@@ -53,13 +53,13 @@ class Display:
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "", unit_per_step: float = 1) -> Iterator["Bar"]:
-        """A bar for as long as the context lasts.
+        """Shows a bar inside the `with` block.
 
         Args:
-            label: what is going on.
-            total: steps to its end.
-            unit: what is counted in a second, such as `images/s`.
-            unit_per_step: how many of them a step is.
+            label: text before the bar, such as `epoch 1/10`.
+            total: number of steps.
+            unit: unit of the speed, such as `images/s`; empty to show no speed.
+            unit_per_step: number of units in a step, such as its images.
         """
         if self.console.quiet:
             yield Bar()
@@ -83,10 +83,10 @@ class Display:
 
 
 class Bar:
-    """How far something has come; this one shows nothing."""
+    """A progress bar. This base class shows nothing."""
 
     def to(self, step: int, loss: Callable[[], float] | None = None) -> None:
-        """Moves the bar to a step; `loss` is asked where the loss is shown."""
+        """Moves the bar to a step. `loss` returns the loss, and is only called to show it."""
 
 
 class _TerminalBar(Bar):
@@ -103,7 +103,7 @@ class _TerminalBar(Bar):
 
 
 class _Line(Bar):
-    """A line of text, shown so many seconds after the one before, or after the beginning."""
+    """A bar as a line of text, which is shown every `every` seconds."""
 
     def __init__(
         self, label: str, total: int, unit: str, unit_per_step: float, show: Callable[[str], None], every: float
@@ -137,11 +137,11 @@ class _Line(Bar):
 
 @contextmanager
 def _notebook_line() -> Iterator[Callable[[str], None]]:
-    """Shows a line in a notebook in the place of the one before, and takes it away in the end.
+    """Yields a function that shows a line in a notebook in place of the previous line; removes the line at the end.
 
-    By IPython's own means: rich's bar needs ipywidgets there, and complains where they are not.
+    It uses IPython, because rich's bar needs ipywidgets in a notebook and warns if they are not installed.
     """
-    from IPython import display as notebook  # pyright: ignore[reportMissingImports]  # is there where a notebook is
+    from IPython import display as notebook  # pyright: ignore[reportMissingImports]  # a notebook has it installed
 
     name, shown = f"flax_resnets-{next(_notebook_lines)}", False
 
@@ -156,9 +156,9 @@ def _notebook_line() -> Iterator[Callable[[str], None]]:
 
 
 class _Output:
-    """Standard output, of a terminal that may go: a run does not end because nobody is there to read.
+    """Standard output that raises no error if its terminal or pipe is gone, so that the run continues.
 
-    A lost connection hangs up the terminal (EIO) or closes the pipe (EPIPE) that is written to.
+    After a lost connection, writing to the terminal raises EIO, and writing to a pipe raises EPIPE.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -175,13 +175,13 @@ class _Output:
 
 
 def _stdout() -> Any:
-    # While a bar is shown, rich has put something of its own there.
+    # While a bar is shown, rich replaces sys.stdout by an object of its own.
     return getattr(sys.stdout, "rich_proxied_file", sys.stdout)
 
 
 @contextmanager
 def lost_output_is_no_error() -> Iterator[None]:
-    """Has what is printed to a terminal or pipe that is gone vanish."""
+    """A context that ignores errors of printing to a terminal or pipe that is gone."""
     with contextlib.suppress(BrokenPipeError):
         try:
             yield
@@ -191,7 +191,7 @@ def lost_output_is_no_error() -> Iterator[None]:
 
 
 def _clock(seconds: float) -> str:
-    """As minutes and seconds, with hours before them where there are any.
+    """Formats a duration as minutes and seconds, with hours if there are any.
 
     Example:
         >>> _clock(62.4), _clock(3723)

@@ -1,4 +1,4 @@
-"""Pictures: a matplotlib figure, and its PNG."""
+"""Makes matplotlib figures and turns them into PNG files."""
 
 import io
 from typing import TYPE_CHECKING
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches, to be drawn on and given to `png`.
+    """An empty figure of this width and height in inches.
 
-    It is made without pyplot: pyplot's current figure and its choice of window belong to the importing program.
+    It is made without pyplot, because pyplot's current figure and window belong to the importing program.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
+"""Runs a whole training: begins or resumes it, trains, evaluates, saves, and stops when it is asked to."""
 
 import contextlib
 import itertools
@@ -45,8 +45,8 @@ class Diverged(Exception):
     """The loss or the gradient was not finite for `max_skipped_steps` steps in a row.
 
     Attributes:
-        kept: the checkpoints from before those steps, by their step, in order; without any, nothing of the run is worth
-            keeping.
+        kept: the checkpoints from before the first of those steps, by their step numbers, in order. If there are none,
+            the run has nothing worth keeping.
     """
 
     def __init__(self, message: str, kept: Sequence[int] = ()):
@@ -61,36 +61,37 @@ def run(
     *,
     stop: Interruption | None = None,
 ) -> "Run":
-    """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
+    """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
 
-    What can be wrong with the request is found before the workdir is made. Called in a thread other than the main one,
-    it hears no signals: there, and wherever else a program wants to stop it, `stop.ask()` does.
+    Mistakes in the request are reported before the workdir is made. SIGINT, SIGTERM and SIGHUP stop the run. In a
+    thread other than the main one Python delivers no signals; there a program stops the run with `stop.ask()`.
 
     Args:
-        config: the run, as `load_config` gives it.
-        workdir: made if need be; holds `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`,
-            `curves.png`, and `broken_images.txt` where images are left out.
-        callbacks: what watches it, beside the terminal, TensorBoard and the curves.
-        stop: what asks for a stop; None for signals alone. One of several processes takes `interruption()`'s.
+        config: the run's configuration, as `load_config` returns it.
+        workdir: is made if it does not exist; gets `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`,
+            `tensorboard/` and `curves.png`, and `broken_images.txt` if images are left out.
+        callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
+        stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
+            must be the result of `interruption()`.
 
     Returns:
-        The run, done: its rows, its best epoch, its last state.
+        The finished run, with its rows, its best epoch and its last state.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
-        Diverged: too many steps in a row were not finite. Where there is no checkpoint from before them, the workdir
-            is left to be begun anew; what TensorBoard shows of it stays.
-        Stopped: a signal, or `stop`, asked for it; everything is saved.
+        Diverged: the loss or gradient was not finite for too many steps in a row. If there is no checkpoint from before
+            them, the run's files except TensorBoard's are removed from the workdir, so that a new run can begin in it.
+        Stopped: a signal or `stop` stopped the run, and its state is saved.
 
     Example:
         >>> from flax_resnets.training.recipes import load_config
         >>> stop = Interruption()
-        >>> stop.ask("a button")  # as another thread may at any time
+        >>> stop.ask("a button")  # another thread may do this at any time
         >>> try:
         ...     run(load_config("quickstart"), "runs/never", stop=stop)
         ... except Stopped as stopped:
-        ...     print("stopped by", stopped)
-        stopped by a button
+        ...     print(stopped)
+        a button
     """
     if not isinstance(config, Config):
         raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
@@ -101,9 +102,9 @@ def run(
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
-    make_model(config, num_classes=10)  # a misspelt name need not wait for the data
+    make_model(config, num_classes=10)  # finds a misspelt name before the data is read
     with interruption() if stop is None else stop as stop:
-        with stop.at_once():  # to download and decode can take hours
+        with stop.at_once():  # downloading and decoding can take hours
             train_source, valid_source, data = open_data(config, workdir, display.say)
             broken_list = workdir / "broken_images.txt"
             train = load_images(config, train_source, display, broken_list)
@@ -138,13 +139,13 @@ def fit(
     data: Identity | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> "Run":
-    """Runs what is left of the epochs, from wherever the workdir's last checkpoint stands.
+    """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
 
     Args:
-        trainer: what the run is made of.
-        workdir: of the run; it exists.
-        stop: what stops it; None for signals.
-        data: what the images are, to be kept in `data.json`; None to keep nothing.
+        trainer: the parts of the run.
+        workdir: the run's directory, which must exist.
+        stop: see `run`.
+        data: the identity of the data, to be recorded in `data.json`; None to record nothing.
         callbacks: see `run`.
 
     Raises:
@@ -159,18 +160,18 @@ def fit(
 
 
 class Run:
-    """A run from where its workdir stands to its end.
+    """A run in its workdir.
 
     Args:
-        trainer: what it is made of.
-        workdir: where it lives.
-        stop: asks it to stop.
+        trainer: the parts of the run.
+        workdir: the run's directory, which must exist.
+        stop: stops the run.
         callbacks: see `run`.
 
     Attributes:
         trainer, workdir, stop: as above.
-        config: the trainer's.
-        state: what the run carries from step to step. Weights and statistics are `state.params` and
+        config: the trainer's configuration.
+        state: the state after the last step. Weights and running statistics are `state.params` and
             `state.batch_stats`.
     """
 
@@ -190,21 +191,21 @@ class Run:
 
     @property
     def history(self) -> list[EpochMetrics]:
-        """The epochs' rows so far."""
+        """The rows of all finished epochs."""
         return self._log.epochs
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The row with the highest accuracy, the first of equals; None before the first."""
+        """The row with the highest accuracy, the first of these if several are equal; None if there are no rows."""
         return self._log.best
 
     @property
     def digest(self) -> str | None:
-        """The `state_digest` of the closing row; None before the run is done."""
+        """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
         return self._log.done["state_digest"] if self._log.done else None
 
     def go_on(self, data: Identity | None = None) -> None:
-        """Takes the steps that are left; see `fit`."""
+        """Trains to the last epoch; see `fit`."""
         say, total = self.trainer.display.say, self.trainer.total_steps
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.closing(self._checkpoints))
@@ -223,16 +224,16 @@ class Run:
                     f"workdir={self.workdir}: its checkpoint is of step {step}, the run has {total}; "
                     "is data_dir the one it was trained on?"
                 )
-            wait_for_all("metrics read")  # by all, before the first writes
+            wait_for_all("metrics read")  # by all processes, before the first process writes
             if data is not None and is_first():
                 record_data(data, self.workdir, step, say)
             self._log.start(step)
-            # An epoch that has just ended may have no row yet. Each of those before it had one.
+            # The last epoch that ended may have no row yet. Every epoch before it must have one.
             past = range(1, (step - 1) // self.trainer.steps_per_epoch + 1)
             if missing := sorted(set(past) - {row.epoch for row in self.history}):
                 which = ", ".join(map(str, missing))
-                say(f"{self.workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
-            # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
+                say(f"{self.workdir}: metrics.jsonl has lost the rows of epochs {which}; the run goes on without them")
+            # One reader for the whole run, so that it reads ahead into the next epoch while this epoch is evaluated.
             batches = stack.enter_context(contextlib.closing(self.trainer.batches(range(step, total))))
             try:
                 self._tell(lambda callback: callback.on_run_begin(self))
@@ -250,13 +251,13 @@ class Run:
             )
 
     def _first_state(self) -> tuple[TrainState, bool]:
-        """The newest checkpoint's state; or, and True, the one before the first step."""
+        """The newest checkpoint's state and False; or, if there is none, the state before the first step and True."""
         say = self.trainer.display.say
         state = self._checkpoints.restore(self.trainer.steps.abstract_state, say)
         if state is not None:
             return state, False
-        # A run that was killed between its first row and its first checkpoint has one row. It gets the second row only
-        # once that checkpoint is whole: see `_epochs`.
+        # A run that was killed between its first row and its first checkpoint has one row. The second row is written
+        # only when that checkpoint is complete, see `_epochs`.
         if len(self.history) > 1 or self._log.done is not None:
             raise UserError(f"workdir={self.workdir}: has metrics and no checkpoint; pick another to start over")
         if self.history:
@@ -269,7 +270,7 @@ class Run:
             call(callback)
 
     def _epochs(self, batches: Iterator[Batch[jax.Array]]) -> None:
-        """Trains, evaluates and saves epoch by epoch, to the end of the run."""
+        """Trains, evaluates and saves each epoch up to the last."""
         seconds, images = 0.0, 0
         while not self.stop:
             step = int(self.state.step)
@@ -277,8 +278,8 @@ class Run:
             if position == 0 and epoch > self._log.last_epoch:
                 row = self._evaluated(epoch, seconds, images)
                 if row is None:
-                    break  # a stop was asked for before every image was seen
-                self._checkpoints.wait()  # for the one before
+                    break  # stopped before all images were evaluated
+                self._checkpoints.wait()  # until the previous checkpoint is complete
                 self._log.add_epoch(row)
                 self._tell(lambda callback, row=row: callback.on_epoch_end(self, row))
                 self._checkpoints.save(self.state)
@@ -303,7 +304,7 @@ class Run:
         raise Stopped(self.stop.signal)
 
     def _evaluated(self, epoch: int, seconds: float, images: int) -> EpochMetrics | None:
-        """An epoch's row; None if a stop was asked for while it was evaluated."""
+        """Evaluates an epoch and returns its row; None if the evaluation was stopped."""
         state = self.state
         try:
             result = self._evaluate(state)
@@ -329,7 +330,7 @@ class Run:
         )
 
     def _train_epoch(self, batches: Iterator[Batch[jax.Array]], epoch: int) -> None:
-        """Steps to the epoch's end, or to where a stop is asked for."""
+        """Trains to the end of the epoch, or until the run is asked to stop."""
         end = epoch * self.trainer.steps_per_epoch
         for step, output in each_computed(self._steps(batches, epoch, end)):
             skipped = int(output.skipped_in_a_row)
@@ -337,11 +338,11 @@ class Run:
                 raise _NotFinite(step - skipped, skipped)
             self._tell(lambda callback, step=step, output=output: callback.on_step_end(self, step, output))
         if self.state.ema and self.config.ema_batch_norm == "recalibrate" and int(self.state.step) == end:
-            # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
+            # Even if the run is about to stop, so that the checkpoint at an epoch's end has the statistics to evaluate.
             self._recalibrate(epoch, end)
 
     def _steps(self, batches: Iterator[Batch[jax.Array]], epoch: int, end: int) -> Iterator[tuple[int, StepOutput]]:
-        """Starts an epoch's steps one after the other: how many are taken with each, and its figures."""
+        """Starts the steps of an epoch; yields for each the number of steps taken so far and the step's figures."""
         train_step = self.trainer.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
         for taken in range(int(self.state.step) + 1, end + 1):
             try:
@@ -357,7 +358,7 @@ class Run:
                 return
 
     def _recalibrate(self, epoch: int, end: int) -> None:
-        """Takes the averaged weights' statistics anew over the epoch's last batches."""
+        """Computes the running statistics of the averaged weights from the epoch's last batches."""
         statistics_step = self.trainer.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
         steps = range(max(end - self.config.recalibrate_steps, end - self.trainer.steps_per_epoch), end)
         with contextlib.closing(self.trainer.batches(steps)) as again:
@@ -367,8 +368,8 @@ class Run:
 
     def _evaluate(self, weights: TrainState | Average) -> Evaluation:
         trainer = self.trainer
-        # The last batch is filled up to the next multiple of the devices at most: a batch may be named that is larger
-        # than any memory.
+        # No batch is larger than the split, rounded up to a multiple of the number of devices. The batch size in the
+        # configuration may be larger than the memory.
         most = -(-len(trainer.valid) // trainer.mesh.size) * trainer.mesh.size
         size = min(self.config.eval_batch_size or self.config.batch_size, most)
         self._tell(lambda callback: callback.on_evaluation_begin(self, -(-len(trainer.valid) // size)))
@@ -379,7 +380,7 @@ class Run:
             return evaluate(trainer.steps.eval_step, weights, self._told(batches), trainer.mesh)
 
     def _told(self, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
-        """Batches of an evaluation, until a stop is asked for."""
+        """Yields the batches of an evaluation and tells the callbacks; ends early if the run is asked to stop."""
         for done, batch in enumerate(batches, start=1):
             yield batch
             self._tell(lambda callback, done=done: callback.on_evaluation_step(self, done))
@@ -387,9 +388,9 @@ class Run:
                 return
 
     def _save_in_need(self) -> None:
-        """Saves what is trained so far when a streamed image turns out to be broken, to go on once it is whole.
+        """Saves the state when a streamed image is found to be broken, so that the run can resume once it is repaired.
 
-        Only in a run of one process. Of several, the others know nothing of it and would not take part in the save.
+        Does nothing in a run of several processes: all must take part in a save, but only one knows of the image.
         """
         if jax.process_count() == 1 and int(self.state.step):
             self._checkpoints.save(self.state)
@@ -397,7 +398,7 @@ class Run:
 
 
 class _NotFinite(Exception):
-    """So many steps in a row, the first of them after the step at which they had `begun`."""
+    """The loss or gradient was not finite for `steps` steps in a row, of which the first is step `begun` + 1."""
 
     def __init__(self, begun: int, steps: int):
         super().__init__(begun, steps)
@@ -409,10 +410,11 @@ def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverge
     what = f"the loss or gradient was not finite for {streak.steps} steps in a row, up to step {end}"
     advice = "try a lower learning_rate, or clip_norm"
     if not kept:
-        return Diverged(f"{what}; {advice}: nothing from before is worth keeping, the same workdir starts anew")
+        return Diverged(f"{what}; {advice}: no checkpoint is from before them, so the same workdir begins a new run")
     base = workdir if workdir.name not in ("", "..") else workdir.resolve()
     other = next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
     return Diverged(
-        f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps step {kept[-1]} from before",
+        f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps its checkpoint of step "
+        f"{kept[-1]}",
         kept,
     )

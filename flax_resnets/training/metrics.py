@@ -1,4 +1,4 @@
-"""The records of a run: a JSON row for each epoch, TensorBoard events, and a picture of the curves."""
+"""The metrics of a run: a row for each epoch in `metrics.jsonl`."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Builds the network that a configuration names."""
+"""The fields that choose the network, and the network built from them."""
 
 import json
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ DTYPES: Mapping[str, Dtype] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16,
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Fields):
-    """Which network is trained, and in which precision.
+    """The fields that choose the network and its precision.
 
     Attributes:
-        model: a name of `flax_resnets.list_models()`.
+        model: a name from `flax_resnets.list_models()`.
         model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
-        precision: dtype of the network's computation; parameters stay float32. `float16` scales the loss.
-        batch_norm: `global`, `device` or `ghost:K`, see `flax_resnets.models.layers.BatchNorm`.
+        precision: dtype of the network's computation; parameters stay float32. With `float16` the loss is scaled.
+        batch_norm: `global`, `device` or `ghost:K`; see `flax_resnets.models.layers.BatchNorm`.
     """
 
     model: str

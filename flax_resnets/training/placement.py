@@ -39,7 +39,7 @@ def make_mesh(weight_shards: int = 1, devices: Sequence[Any] | None = None) -> M
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all devices of the mesh."""
+    """The sharding that splits the leading axis over all devices of the mesh."""
     return NamedSharding(mesh, P(mesh.axis_names) if splits_weights(mesh) else P("data"))
 
 
@@ -57,7 +57,7 @@ def per_device(function: Callable[..., Any], mesh: Mesh, split: Sequence[bool]) 
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding with a whole copy on every device."""
     return NamedSharding(mesh, P())
 
 

@@ -82,11 +82,15 @@ def wait_for_all(where: str) -> None:
 
 
 def check_alike(text: str, required: str) -> None:
-    """Compares a text over all processes, which come to this place together.
+    """Checks that a text is the same in all processes. Every process must call this.
+
+    Args:
+        text: the text of this process.
+        required: what must be the same, for the message.
 
     Raises:
-        UserError: it is not the same in all; raised in each of them, with `required` and the numbers of those that
-            differ from the first.
+        UserError: the text differs. Every process raises it, with the numbers of the processes whose text is not that
+            of process 0.
     """
     if jax.process_count() == 1:
         return
@@ -94,4 +98,4 @@ def check_alike(text: str, required: str) -> None:
     digests = multihost_utils.process_allgather(digest)
     differing = [str(number) for number, other in enumerate(digests) if (other != digests[0]).any()]
     if differing:
-        raise UserError(f"{required}; of process 0's differ those of {', '.join(differing)}")
+        raise UserError(f"{required}; process 0 differs from process {', '.join(differing)}")

@@ -1,4 +1,4 @@
-"""Where configurations come from: recipes, which are Python, and runs; and what the command line changes in them."""
+"""Loads configurations from recipes, which are Python files, and from runs, and applies the command line's changes."""
 
 import dataclasses
 import difflib
@@ -17,15 +17,16 @@ from flax_resnets.training.config import FIELD_TYPES, Config
 
 
 def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """The configuration that `--config` names, with what the command line changes.
+    """The configuration that `--config` names, with the command line's changes.
 
     Args:
         source: the name of a recipe that comes with the package, such as `rn18_imagenette`; a Python file that defines
             `get_config() -> Config`; or a run's `config.json`.
-        overrides: field to the text after `--config.FIELD=`; `model_options.NAME` sets one option.
+        overrides: dict from field to the text after `--config.FIELD=`; `model_options.NAME` sets one option.
 
     Raises:
-        UserError: no such recipe or file, it does not run, it yields no Config, or a field or value is wrong.
+        UserError: there is no such recipe or file; the file raises an error or returns no Config; or a field or value
+            is wrong.
 
     Example:
         >>> load_config("quickstart", {"epochs": "1"}).epochs
@@ -51,13 +52,13 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
 
 
 def _word_or_literal(text: str) -> Any:
-    """As `literal`, with true, false and none in any case."""
+    """Like `literal`, but true, false and none may be in upper or lower case."""
     words = {"true": True, "false": False, "none": None}
     return words[text.lower()] if text.lower() in words else literal(text)
 
 
 def unknown_field(name: str) -> str:
-    """What to say of a field there is not."""
+    """The message about an unknown field, with the nearest known ones."""
     name = name[:LONGEST_NAME]
     close = difflib.get_close_matches(name, FIELD_TYPES, n=1) or _by_initials(name)
     if close:
@@ -67,11 +68,14 @@ def unknown_field(name: str) -> str:
 
 
 def as_override(flag: str, value: str | None) -> str | None:
-    """What was meant by a flag that is a field's name, or nearly, or its initials; None where it is no field's.
+    """The override that the user probably meant by an unknown flag, if the flag is like a field's name or initials.
 
     Args:
-        flag: as it was written.
-        value: that it was given; None for none.
+        flag: the flag as the user wrote it.
+        value: the flag's value; None if it has none.
+
+    Returns:
+        `--config.FIELD=VALUE`, or None if the flag is not like any field.
 
     Example:
         >>> as_override("--epochs", "3"), as_override("--batch-size", None), as_override("--lr", "0.1")
@@ -86,7 +90,7 @@ def as_override(flag: str, value: str | None) -> str | None:
 
 
 def _by_initials(name: str) -> list[str]:
-    """Fields such as learning_rate for lr, weight_decay for wd."""
+    """The fields with these initials: learning_rate for lr, weight_decay for wd."""
     return [field for field in FIELD_TYPES if "_" in field and name == "".join(word[0] for word in field.split("_"))]
 
 
@@ -100,7 +104,7 @@ def _path(source: str | Path) -> Path:
     if text in by_name:
         return by_name[text]
     path = expanded(text, "--config")
-    if path.suffix or path.name != text or os.path.lexists(text):  # which takes any text, as Path.exists does not
+    if path.suffix or path.name != text or os.path.lexists(text):  # Path.exists raises for some paths
         return path
     close = difflib.get_close_matches(text, by_name, n=1)
     right = f"did you mean {close[0]}?" if close else "`flax-resnets train` lists them"
@@ -108,7 +112,7 @@ def _path(source: str | Path) -> Path:
 
 
 def run_name(source: str | Path) -> str:
-    """What a run of `--config` is called: its directory below `runs/`, where no other is asked for.
+    """The name of the run's directory in `runs/` if no workdir is given.
 
     Example:
         >>> run_name("quickstart"), run_name("my/recipe.py"), run_name("runs/quickstart/config.json")
@@ -117,24 +121,24 @@ def run_name(source: str | Path) -> str:
     path = Path(source)
     if path.suffix != ".json":
         return path.stem
-    # In its own directory it would go on, or be done already.
+    # In its own directory the run would resume, or be done already.
     return f"{path.resolve().parent.name or path.stem}-again"
 
 
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(_LONGEST_RECIPE + 1)  # of a device, all would never end
+            text = file.read(_LONGEST_RECIPE + 1)  # a limit, because reading a device would never end
         if len(text) > _LONGEST_RECIPE:
             raise ValueError
-    except (OSError, ValueError) as error:  # the latter for a path with a NUL as well
+    except (OSError, ValueError) as error:  # ValueError: also if the path contains a NUL
         reason = error.strerror if isinstance(error, OSError) else "not a text file of a recipe's length"
         raise UserError(f"--config={path}: {reason}; `flax-resnets train` lists the recipes there are") from None
     return text
 
 
 def _of_run(path: Path) -> Config:
-    """What a run's config.json says."""
+    """The configuration in a run's config.json."""
     try:
         values = json.loads(_text(path))
         if not isinstance(values, dict):
@@ -161,7 +165,7 @@ def _of_recipe(path: Path) -> Config:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
-    except (Exception, SystemExit, GeneratorExit) as error:  # whatever the recipe's lines raise is its mistake
+    except (Exception, SystemExit, GeneratorExit) as error:  # any error is a mistake in the recipe
         raise UserError(f"{path}:{_line_in(path, error)}: {_explained(error)}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config() returned {type(config).__name__}, not a Config")
@@ -174,10 +178,10 @@ def _line_in(path: Path, error: BaseException) -> int:
 
 
 def _explained(error: BaseException) -> str:
-    """A recipe's error in a line; a keyword that Config lacks gets the nearest that it has."""
+    """A recipe's error in one line. For a keyword that Config does not have, it suggests the nearest one."""
     try:
         message = f"{type(error).__name__}: {error}"
-    except Exception:  # its own class, whose __str__ fails as well
+    except Exception:  # an exception class of the recipe whose __str__ fails
         message = type(error).__name__
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         name = str(error).partition("'")[2].partition("'")[0]

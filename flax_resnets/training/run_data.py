@@ -1,4 +1,4 @@
-"""The data that a run begins or goes on with: opened, and compared with what the run has recorded of it."""
+"""Opens the data of a run and compares it with the identity that the run has recorded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +12,14 @@ from flax_resnets.training.workdir import check_data, other_data, recorded_data
 
 
 def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], None]) -> None:
-    """Keeps what a run trains on with it, in `data.json`, unless it is there already.
+    """Writes the identity of the run's data to `data.json`, unless the file exists.
 
     Args:
-        data: what it is.
-        workdir: of the run.
-        step: of the run; beyond the first, the run is from before there was such a record, and `say` is told.
-        say: see `step`.
+        data: the identity of the data.
+        workdir: the run's directory.
+        step: the step from which the run resumes. If it is not 0, an earlier version, which wrote no `data.json`, began
+            the run, and `say` gets a message.
+        say: is called with a message for the user.
     """
     if recorded_data(workdir) is not None:
         return
@@ -29,17 +30,21 @@ def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], N
 
 
 def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tuple[Source, Source, Identity]:
-    """Training and validation split, nothing of them decoded yet, and what they are.
+    """Opens the training and the validation split, without decoding images.
 
-    TFDS opens the newest version where a name has none. A run that goes on takes its own, if that is still there.
+    If the dataset's name has no version, TFDS opens the newest one. A run that resumes opens the version that it began
+    with, if it is still there.
 
     Args:
-        config: the run.
-        workdir: of the run; need not exist.
-        say: told where the run has another version than TFDS would open.
+        config: the run's configuration.
+        workdir: the run's directory, which need not exist.
+        say: is called with a message if the run's version is not the one that TFDS would open.
+
+    Returns:
+        The training split, the validation split and their identity.
 
     Raises:
-        UserError: there is no such data, or it is not what the run began with.
+        UserError: there is no such data, or it is not the data that the run began with.
     """
     recorded, dataset = recorded_data(workdir), config.dataset
     if recorded is not None and dataset == recorded.dataset:

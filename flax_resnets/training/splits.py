@@ -1,4 +1,4 @@
-"""The images that a configuration names, decoded beforehand or as they are read."""
+"""Opens the splits that a configuration names, with images decoded beforehand or while they are read."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,12 @@ from flax_resnets.training.display import Display
 
 
 def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
-    """A split, decoded or to be decoded as it is read, and the number of its classes.
+    """Opens a split and loads its images; returns them and the number of classes.
 
     Args:
-        config: of the run.
-        split: which.
-        display: shows how far the decoding is, and which images are broken and left out.
+        config: the run's configuration.
+        split: `train` or `validation`.
+        display: shows the progress of decoding, and which broken images are left out.
 
     Raises:
         UserError: see `open_split` and `load_images`.
@@ -29,15 +29,15 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
 
 
 def open_split(config: Config, split: Literal["train", "validation"], dataset: str | None = None) -> Source:
-    """A split, with nothing decoded yet.
+    """Opens a split without decoding images.
 
     Args:
-        config: of the run.
-        split: of its dataset.
-        dataset: the name to open it by; None for the configuration's.
+        config: the run's configuration.
+        split: `train` or `validation`.
+        dataset: name of the dataset; None for the configuration's.
 
     Raises:
-        UserError: there is no such data, or the split is missing or empty; `mean` and `std` do not fit its channels;
+        UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels; or
             there are fewer training images than a batch.
     """
     dataset = dataset or config.dataset
@@ -50,16 +50,16 @@ def open_split(config: Config, split: Literal["train", "validation"], dataset: s
 
 
 def load_images(config: Config, source: Source, display: Display, listed: Path | None = None) -> Split:
-    """A split's images, decoded or to be decoded as they are read.
+    """Opens a split's images in the cache, or for streaming, as `config.images` says. Decodes them for a new cache.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         source: the split.
-        display: shows how far the decoding is, and which images are broken and left out.
-        listed: the file that will list those, if any.
+        display: shows the progress of decoding, and which broken images are left out.
+        listed: the file in which `list_broken` will list the broken images, for the message; None if there is none.
 
     Raises:
-        UserError: images are broken, and are not to be left out; or all of them are.
+        UserError: images are broken and the configuration does not leave them out, or all images are broken.
     """
     size = config.store_size or config.image_size
     if config.images == "streamed":
@@ -83,12 +83,12 @@ def load_images(config: Config, source: Source, display: Display, listed: Path |
 
 
 def list_broken(path: Path, *splits: Split) -> None:
-    """Writes the file that names the images left out of these splits; none where none are."""
+    """Writes the file that lists the images left out of these splits; writes none if no images are left out."""
     if broken := [each for split in splits if isinstance(split, CachedImages) for each in split.broken]:
         write_whole(path, in_lines(broken).encode())
 
 
 def check_channels(config: Config, channels: int) -> None:
-    """Raises UserError unless `mean`, and with it `std`, fits images of so many channels."""
+    """Raises UserError unless `mean` fits images with this number of channels. `std` has as many values as `mean`."""
     if len(config.mean) not in (1, channels):
         raise UserError(f"mean: has {len(config.mean)} values; {config.dataset} has {channels} channels")

@@ -40,7 +40,7 @@ class StepOutput(NamedTuple):
         loss: float32, of this batch.
         learning_rate: float32, of this update.
         momentum: float32, of this update.
-        skipped_in_a_row: int32, number of consecutive skipped steps that ends with this one; 0 if it was not skipped.
+        skipped_in_a_row: int32, number of consecutive skipped steps up to this one; 0 if this step was not skipped.
     """
 
     loss: jax.Array

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run while it goes on."""
+"""The callback that shows a run in the terminal."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class Terminal(Callback):
-    """A table with a row an epoch, and a bar for the epoch or evaluation that is under way.
+    """Shows a table with a row for each epoch, and a bar for the current epoch or evaluation.
 
     Args:
-        display: where it is shown.
+        display: prints them.
     """
 
     def __init__(self, display: Display):
         self._display = display
         self._bar = Bar()
-        self._shown = contextlib.ExitStack()  # the bar, while there is one
+        self._shown = contextlib.ExitStack()  # closing it removes the bar
 
     def on_run_begin(self, run: "Run") -> None:
-        """Shows the table so far."""
+        """Shows the table with the rows of earlier epochs."""
         if run.config.eval_flip:
             self._display.say("accuracies are with a test-time flip (eval_flip)")
         self._display.header(ema=run.config.ema_decay is not None)
@@ -33,7 +33,7 @@ class Terminal(Callback):
             self._display.row(row)
 
     def on_epoch_begin(self, run: "Run", epoch: int) -> None:
-        """Shows a bar of the epoch's steps."""
+        """Shows a bar for the epoch's steps."""
         label = f"epoch {epoch}/{run.config.epochs}"
         self._show(label, run.trainer.steps_per_epoch, "images/s", run.config.batch_size)
 
@@ -42,7 +42,7 @@ class Terminal(Callback):
         self._bar.to((step - 1) % run.trainer.steps_per_epoch + 1, lambda: float(output.loss))
 
     def on_evaluation_begin(self, run: "Run", batches: int) -> None:
-        """Shows a bar of the batches."""
+        """Shows a bar for the batches."""
         self._show("evaluating", batches)
 
     def on_evaluation_step(self, run: "Run", done: int) -> None:
@@ -50,12 +50,12 @@ class Terminal(Callback):
         self._bar.to(done)
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
-        """Shows the epoch's row."""
+        """Adds the epoch's row to the table."""
         self.close()
         self._display.row(row)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._shown.close()
         self._bar = Bar()
 

@@ -1,4 +1,4 @@
-"""A run's pieces put together: the data, the mesh and the compiled steps."""
+"""Puts the parts of a run together: the data, the mesh of devices and the compiled steps."""
 
 import contextlib
 import copy
@@ -18,24 +18,24 @@ from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 
 
 class Trainer:
-    """What a run is made of. It holds nothing that changes, so one trainer serves several runs.
+    """The parts of a run that do not change while it trains. Several runs can share one trainer.
 
     Args:
-        config: the run.
+        config: the run's configuration.
         train: training split.
         valid: validation split.
-        num_classes: outputs of the network.
-        display: where progress is shown.
+        num_classes: number of the network's outputs.
+        display: shows the progress.
         model: the network; None for the one that the configuration names.
 
     Attributes:
-        mesh: of all devices.
-        parameters: how many the network has.
-        steps_per_epoch, total_steps: how long the run is.
-        steps: what it computes.
+        mesh: mesh of all devices.
+        parameters: number of the network's parameters.
+        steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
+        steps: the compiled functions, see `flax_resnets.training.build.Steps`.
 
     Raises:
-        UserError: the network does not take such images, or there are fewer of them than a batch.
+        UserError: the network does not accept images of this size, or a batch is larger than the training split.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class Trainer:
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
 
     def with_steps(self, **steps: Any) -> "Trainer":
-        """A trainer that computes something else in place of the named `Steps`, and the rest as this one.
+        """A copy of this trainer in which the named functions of `Steps` are replaced.
 
         Args:
-            steps: functions by the names of `Steps`'s attributes, such as `create_state`.
+            steps: the new functions, by the names of the attributes of `Steps`, such as `create_state`.
         """
         other = copy.copy(self)
         other.steps = self.steps._replace(**steps)
         return other
 
     def batches(self, steps: range) -> Generator[Batch[jax.Array]]:
-        """What training steps see, on the devices. To be closed if not read to the end."""
+        """The batches of these training steps, on the devices. Close the generator if you do not read it to the end."""
         config = self.config
         with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
             for batch in batches:

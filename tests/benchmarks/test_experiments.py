@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def kept(group: Path, name: str, accuracies: dict[int, float], **changes) -> Non
 def tree(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "experiments.md", tmp_path / "docs")
     group = tmp_path / "results" / "experiments" / "short"
     kept(group, "base", {0: 0.7, 1: 0.72})
     kept(group, "smoothed", {1: 0.75, 2: 0.8}, label_smoothing=0.1)
@@ -63,6 +65,7 @@ def test_a_difference_is_taken_at_the_seeds_that_both_have(tree):
     page = (tree / "docs" / "experiments.md").read_text()
     assert "## A title" in page
     assert "What was learnt." in page
+    assert "With one seed, differences below a point say little." in page
     base, smoothed = (line.split(" | ") for line in page.splitlines() if line.startswith(("| base", "| smoothed")))
     assert base[1:4] == ["71.00 ± 1.41 %", "", "0, 1"]
     assert smoothed[1:4] == ["77.50 ± 3.54 %", "+3.00", "1, 2"]

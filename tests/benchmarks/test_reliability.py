@@ -1,6 +1,7 @@
 """benchmarks/drills/reliability.py: some of its drills, and the page with the results of all drills."""
 
 import resource
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -70,6 +71,7 @@ def test_a_disk_that_takes_nothing_more_is_one_line_and_the_run_goes_on_later(on
 def test_a_drill_finds_nothing(tmp_path, name):
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
+    shutil.copy(reliability.ROOT / "docs" / "reliability.md", tmp_path / "docs")
     assert reliability.main(["--drill", name, "--stops", "5"], root=tmp_path) == 0
     entry = reliability.read_json(tmp_path / "results" / "reliability.json")[name]
     assert entry["failed"] == []
@@ -88,6 +90,20 @@ def test_what_a_terminal_showed_is_understood():
 
 def test_the_page_in_this_tree_is_what_its_results_say():
     assert reliability.main(["--check"]) == 0
+
+
+def test_a_promise_is_changed_in_the_page_and_stays_when_the_figures_are_written(tmp_path):
+    for name in ("docs/reliability.md", "results/reliability.json"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(reliability.ROOT / name, tmp_path / name)
+    page = tmp_path / "docs" / "reliability.md"
+    page.write_text(page.read_text().replace("## What is promised", "## What is promised\n\nMore."))
+    assert reliability.main(["--check"], root=tmp_path) == 0
+    page.write_text(page.read_text().replace("| 200 | 200 |", "| 300 | 300 |"))
+    assert reliability.main(["--check"], root=tmp_path) == 1
+    assert reliability.main(["--page"], root=tmp_path) == 0
+    assert "## What is promised\n\nMore.\n" in page.read_text()
+    assert "| 200 | 200 |" in page.read_text()
 
 
 def test_a_file_of_results_that_is_missing_is_named(tmp_path, capsys):

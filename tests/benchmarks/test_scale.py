@@ -1,6 +1,7 @@
 """The page of steps compiled for 8 to 1024 chips."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def row(**changes):
 def tree(tmp_path):
     for name in ("docs", "results"):
         (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "docs" / "scale.md", tmp_path / "docs")
     kept = {
         "v5e:2x4": row(),
         "v5e:8x8": row(temp_bytes=82 * 10**8),
@@ -42,6 +44,8 @@ def test_the_page_compares_with_eight_chips_and_says_what_is_not_there(tree):
     assert cells(tree, "v6e:2x4")[2] == "does not fit"
     assert cells(tree, "4 slices of v6e:16x16")[1:3] == ["1024", "not compiled"]
     page = (tree / "docs" / "scale.md").read_text()
+    prose = (ROOT / "docs" / "scale.md").read_text().partition("|")[0]
+    assert page.startswith(prose)
     assert "Within a slice: temporary memory 1.0000 to 1.0250, 99 all-reduces.\n" in page
     assert "Over several slices: temporary memory 1.5000 to 1.5000, 100 all-reduces.\n" in page
 

@@ -1,4 +1,4 @@
-"""Datasets to test with: copies of the bundled sample that may be damaged, and small ones made here."""
+"""Datasets for tests: copies of the bundled sample, which tests may damage, and small datasets made here."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import flax_resnets.data
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path, monkeypatch) -> Path:
-    """Keeps every test's image caches to itself."""
+    """Gives each test its own directory for image caches."""
     monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -28,7 +28,7 @@ def data_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def prepared(data_dir) -> Path:
-    """A `data_dir` in which `my_images` lies prepared: the bundled sample under another name."""
+    """A `data_dir` in which `my_images` is prepared: the bundled sample under another name."""
     original = Path(flax_resnets.data.__file__).parent / "sample" / "fashion_mnist_sample" / "1.0.0"
     copy = data_dir / "my_images" / "1.0.0"
     copy.mkdir(parents=True)
@@ -41,10 +41,10 @@ def prepared(data_dir) -> Path:
 
 @pytest.fixture
 def make_set(data_dir) -> Callable[..., Path]:
-    """Writes a dataset that TFDS knows nothing of, as it lays out its own; returns its directory."""
+    """A function that writes a dataset in TFDS's layout for which TFDS has no code, and returns its directory."""
 
     def make(name: str, features: dict[str, Any], splits: dict[str, list[list[dict[str, Any]]]]) -> Path:
-        """`splits` has a list of examples for each record file."""
+        """`splits` has, for each split, a list of record files, each a list of examples."""
         import tensorflow_datasets as tfds
         from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
         from tensorflow_datasets.core.example_serializer import ExampleSerializer

@@ -1,4 +1,4 @@
-"""cached_images: decoded once, read back exactly, never half."""
+"""cached_images: images are decoded once and read back exactly; an incomplete cache is never used."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ def source():
 
 
 def caches(cache_dir: Path) -> list[Path]:
-    """Every cache that is there, whole or half-made."""
+    """All caches, complete or not."""
     return sorted(cache_dir.glob("*/*"))
 
 
@@ -131,7 +131,7 @@ def test_a_broken_image_is_named_and_leaves_no_cache(with_a_broken_image, cache_
 
 @pytest.fixture
 def with_broken_images(make_set, data_dir):
-    """Two hundred images in three files, every twentieth broken, each with a name."""
+    """Two hundred images with names in three files; every twentieth image is broken."""
     import tensorflow_datasets as tfds
 
     buffer = io.BytesIO()
@@ -234,13 +234,13 @@ def test_images_that_neither_cache_nor_memory_holds_are_one_line(source, tmp_pat
     with (
         pytest.warns(RuntimeWarning, match="image cache not written"),
         pytest.raises(
-            UserError, match=r"images of 1048576 px: memory does not hold their 1024000\.0 GiB, which .*file"
+            UserError, match=r"images of 1048576 px: their 1024000\.0 GiB fit neither in .*file.* nor in memory"
         ),
     ):
         cached_images(source, size=2**20)
 
 
-# Room for a hundred of the thousand images; past it write() fails as it does on a full disk.
+# A file may hold a hundred of the thousand images. Beyond that, write() fails as on a full disk.
 FULL_DISK = """
 import resource, signal, sys, warnings
 from flax_resnets.data.cache import cached_images

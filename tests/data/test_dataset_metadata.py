@@ -1,4 +1,4 @@
-"""Classes and channels of datasets that nobody has prepared."""
+"""Classes and channels of datasets that are not prepared."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What files hold, wherever they lie."""
+"""Fingerprints depend on the content of files, not on their location."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def test_of_a_large_set_samples_are_hashed(path, monkeypatch):
     os.utime(path, (1, 1))
     same, other_key = fingerprints([path], b"")
     assert same == before
-    assert other_key != cache_key  # decoded again, for a change may have been missed
+    assert other_key != cache_key  # decoded again, because the hashed samples may have missed a change
 
     last = 2**20 - 2**16  # where the last block begins
     for position, noticed in ((0, True), (last, True), (2**20 - 1, True), (last - 1, False)):

@@ -1,4 +1,4 @@
-"""JPEGs that libjpeg warns of: whole ones are read as if it did not, damaged ones are refused as before."""
+"""JPEGs of which libjpeg warns: whole ones are decoded, damaged ones are refused."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ SCAN = b"\xff\xda"
 
 
 def picture() -> Image.Image:
-    """Colours that run into each other, as in a photograph."""
+    """A picture with smooth colours, as in a photograph."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
     return Image.fromarray(noise).resize((104, 72), Image.Resampling.BICUBIC)
 
@@ -42,7 +42,7 @@ KINDS = {
     "with EXIF": jpeg(exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"),
 }
 kinds = pytest.mark.parametrize("whole", KINDS.values(), ids=KINDS)
-# What may stand between a picture and the end mark: no byte of it begins a marker.
+# Extra bytes between a picture and the end marker. None of them begins a marker.
 EXTRA = st.one_of(
     st.binary(min_size=1, max_size=300).map(lambda some: some.replace(b"\xff", b"\xfe")),
     st.integers(1, 5000).map(bytes),
@@ -97,7 +97,7 @@ def test_whatever_stands_before_the_end_mark(whole, extra):
     try:
         pixels = decode(encoded, 3)
     except ValueError:
-        # One in hundreds ends like a picture's codes; what is never refused is a fill.
+        # One in hundreds looks like the end of a picture's codes and is refused. Padding with one byte never is.
         assert len(set(extra)) > 1
         return
     np.testing.assert_array_equal(pixels, decode(whole, 3))
@@ -166,7 +166,7 @@ def test_one_cut_short_is_refused_however_it_is_closed(whole, data):
         decode(whole[:cut], 3)
     for close in (EOI, bytes(len(whole) - cut - 2) + EOI, bytes(5000) + EOI):
         encoded = whole[:cut] + close
-        assume(not is_clean(encoded))  # cut after a scan, a progressive one is whole, only coarser
+        assume(not is_clean(encoded))  # a progressive JPEG that is cut after a scan is whole, but coarser
         with pytest.raises(ValueError, match=r"."):
             decode(encoded, 3)
 
@@ -180,7 +180,7 @@ def test_a_cmyk_one_closed_in_mid_picture_is_refused():
 
 @kinds
 def test_damage_that_lets_a_decoder_finish_early_is_not_taken_for_extra_bytes(whole):
-    """libjpeg has the same words for both; nearly all of such damage is told apart."""
+    """libjpeg gives the same warning for damage and for extra bytes. Nearly all of this damage must be found."""
     rng = np.random.default_rng(0)
     told, seen = 0, 0
     for position in rng.integers(whole.index(SCAN) + 14, len(whole) - 2, 150):
@@ -214,7 +214,7 @@ def test_a_segment_that_lost_its_marker_is_not_taken_for_extra_bytes(whole, mark
 
 @kinds
 def test_damaged_tables_are_not_taken_for_extra_bytes(whole):
-    """With wrong codes a picture ends anywhere, and most of its bytes are left."""
+    """With a wrong code table the decoder finishes early, and most of the bytes are left."""
     for position in range(whole.index(b"\xff\xc4") + 4, whole.index(SCAN) - 4):
         damaged = whole[:position] + bytes(4) + whole[position + 4 :]
         if not is_clean(damaged):

@@ -1,4 +1,4 @@
-"""Command lines of train.py: flags that are not, values that cannot be, and text that means harm to a terminal."""
+"""Command lines of train.py: unknown flags, impossible values, and text that would control a terminal."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Recipes are Python and run; what they return, raise or are is checked. And files that are no recipes."""
+"""Recipes that return or raise something wrong, and files that are no recipes."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def changing(changes: str) -> str:
     return returning(f"dataclasses.replace(load_config({QUICKSTART!r}), {changes})")
 
 
-# Source, and what the line must name beside the file.
+# A recipe's source, and what the line must name besides the file.
 RECIPES: list[tuple[str | bytes, str]] = [
     (b"", "defines no get_config()"),
     (b"\0", "null byte"),

@@ -1,4 +1,4 @@
-"""Workdirs that something else has been at: nothing is started over in silence, nothing of the user's is lost."""
+"""Damaged workdirs, and directories of something else: no run starts over silently, and no user's file is lost."""
 
 import contextlib
 import json
@@ -93,7 +93,7 @@ def config_with(**changes) -> bytes:
     return json.dumps({**config, **changes}).encode()
 
 
-# What config.json holds, and what the line must name. Refused before anything is read but this file.
+# The content of config.json, and what the line must name. It is refused before any other file is read.
 CONFIGS: list[tuple[bytes, str]] = [
     (b"", "config.json: is no run's configuration"),
     (b"\0" * 100, "config.json: is no run's configuration"),
@@ -188,7 +188,7 @@ def test_any_record_of_the_data_is_read_or_refused_in_a_line(tmp_path_factory, n
     assert "data.json" in line
 
 
-# What metrics.jsonl holds; the line must name it.
+# The content of metrics.jsonl. The line must name the file.
 METRICS: list[bytes] = [
     b"\xff\xfe\n",
     b"\0\n",
@@ -210,7 +210,7 @@ METRICS: list[bytes] = [
             {"epoch": "1"},
             {"epoch": None},
             {"epoch": 0},
-            {"epoch": 2},  # whose step is not 6
+            {"epoch": 2},  # its step must be 6
             {"epoch": 1.0},
             {"epoch": True},
             {"step": "6"},
@@ -283,7 +283,7 @@ def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-# What stands in a file's place, and the name that the line must have.
+# Other things in place of a file, and the name that the line must have.
 PLACES = {
     "config.json is a directory": (lambda d: a_directory(d / "config.json"), "run/config.json: must be a file"),
     "config.json is a pipe": (lambda d: a_pipe(d / "config.json"), "run/config.json: must be a file"),
@@ -350,7 +350,7 @@ def rewrite_json(path: Path, value: object) -> None:
 
 
 def rewrite_proof(step: Path, value: object) -> None:
-    """With a checksum that fits."""
+    """Changes the checkpoint's metadata, with the right checksum."""
     rewrite_json(step / "proof" / "metadata", value)
     write_checksums(step, [step / "proof" / "metadata"])
 
@@ -365,7 +365,7 @@ def halve(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-# What was done to the newest checkpoint; the one before it stands in, and a line says so.
+# Damages to the newest checkpoint. The run must use the previous checkpoint, and a line must say so.
 DAMAGES = {
     "empty directory": lambda step: (shutil.rmtree(step), step.mkdir()),
     "noise in every file": lambda step: every_file(step, os.urandom(64)),
@@ -396,7 +396,7 @@ DAMAGES = {
 
 
 def train_from(monkeypatch, began: list[int]) -> None:
-    """Has a run note the step that it goes on from, and train no further."""
+    """Makes a run record the step from which it resumes, and stop there."""
 
     def stops_at_once(run, _):
         began.append(int(run.state.step))
@@ -438,7 +438,7 @@ def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factor
     assert tree_digest(restored) == tree_digest(expected)
 
 
-# Names beside the checkpoints that are none of steps: they stay, and do not disturb.
+# Names in `checkpoints/` that are not steps. They stay, and the run ignores them.
 STRANGERS = ["notes", "6.bak", "-6", "6e3", "1x", " 7", "x" * 200, "a\nb", "\x1b[2J"]
 
 
@@ -472,7 +472,7 @@ def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
 
 
 def test_rows_and_a_checkpoint_beyond_the_runs_end(workdir, capfd):
-    """As of a dataset that had more images: it must not train for ever."""
+    """As if the dataset had more images before: the run must not train forever."""
     config = load_config(QUICKSTART, {**SMALL, "epochs": "1", "batch_size": "3000"})
     (workdir / "config.json").write_text(config.to_json())
     arguments = [f"--config.{name}={value}" for name, value in {**SMALL, "epochs": "1", "batch_size": "3000"}.items()]

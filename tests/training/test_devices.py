@@ -1,4 +1,4 @@
-"""Training on one device and on eight gives the same result; and what is said of the devices that are here.
+"""Training on one device and on eight gives the same result; messages about the devices of this machine.
 
 Each number of simulated devices needs its own process.
 """
@@ -28,10 +28,10 @@ def test_the_devices_in_words():
         ("nvidia", False, None, r'an NVIDIA GPU is here and not used: .* pip install -e "\.\[train,cuda\]"'),
         ("nvidia", True, None, "an NVIDIA GPU is here and not used: .* see what JAX_PLATFORMS=cuda says"),
         ("nvidia", False, "cpu", "an NVIDIA GPU is here and not used: JAX_PLATFORMS=cpu"),
-        ("accel", False, None, r'what may be a TPU is here and not used: .* pip install -e "\.\[train,tpu\]"'),
+        ("accel", False, None, r'a device that may be a TPU is here and not used: .* pip install -e "\.\[train,tpu\]"'),
     ],
 )
-def test_an_accelerator_that_lies_idle_is_told_of(tmp_path, monkeypatch, here, installed, platforms, message):
+def test_there_is_a_message_about_an_idle_accelerator(tmp_path, monkeypatch, here, installed, platforms, message):
     if here:
         (tmp_path / f"{here}0").touch()
     monkeypatch.setattr(devices, "_NVIDIA", (f"{tmp_path}/nvidia[0-9]*",))
@@ -56,7 +56,7 @@ def steps(
 
 def assert_same_training(one: dict, other: dict) -> None:
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5)
-    # Recomputed statistics are ten times a difference of two numbers: ten times the rounding.
+    # A recomputed statistic is ten times the difference of two numbers, so its rounding is ten times as large.
     for kind, atol in (("statistics", 1e-5), ("recalibrated", 1e-4)):
         for a, b in zip(one[kind], other[kind], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)

@@ -1,4 +1,4 @@
-"""What a signal does: noted where there is something to save, raised where there is not."""
+"""A signal sets a flag if there is something to save, and raises an exception if there is not."""
 
 import signal
 import time
@@ -26,7 +26,7 @@ def test_what_came_before_it_listened_is_heard():
 
 
 def test_a_hang_up_that_is_ignored_stays_so():
-    """As under nohup."""
+    """SIGHUP is ignored, as under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interruption() as stop:
@@ -70,7 +70,7 @@ def test_at_once_what_came_before_is_raised():
 
 
 def swallowed(stop: Interruption) -> None:
-    """As an extension that is stopped in its own import."""
+    """The signal comes while an extension module is imported, which raises another error."""
     with stop.at_once():
         try:
             signal.raise_signal(signal.SIGINT)
@@ -84,7 +84,7 @@ def test_what_a_library_makes_of_it_is_still_a_stop():
 
 
 class Stopping:
-    """As a callback of the garbage collector, which can raise nothing."""
+    """Like a callback of the garbage collector, whose exceptions are ignored."""
 
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A run from beginning to end, broken off and gone on with."""
+"""A run from beginning to end, stopped and resumed."""
 
 import contextlib
 import dataclasses
@@ -30,12 +30,12 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def figures(workdir: Path) -> list[dict]:
-    """The rows without what a clock measured."""
+    """The rows without measured times."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(workdir)]
 
 
 def signal_at(trainer: Trainer, step: int, number: signal.Signals = signal.SIGINT) -> Trainer:
-    """Sends this process a signal while training step `step` is under way."""
+    """Sends this process a signal during training step `step`."""
     train_step_at = trainer.steps.train_step_at
 
     def stepping_at(size):
@@ -50,7 +50,7 @@ def signal_at(trainer: Trainer, step: int, number: signal.Signals = signal.SIGIN
 
 
 def poisoned(trainer: Trainer) -> Trainer:
-    """The same from weights of which one is not a number."""
+    """The same trainer, but one initial weight is NaN."""
 
     def create_state():
         state = trainer.steps.create_state()
@@ -111,7 +111,7 @@ def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbro
 
 @pytest.mark.parametrize("step", [2, 5, 6, 13])
 def test_a_run_of_growing_images_resumes_to_the_bit(make_trainer, config, growing, tmp_path, monkeypatch, step):
-    """Stopped before, at and after a change of size; step 5 ends an epoch: statistics have just been recalibrated."""
+    """Stops before, at and after a change of size. Step 5 ends an epoch, so statistics have just been recalibrated."""
     trainer = make_trainer(growing_config(config))
     with pytest.raises(Stopped):
         fit(signal_at(trainer, step), tmp_path)
@@ -192,7 +192,7 @@ def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(Stopped):
         fit(signal_at(trainer, 15), tmp_path)
-    assert "metrics.jsonl has lost the rows of epochs 1, 2; it goes on without" in capsys.readouterr().out
+    assert "metrics.jsonl has lost the rows of epochs 1, 2; the run goes on without them" in capsys.readouterr().out
     fit(trainer, tmp_path)
     *epochs, done = figures(tmp_path)
     *whole, whole_done = figures(unbroken)
@@ -269,16 +269,16 @@ SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "m
 
 
 def small(**changes: str) -> Config:
-    """Six steps an epoch of a narrow network on the sample, two epochs."""
+    """Two epochs of six steps: a narrow network on the bundled sample."""
     return load_config(QUICKSTART, {**SMALL, "epochs": "2", **changes})
 
 
 def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path):
     workdir = tmp_path / "run"
-    with pytest.raises(Diverged, match="the same workdir starts anew") as caught:
+    with pytest.raises(Diverged, match="the same workdir begins a new run") as caught:
         run(small(learning_rate="1e30"), workdir)
     assert caught.value.kept == ()
-    assert [path.name for path in workdir.iterdir()] == ["tensorboard"]  # which shows how it went
+    assert [path.name for path in workdir.iterdir()] == ["tensorboard"]  # TensorBoard still shows the run
     run(small(learning_rate="1e-3", epochs="1"), workdir)
     assert [row["event"] for row in rows(workdir)] == ["epoch", "done"]
 
@@ -286,7 +286,7 @@ def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path)
 def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_path):
     workdir = tmp_path / "run"
     (tmp_path / "run-2").mkdir()
-    with pytest.raises(Diverged, match=f"--workdir={workdir}-3: this one keeps step 1 from before") as caught:
+    with pytest.raises(Diverged, match=f"--workdir={workdir}-3: this one keeps its checkpoint of step 1") as caught:
         run(small(learning_rate="1e30", save_every="1"), workdir)
     assert len(str(caught.value)) < 600
     assert caught.value.kept == (1,)
@@ -344,7 +344,7 @@ def test_fewer_images_than_a_batch(make_trainer, config):
 
 
 class Watcher(Callback):
-    """Notes what it is told, and asks for a stop where it is to."""
+    """Records the calls that it gets, and asks the run to stop after a given step."""
 
     def __init__(self, stop_at: int | None = None):
         self.told: list[tuple] = []

@@ -1,4 +1,4 @@
-"""Reading a recipe by name, file or run; changing it from the command line; and what is said of mistakes."""
+"""Loading a recipe by name, file or run; overrides from the command line; and messages about mistakes."""
 
 import json
 from pathlib import Path
@@ -175,7 +175,7 @@ def test_a_recipe_that_does_not_work_is_named_with_its_line(tmp_path, body, mess
         "from flax_resnets.configs.quickstart import get_config as quickstart\n",
         "from flax_resnets.training.recipes import load_config\n"
         "def quickstart():\n    return load_config('quickstart')\n",
-        # As it was written before version 0.2.
+        # The import that recipes used before version 0.2.
         "from flax_resnets.training.config import Config, load_config\n"
         f"def quickstart():\n    return load_config({str(QUICKSTART)!r})\n",
     ],

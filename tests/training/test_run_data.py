@@ -1,4 +1,4 @@
-"""A run keeps to the data it began with: the same wherever it lies, and no other."""
+"""A run resumes with the data that it began with, wherever the files are, and refuses other data."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ TEST = "my_images-test.array_record-00000-of-00001"
 
 
 def add_version(data_dir: Path, version: str = "1.0.0") -> Path:
-    """The bundled sample as `my_images`, prepared in that version."""
+    """Copies the bundled sample as `my_images`, prepared in this version."""
     original = SAMPLE_DIR / "fashion_mnist_sample" / "1.0.0"
     copy = data_dir / "my_images" / version
     copy.mkdir(parents=True)
@@ -34,7 +34,7 @@ def add_version(data_dir: Path, version: str = "1.0.0") -> Path:
 
 
 def change_a_byte(path: Path) -> None:
-    """Without a trace in the file's size and time."""
+    """Changes a byte, but neither the file's size nor its time."""
     times = path.stat()
     with path.open("r+b") as file:
         file.seek(times.st_size // 2)
@@ -49,7 +49,7 @@ def on(data_dir: Path, dataset: str = "my_images") -> Config:
 
 
 def start(workdir: Path, config: Config, step: int = 0) -> list[str]:
-    """A run's start, up to its next step; returns what it says."""
+    """Starts a run up to its next step; returns its messages."""
     said: list[str] = []
     check_workdir(config, workdir)
     _, _, found = open_data(config, workdir, said.append)
@@ -66,7 +66,7 @@ def data_dir(tmp_path) -> Path:
 
 @pytest.fixture
 def workdir(tmp_path, data_dir) -> Path:
-    """Of a run that has begun on it."""
+    """The workdir of a run that began with this data."""
     assert start(tmp_path / "run", on(data_dir)) == []
     return tmp_path / "run"
 

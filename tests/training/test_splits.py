@@ -1,4 +1,4 @@
-"""Loading the images of a configuration."""
+"""Loading the images that a configuration names."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def test_cached_and_streamed_are_the_same_images(config):
 
 
 def sample_without(split: str, data_dir: Path) -> None:
-    """`my_images`: the bundled sample under another name, and without one of its splits."""
+    """Makes `my_images`: the bundled sample under another name, without one of its splits."""
     original = SAMPLE_DIR / SAMPLE / "1.0.0"
     copy = data_dir / "my_images" / "1.0.0"
     copy.mkdir(parents=True)
@@ -67,7 +67,7 @@ def test_what_is_known_beforehand_is_found_before_anything_is_decoded(
 
 
 def test_channels_are_compared_before_anything_is_downloaded(config, tmp_path, monkeypatch):
-    """imagenette has colour images, whoever has it."""
+    """imagenette has colour images, whether it is prepared or not."""
     monkeypatch.setattr("flax_resnets.training.splits.open_source", lambda *_: pytest.fail("it is opened"))
     config = dataclasses.replace(
         config, dataset="imagenette/160px-v2", data_dir=str(tmp_path), mean=(0.1, 0.2), std=(1, 1)

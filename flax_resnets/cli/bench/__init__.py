@@ -111,7 +111,7 @@ def _changed(name: str, case: Case, arguments: argparse.Namespace) -> Case:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Reports mistakes before minutes are spent."""
+    """Reports mistakes before the measurements, which take minutes."""
     for name in ("torch", "checkout", "json"):
         if path := getattr(arguments, name):
             setattr(arguments, name, expanded(path, f"bench: --{name}"))

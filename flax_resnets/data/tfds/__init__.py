@@ -1,4 +1,4 @@
-"""TFDS's datasets, as a `flax_resnets.data.source.Kind`. All that depends on TFDS is in this folder."""
+"""TFDS's datasets, as a `flax_resnets.data.source.Kind`. All code that depends on TFDS is in this folder."""
 
 import os
 from typing import TYPE_CHECKING, Literal
@@ -41,7 +41,7 @@ def _split_in_tfds(dataset: str, split: str, splits: list[str]) -> str:
 
 
 def metadata(dataset: str, data_dir: _DataDir) -> tuple[int, int]:
-    """Classes and channels, as TFDS declares them."""
+    """Numbers of classes and channels, as TFDS declares them."""
     builder = make_builder(dataset, where_it_lies(dataset, data_dir))
     with quiet_tfds():
         image, label = image_and_label(dataset, builder.info.features)
@@ -49,12 +49,12 @@ def metadata(dataset: str, data_dir: _DataDir) -> tuple[int, int]:
 
 
 def newest_version(dataset: str, data_dir: _DataDir) -> str:
-    """The version that TFDS opens where a name has none."""
+    """The version that TFDS opens if the name has none."""
     return str(make_builder(dataset, where_it_lies(dataset, data_dir)).version)
 
 
 def is_prepared(dataset: str, data_dir: _DataDir) -> bool:
-    """Whether the dataset, by its name with a version, is there."""
+    """Whether the dataset is prepared; the name has a version."""
     try:
         builder = make_builder(dataset, where_it_lies(dataset, data_dir))
     except UserError:  # TFDS knows no such version

@@ -1,4 +1,4 @@
-"""TFDS's builders: a dataset's, by its name."""
+"""Makes TFDS's builder of a dataset from the dataset's name."""
 
 import difflib
 import os
@@ -28,7 +28,11 @@ def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path
 
 
 def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
-    """TFDS's builder of a set of labelled images, or a UserError that says what is wrong with the name."""
+    """TFDS's builder of a set of labelled images.
+
+    Raises:
+        UserError: TFDS has no such dataset or version, its files are damaged, or it is not a set of labelled images.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
@@ -48,8 +52,8 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
             known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
             raise UserError(
-                f"dataset={dataset!r}: must have the features 'image', an Image, and 'label', a ClassLabel, and none "
-                f"that TFDS reads with TensorFlow alone; {features_with_tensorflow(name, data_dir)}"
+                f"dataset={dataset!r}: must have the features 'image', an Image, and 'label', a ClassLabel, and no "
+                f"feature that TFDS reads only with TensorFlow; {features_with_tensorflow(name, data_dir)}"
             ) from error
         there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
         is_damaged = there and not isinstance(error, DatasetNotFoundError)
@@ -63,12 +67,12 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
 
 
 def how_to_prepare_again(builder: "DatasetBuilder") -> str:
-    """What makes array_record files of a set that lies there in another format."""
+    """Tells how to write a dataset as array_record files if it is prepared in another format."""
     import tensorflow_datasets as tfds
 
     if builder.name not in tfds.list_builders(with_community_datasets=False):
         return (
-            "TFDS has no code for it, but with its own builder "
+            "TFDS has no code for it; if you have its builder class, "
             "flax_resnets.data.tfds.prepare.prepare(Builder(data_dir=ANOTHER)) writes it as array_record"
         )
     manual = ", from archives that you put into downloads/manual there" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ""

@@ -1,4 +1,4 @@
-"""TFDS's features: which of a dataset are the image, its class and its name; and what others are, in words."""
+"""Finds the image, the label and the name among a dataset's TFDS features, and describes features in words."""
 
 import contextlib
 import json
@@ -13,7 +13,11 @@ from flax_resnets.errors import UserError
 
 
 def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
-    """TFDS's features of those names, or a UserError that says which is not an image or its class, and what it is."""
+    """The features `image` and `label` of a dataset.
+
+    Raises:
+        UserError: a feature is missing or of another kind. The message says which, what it is and what it must be.
+    """
     kinds = _kinds()
     named: dict[str, Any] = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
     wanted = (
@@ -35,7 +39,7 @@ def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
 
 def _is_image(feature: Any) -> bool:
     kinds = _kinds()
-    # TFDS's Video and Sequence are none, though they hold images.
+    # TFDS's Video and Sequence hold images, but are not Image.
     return isinstance(feature, kinds.Image) and np.dtype(feature.np_dtype) == np.uint8 and feature.shape[2] in (1, 3)
 
 
@@ -44,7 +48,7 @@ def _is_label(feature: Any) -> bool:
 
 
 def _kind(feature: Any) -> str:
-    """What a feature is, in TFDS's words."""
+    """Describes a feature in TFDS's words."""
     kinds = _kinds()
     kind = type(feature).__name__
     if isinstance(feature, kinds.ClassLabel):
@@ -62,7 +66,7 @@ def _kind(feature: Any) -> str:
 
 
 def _flat(features: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Features by name, those inside others as `outer/inner`."""
+    """Yields names and features. A feature inside another one has a name such as `outer/inner`."""
     for name, feature in features.items():
         yield name, feature
         inner = getattr(feature, "feature", feature)  # of a Sequence
@@ -71,14 +75,14 @@ def _flat(features: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _kinds() -> Any:
-    """TFDS's classes of features; of no type, for the type checker cannot follow their decorators."""
+    """TFDS's classes of features, typed as Any, because the type checker cannot follow their decorators."""
     import tensorflow_datasets as tfds
 
     return tfds.features
 
 
 def name_key(features: Any) -> str | None:
-    """The feature, if any, by which people know an image: its file's name, or an id."""
+    """The name of the feature by which a person can identify an image (a file name or an id); None if there is none."""
     import tensorflow_datasets as tfds
 
     scalars = [key for key, each in features.items() if isinstance(each, tfds.features.Tensor) and each.shape == ()]
@@ -90,7 +94,7 @@ def name_key(features: Any) -> str | None:
 
 
 def features_with_tensorflow(name: str, data_dir: Path | None) -> str:
-    """Of a prepared set, the features that TFDS cannot describe without it, as far as its files tell."""
+    """Names the features of a prepared dataset that TFDS cannot read without TensorFlow, if its files tell."""
     found = []
     for path in sorted(data_dir.glob(f"{name}/**/features.json")) if data_dir else []:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -1,6 +1,6 @@
-"""What is changed of TFDS while it works, and put back: each a context.
+"""Contexts that change TFDS inside a `with` block, and restore it afterwards.
 
-An upgrade of TFDS may move what these change. tests/data/tfds/test_patches.py has a test for each, which then fails.
+If an upgrade of TFDS renames or moves something that they change, a test in tests/data/tfds/test_patches.py fails.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ def quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_network_for_metadata() -> Iterator[None]:
-    """Keeps a builder that is made from asking Google's storage for what it knows itself.
+    """Makes TFDS build a builder without asking Google's storage for metadata that the builder already has.
 
-    TFDS would leave an empty temporary directory each time, too.
+    With the request, TFDS would also leave an empty temporary directory each time.
     """
     import tensorflow_datasets as tfds
 
@@ -51,7 +51,7 @@ def no_network_for_metadata() -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_features_of_tfds() -> Iterator[None]:
-    """Has features.json name features of TFDS alone: TFDS would import any module that it names."""
+    """Allows only TFDS's own features in features.json. Without this, TFDS imports any module that the file names."""
     import tensorflow_datasets as tfds
 
     with mock.patch.object(tfds.features.FeatureConnector, "cls_from_name", _feature_of_tfds):
@@ -59,7 +59,7 @@ def only_features_of_tfds() -> Iterator[None]:
 
 
 def _feature_of_tfds(name: str) -> type:
-    """The class of a feature that features.json names; TFDS alone would import any module that it names."""
+    """The class of a feature that features.json names, which must be one of TFDS's own."""
     from tensorflow_datasets.core.features.feature import FeatureConnector
 
     known = FeatureConnector._registered_features
@@ -70,7 +70,7 @@ def _feature_of_tfds(name: str) -> type:
 
 @contextlib.contextmanager
 def few_retries() -> Iterator[None]:
-    """Has a download fail after four tries, which take three seconds. TFDS's ten keep a user waiting for minutes."""
+    """Makes a download fail after four tries, which take three seconds. TFDS's ten tries take minutes."""
     from tensorflow_datasets.core.download import downloader
 
     with mock.patch.object(downloader, "MAX_RETRIES", 4):

@@ -94,14 +94,14 @@ def _existing(root: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # a complete download is in it
+        with contextlib.suppress(OSError):  # the directory holds a complete download
             for path in missing:
                 path.rmdir()
         raise
 
 
 def _check_writable(root: Path) -> None:
-    # By writing: for root, os.access reports a read-only mount as writable.
+    # Tested by writing: for root, os.access reports a read-only mount as writable.
     with tempfile.TemporaryFile(dir=root):
         pass
 

@@ -17,12 +17,12 @@ class TfdsSource(Source):
     """A split that TFDS has prepared as array_record files.
 
     Args:
-        dataset: the name it was opened by.
-        split: TFDS's name of it.
-        builder: of the dataset, which is prepared.
+        dataset: the name by which the dataset was opened.
+        split: TFDS's name of the split.
+        builder: builder of the dataset, which must be prepared.
 
     Raises:
-        UserError: the files are of another format, damaged, or hold no images.
+        UserError: the files have another format, are damaged, or hold no images.
     """
 
     def __init__(self, dataset: str, split: str, builder: "DatasetBuilder"):
@@ -59,12 +59,12 @@ class TfdsSource(Source):
         return len(self._examples)
 
     def read(self, index: int) -> tuple[bytes, int]:
-        """See `Source`; raises what array_record, protobuf and TFDS do."""
+        """See `Source`; raises errors of array_record, protobuf and TFDS."""
         example = self._examples[index]
         return bytes(example["image"]), int(example["label"])
 
     def image_name(self, index: int) -> str:
-        """See `Source`. TFDS shuffles as it writes: of the order before, an index says nothing."""
+        """See `Source`. TFDS shuffles the examples when it writes them, so the index is not the original one."""
         record, shard = index, 0
         while record >= self._records[shard]:
             record, shard = record - self._records[shard], shard + 1
@@ -73,21 +73,21 @@ class TfdsSource(Source):
             return where
         try:
             name = self._examples[index][self._name_key]
-        except Exception:  # it is why the image is looked for
+        except Exception:  # the record is damaged, which may be why the name is asked for
             return where
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
         return f"{where}, {self._name_key} {text[:200]!r}"
 
 
 def _check_record_file(path: Path, examples: int) -> None:
-    """Raises UserError unless the file's index is whole and counts as many records as the dataset's metadata does."""
+    """Raises UserError unless the file's index is complete and has as many records as the metadata says."""
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     try:
         open(path, "rb").close()
         reader = array_record_module.ArrayRecordReader(str(path))
         found, problem = reader.num_records(), ""
-        reader.close()  # here it raises what was wrong with the index at the file's end
+        reader.close()  # raises an error if the index at the file's end is damaged
     except OSError as error:
         raise UserError(f"record file {path}: {error.strerror}") from error
     except RuntimeError as error:

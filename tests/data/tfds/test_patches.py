@@ -1,4 +1,4 @@
-"""What is changed of TFDS is still where it was: an upgrade that moves it fails here."""
+"""The parts of TFDS that are patched exist. An upgrade that moves them fails here."""
 
 import inspect
 import logging
@@ -39,7 +39,7 @@ def test_a_download_is_tried_as_often_as_it_is_told():
     with patches.few_retries():
         assert downloader.MAX_RETRIES == 4 < before
     assert before == downloader.MAX_RETRIES
-    assert inspect.getsource(downloader).count("MAX_RETRIES") >= 2  # it is set there, and used
+    assert inspect.getsource(downloader).count("MAX_RETRIES") >= 2  # defined once, and used
 
 
 def test_its_loggers_are_those_that_are_quietened():

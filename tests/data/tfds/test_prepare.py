@@ -1,4 +1,4 @@
-"""prepare: TFDS's own builders and downloader, without TensorFlow, from a web server on this machine."""
+"""prepare: TFDS's own builders and downloader work without TensorFlow, with a web server on this machine."""
 
 import concurrent.futures
 import contextlib
@@ -183,7 +183,7 @@ def test_threads_that_write_on_after_a_failure_leave_nothing_either(tmp_path):
     def write_on():
         for number in range(20):
             path = tmp_path / "downloads" / "extracted" / "incomplete.1_archive" / f"{number}.jpg"
-            with contextlib.suppress(OSError):  # its directory can go between the two
+            with contextlib.suppress(OSError):  # its directory may be removed between the two lines
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"")
             time.sleep(0.01)
@@ -242,7 +242,7 @@ def test_a_file_in_the_datasets_place(fashion_mnist, data_dir):
 @pytest.fixture
 def unwritable(data_dir):
     """A directory that this process may not write to."""
-    if os.getuid() == 0:  # whom no permission bits stop
+    if os.getuid() == 0:  # permissions do not apply to root
         yield Path("/sys")
         return
     data_dir.chmod(0o555)

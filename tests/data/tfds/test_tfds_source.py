@@ -1,4 +1,4 @@
-"""open_source: any image-classification set of TFDS, one line for every mistake."""
+"""open_source: opens any image-classification dataset of TFDS, and names each mistake in one line."""
 
 import importlib.util
 import io
@@ -35,7 +35,7 @@ def rewrite(data_dir: Path, name: str, replacements: dict[str, str]) -> None:
 
 
 def replace_images(directory: Path, split: str, encode) -> None:
-    """Writes the split's records again, whole and valid, with other bytes where the images were."""
+    """Rewrites the split's records: they stay valid, but have other bytes in place of the images."""
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -283,7 +283,7 @@ def test_damaged_metadata(prepared):
 
 
 def test_a_missing_description_of_the_features(tmp_path):
-    """Of a dataset that TFDS knows: what it has no files of, it takes from its own code."""
+    """TFDS opens a dataset that it has code for without this file, but the fingerprint needs the file."""
     with pytest.raises(UserError, match=r"features\.json: No such file .*; delete its directory"):
         _fingerprints([], tmp_path)
 
