@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flax_resnets.cpu import fast_cpu
     from flax_resnets.models.folding import fold_batch_norm
     from flax_resnets.models.registry import create_model, list_models
     from flax_resnets.models.resnet import (
@@ -36,6 +37,7 @@ __all__ = [
     "ResNet152",
     "create_model",
     "export_state_dict",
+    "fast_cpu",
     "fold_batch_norm",
     "list_models",
     "load_weights",
@@ -54,6 +56,7 @@ _MODULES = {
     "ResNet152": _RESNET,
     "create_model": "flax_resnets.models.registry",
     "export_state_dict": "flax_resnets.weights",
+    "fast_cpu": "flax_resnets.cpu",
     "fold_batch_norm": "flax_resnets.models.folding",
     "list_models": "flax_resnets.models.registry",
     "load_weights": "flax_resnets.weights",

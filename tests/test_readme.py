@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_its_python_runs_from_top_to_bottom():
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    program = "".join([*blocks, "print(logits.shape, classify(folded_variables, images).shape)"])
+    program = "".join([*blocks, "print(logits.shape, folded.apply(folded_variables, images).shape)"])
     # In a process of its own, as a user runs it.
     command = [sys.executable, "-W", "error", "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)

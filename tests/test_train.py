@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import train
-from flax_resnets import cli
-from flax_resnets.cli import startup
+from flax_resnets import cli, cpu
 from flax_resnets.cli.bench import contenders
 from flax_resnets.data.lock import locked
 
@@ -418,7 +417,7 @@ def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[st
 def test_train_starts_itself_over_with_huge_pages(tmp_path):
     (first, command, none), (second, again, tunables) = starts_of(tmp_path, "train.py", "--help")
     assert (second, again) == (first, command)
-    assert (none, tunables) == (None, startup.MALLOC)
+    assert (none, tunables) == (None, cpu.MALLOC)
 
 
 @pytest.mark.parametrize("told", ["GLIBC_TUNABLES=glibc.malloc.tcache_count=0", "MALLOC_ARENA_MAX=1"])
@@ -443,16 +442,16 @@ def test_with_huge_pages_few_are_faulted_in():
         "print(faults() - before)\n"
     )
     faults = {}
-    for tunables in ("", startup.MALLOC):
+    for tunables in ("", cpu.MALLOC):
         environment = {**os.environ, "GLIBC_TUNABLES": tunables}
         faults[tunables] = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert faults[startup.MALLOC] < 2**27 // 2**12 / 10
+    assert faults[cpu.MALLOC] < 2**27 // 2**12 / 10
     if "[always]" not in HUGE_PAGES.read_text():
         assert faults[""] > 2**27 // 2**12 / 2
 
 
 def test_the_benchmark_runs_ours_as_train_does():
-    assert contenders.MALLOC == startup.MALLOC
+    assert contenders.MALLOC == cpu.MALLOC
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")

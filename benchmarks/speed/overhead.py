@@ -34,8 +34,8 @@ from typing import Any
 import jax
 
 from flax_resnets import cli
-from flax_resnets.cli import startup
 from flax_resnets.cli.bench.machine import describe_machine
+from flax_resnets.cpu import start_with_huge_pages
 from flax_resnets.data.batches import Split
 from flax_resnets.data.cache import CachedImages
 from flax_resnets.errors import UserError
@@ -96,7 +96,7 @@ def main() -> None:
         "train", nargs="+", metavar="ARGUMENT", help="arguments of train.py, after --; this script adds --workdir"
     )
     arguments = parser.parse_args()
-    startup.start_with_huge_pages()  # as train.py does by itself
+    start_with_huge_pages()  # as train.py does by itself
     parsed = cli.parse(["train", *arguments.train])
     try:
         config = load_config(parsed.config, parsed.overrides)

@@ -118,7 +118,7 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     """The phases of one start, with `caches` as the package's cache directory."""
-    from flax_resnets.cli.bench.contenders import MALLOC  # here, because the imports of the child are timed
+    from flax_resnets.cpu import MALLOC  # here, because the imports of the child are timed
 
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
     environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py restarts itself

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, nearest
+from flax_resnets.cpu import start_with_huge_pages
 from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
@@ -45,7 +46,7 @@ def start(arguments: list[str], program: str) -> NoReturn:
     if command == "train":
         startup.hold_signals()
     if command in _TRAINING:
-        startup.start_with_huge_pages()
+        start_with_huge_pages()
     plain_warnings(program)
     startup.end(main(arguments, program, own_process=True))
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from flax_resnets.cpu import XLA_OPTIONS
 from flax_resnets.data.cache import cache_root
 
 
@@ -31,9 +32,7 @@ def _can_be_written(directory: Path) -> bool:
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs many times on the mesh's devices: `jax.jit(..., compiler_options=...)`."""
-    # On CPUs XLA may leave several kinds of operation to YNNPACK. Sums are faster there. Convolutions are not: Eigen
-    # takes half the time for their gradients with respect to the kernel.
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    options = dict(XLA_OPTIONS)
     return options if _on_cpu(mesh) and _known(tuple(options.items())) else {}
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import flax_resnets
 from flax_resnets.cli.bench.cases import Case
 from flax_resnets.cli.bench.interleave import Contender, Process
+from flax_resnets.cpu import MALLOC
 from flax_resnets.data.cache import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
-# The malloc settings with which train.py restarts itself. It sets them before it imports this package.
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 _HERE = Path(__file__).parent
 
 
