@@ -6,8 +6,9 @@
     python benchmarks/results.py --check
 
 `--add` takes a finished run's workdir into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl,
-and machine.json, which describes the machine that `--add` runs on; `--hardware` says in words what the run had where
-that is more than its processor, and `--data` which part of the dataset where it was not all. A run of a recipe and seed
+and machine.json, which describes the machine that `--add` runs on, unless one came with the run from where it was made;
+`--hardware` says in words what the run had where that is more than its processor, and `--data` which part of the
+dataset where it was not all. A run of a recipe and seed
 whose state_digest is another than the one kept is refused unless `--replace` is there. With `--so-far` a run that is
 not finished is taken as far as it got, and the table says how far; the same run takes its place when it got further.
 
@@ -167,13 +168,18 @@ def add_run(
     config = {**run.config, "data_dir": None}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
+    machine = run.machine or this_machine()  # what came with the run is what it ran on
+    given = {"hardware": hardware or machine.get("hardware"), "data": data or machine.get("data")}
+    (target / "machine.json").write_text(json.dumps({**machine, **given}, indent=2) + "\n")
+    return target
+
+
+def this_machine() -> dict[str, Any]:
+    """A machine.json's content, of the machine that this runs on."""
     described = describe_machine()
     machine = {name: described[name] for name in ("processor", "cores", "python")}
     versions = {library: version(library) for library in ("jax", "flax", "optax")}
-    (target / "machine.json").write_text(
-        json.dumps({"hardware": hardware, "data": data, **machine, "versions": versions}, indent=2) + "\n"
-    )
-    return target
+    return {"hardware": None, "data": None, **machine, "versions": versions}
 
 
 def read_results(results: Path) -> dict[str, list[Run]]:

@@ -38,7 +38,7 @@ def rows_of(output: Path) -> list[dict]:
 
 
 def test_part_one_holds_on_a_cpu(tmp_path):
-    assert accelerator.main(["--small", "--part", "correct", "--output", str(tmp_path)]) == 0
+    assert accelerator.main(["--small", "--part", "correct", "--budget", "3000", "--output", str(tmp_path)]) == 0
     machine, *rows = rows_of(tmp_path)
     assert machine["backend"] == "cpu"
     assert machine["cores"] >= 1
@@ -59,7 +59,7 @@ def test_part_one_holds_on_a_cpu(tmp_path):
 @pytest.mark.slow
 def test_all_parts_small(tmp_path):
     begun = time.monotonic()
-    assert accelerator.main(["--small", "--output", str(tmp_path)]) == 0
+    assert accelerator.main(["--small", "--budget", "3000", "--output", str(tmp_path)]) == 0
     seconds = time.monotonic() - begun
     rows = rows_of(tmp_path)
     assert [row for row in rows if "error" in row or row.get("ok") is False] == []
