@@ -350,6 +350,35 @@ def test_a_batch_that_does_not_fit_is_halved():
         accelerator_fast.halved(lambda batch: measure(41), 4)
 
 
+def test_contenders_that_do_not_fit_beside_each_other_get_a_smaller_batch(monkeypatch):
+    from flax_resnets.bench.interleave import Measurement
+
+    def interleave(processes, rounds, turn):
+        result = Measurement()
+        for contender in (each for process in processes for each in process.contenders):
+            assert contender.options["precision"] == "bfloat16"
+            if contender.name.startswith("plain") and contender.options["batch"] > 64:
+                result.left_out[contender.name] = "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+            else:
+                result.seconds[contender.name] = [2.0 if contender.name.startswith("plain") else 1.0] * rounds
+                result.facts[contender.name] = {"first_seconds": 30.0}
+        return result
+
+    monkeypatch.setattr("flax_resnets.bench.interleave.interleave", interleave)
+    monkeypatch.setattr("flax_resnets.bench.contenders.torch_is_here", lambda: False)
+    told = job("fast", small=False, device=ON_A_GPU["device"])
+    rows = list(accelerator_fast.tasks(told)["resnet50 train"]())
+    ours, linen, torch = rows
+    assert [row["contender"] for row in rows] == ["ours", "plain linen", "torchvision"]
+    assert (ours["batch"], ours["did_not_fit"], ours["asked_batch"]) == (64, [256, 128], 256)
+    assert linen["ours_is_times_as_fast"] == 2
+    assert ours["share_of_peak"] == pytest.approx(64 * 3 * 2 * 4_089_184_256 / 989e12)
+    assert torch["skipped"] == "torch or torchvision is not installed here"
+    inference = list(accelerator_fast.tasks(told)["resnet50 inference"]())
+    sizes = [(row["batch"], row["asked_batch"]) for row in inference if row["contender"] == "ours"]
+    assert sizes == [(1, 1), (32, 32), (64, 256)]
+
+
 def a_step(peak_at=lambda batch: 10 * batch, limit=10_000):
     """Stands for the measurement of a training step, on a card of `limit` bytes."""
 
