@@ -20,7 +20,6 @@ from benchmarks.accelerator_tasks import Job, run_tasks
 from flax_resnets.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "accelerator.py"
 ON_A_GPU = {"device": "NVIDIA H100 80GB HBM3", "jax": "0.11.2"}
 
 
@@ -234,8 +233,8 @@ def part(tmp_path, monkeypatch):
     # The worker finds it beside the real modules.
     real = "\n".join(f"sys.path.insert(0, {str(each)!r})" for each in (ROOT, root))
     script = root / "worker.py"
-    script.write_text(f"import sys\n{real}\nfrom benchmarks.accelerator_tasks import work\nwork(sys.argv[2])\n")
-    monkeypatch.setattr(accelerator_tasks, "SCRIPT", script)
+    script.write_text(f"import sys\n{real}\nfrom benchmarks.accelerator_tasks import work\nwork(sys.argv[1])\n")
+    monkeypatch.setattr(accelerator_tasks, "WORKER", script)
     return job("made", output=str(tmp_path / "pid"))
 
 
@@ -280,7 +279,7 @@ def test_nothing_outlives_the_script_however_it_is_ended(part, tmp_path):
     program = (
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
         "from benchmarks import accelerator_tasks as tasks\n"
-        f"tasks.SCRIPT = Path({str(accelerator_tasks.SCRIPT)!r})\n"
+        f"tasks.WORKER = Path({str(accelerator_tasks.WORKER)!r})\n"
         "import json\njob = tasks.Job(**json.loads(sys.argv[1]))\n"
         "for name, row in tasks.run_tasks(job, ['hangs'], together=True):\n    print(row, flush=True)\n"
     )
