@@ -38,8 +38,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.on_accelerator.page import page  # noqa: E402
-from benchmarks.on_accelerator.rows import RowFile, read_all  # noqa: E402
-from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of, work  # noqa: E402
+from benchmarks.on_accelerator.rows import Parser, RowFile, read_all  # noqa: E402
+from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of  # noqa: E402
 from flax_resnets.cli.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 
@@ -136,14 +136,9 @@ def _seconds(text: str) -> float:
     return value
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UserError(message.removeprefix("argument "))
-
-
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Runs one command line on the tree at `root`; returns the exit code."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=SHARES, help="this one; all of them otherwise")
     parser.add_argument("--budget", type=_seconds, default=400.0, metavar="SECONDS", help="for all parts (400)")
     parser.add_argument("--small", action="store_true", help="sizes for CPUs")
@@ -151,11 +146,8 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="where TFDS keeps datasets, for `results`")
     parser.add_argument("--page", action="store_true", help="write docs/accelerators.md alone")
     parser.add_argument("--check", action="store_true", help="exit with 1 where docs/accelerators.md is out of date")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     try:
         parsed = parser.parse_args(arguments)
-        if parsed.worker:
-            work(parsed.worker)
         path = root / "docs" / "accelerators.md"
         if parsed.page or parsed.check:
             wanted = page(read_all(root / "results" / "accelerator"))

@@ -30,6 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from benchmarks.on_accelerator.results import PACKED  # noqa: E402
+from benchmarks.on_accelerator.rows import Parser  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 
 # What importing the trainer, opening a dataset and streaming it really take, found by trying: of TFDS's needs, pyarrow
@@ -169,7 +170,10 @@ def pack(names: list[str], data_dir: Path | None, output: Path) -> dict[str, int
     """
     if found := [name for name in names if (output / name).exists()]:
         raise UserError(f"--output={output}: has {found[0]} already; delete it, or name another directory")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output}: {error.strerror}; name a directory that can be written") from None
     made = {}
     with tempfile.TemporaryDirectory(dir=output, prefix="half-made-") as scratch:
         wheels = Path(scratch, "all-wheels")
@@ -190,12 +194,12 @@ def pack(names: list[str], data_dir: Path | None, output: Path) -> dict[str, int
 
 def main(arguments: list[str]) -> int:
     """Runs one command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="where TFDS has the datasets prepared")
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "accelerator", metavar="DIR")
     parser.add_argument("--only", action="append", choices=PACKS, help="this folder; all of them otherwise")
-    parsed = parser.parse_args(arguments)
     try:
+        parsed = parser.parse_args(arguments)
         for name, size in pack(parsed.only or list(PACKS), parsed.data_dir, parsed.output).items():
             print(f"{parsed.output / name}: {size / 1e6:.1f} MB")
     except (UserError, OSError) as error:

@@ -124,7 +124,7 @@ def _case(network: str, work: Any, batch: int, size: int) -> Any:
     return Case(f"{network}, {work}", network, work, batch, size, precision="bfloat16")
 
 
-def _torch_is_missing(small: bool) -> str | None:
+def _torch_is_missing() -> str | None:
     """Why torchvision does not take part; None where it does."""
     from flax_resnets.cli.bench.contenders import torch_is_here
 
@@ -141,21 +141,17 @@ def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator
     """A row for each contender and case, by turns; cases are of one kind of work.
 
     Raises:
-        OutOfMemory: ours does not fit.
+        OutOfMemory: one of them does not fit beside the others.
     """
     from flax_resnets.cli.bench import contenders
     from flax_resnets.cli.bench.figures import ratios, spread
     from flax_resnets.cli.bench.interleave import interleave
     from flax_resnets.models.registry import MODELS
 
-    left_out = {} if peers else {"-": ""}
-    wanted = []
-    if peers:
-        wanted.append(contenders.LINEN)
-        if reason := _torch_is_missing(job.small):
-            left_out[contenders.TORCH] = reason
-        else:
-            wanted.append(contenders.TORCH)
+    no_torch = _torch_is_missing() if peers else None
+    wanted = [contenders.LINEN] if peers else []
+    if peers and not no_torch:
+        wanted.append(contenders.TORCH)
     processes: list[Any] = []
     named: dict[str, tuple[str, Any]] = {}
     for case in cases:
@@ -172,14 +168,13 @@ def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator
             else:
                 processes.append(dataclasses.replace(process, contenders=renamed))
     result = interleave(processes, sizes.rounds, turn=sizes.turn)
+    for reason in result.left_out.values():
+        if _is_out_of_memory(reason):
+            raise OutOfMemory(reason)
     rate = peak(job.device)
     for case in cases:
         ours = f"{contenders.OURS}, batch {case.batch}"
         here = {name: seconds for name, seconds in result.seconds.items() if named[name][1] is case}
-        if reason := result.left_out.get(ours):
-            if _is_out_of_memory(reason):
-                raise OutOfMemory(reason)
-            yield {"contender": contenders.OURS, "batch": case.batch, "size": case.size, "error": reason}
         against = ratios(here, ours) if ours in here else {}
         for name, each_round in here.items():
             seconds, facts = spread(each_round), result.facts[name]
@@ -194,11 +189,10 @@ def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator
                 row |= {"ours_is_times_as_fast": against[name].median, "times_quartiles": list(against[name][1:])}
             yield row
         for name, reason in result.left_out.items():
-            if named[name][1] is case and name != ours:
+            if named[name][1] is case:
                 yield {"contender": named[name][0], "batch": case.batch, "size": case.size, "error": reason}
-    for name, reason in left_out.items():
-        if reason:
-            yield {"contender": name, "skipped": reason}
+    if no_torch:
+        yield {"contender": contenders.TORCH, "skipped": no_torch}
 
 
 def _train(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
@@ -217,12 +211,12 @@ def _inference(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
     *smaller, largest = sizes.inference
 
     def measure(batch: int) -> list[Row]:
-        cases = [_case(network, "inference", each, sizes.size) for each in (*smaller, batch)]
+        cases = [_case(network, "inference", each, sizes.size) for each in dict.fromkeys((*smaller, batch))]
         return list(_measured(job, sizes, cases, peers=True))
 
     rows, fits, too_large = halved(measure, largest)
     for row in rows:
-        halves = row.get("batch") == fits
+        halves = row.get("batch") == fits and fits not in smaller
         yield {"asked_batch": largest if halves else row.get("batch"), "did_not_fit": too_large * halves, **row}
 
 
@@ -237,10 +231,7 @@ def _largest(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
     row, batch, too_large = halved(measure, sizes.batch)
     if not (row["memory_peak_bytes"] and row["memory_limit_bytes"]):
-        yield row | {
-            "tried": [batch],
-            "note": "none larger was tried: the device does not say what memory it has",
-        }
+        yield row | {"tried": [batch], "note": "none larger was tried: the device does not say what memory it has"}
         return
     tried = [*too_large, batch]
     step = max(sizes.batch // 8, 1)

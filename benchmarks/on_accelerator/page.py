@@ -54,7 +54,7 @@ Home again, the lines belong into `results/accelerator/`, and a run into `result
 ```sh
 cp runs/accelerator/*.jsonl results/accelerator/
 python benchmarks/accelerator.py --page
-python benchmarks/results.py --add runs/accelerator/runs/imagenette_5ep/seed1 --recipe imagenette_5ep
+python -m benchmarks.records.results --add runs/accelerator/runs/imagenette_5ep/seed1 --recipe imagenette_5ep
 ```
 """
 

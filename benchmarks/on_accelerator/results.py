@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.on_accelerator.rows import Row
 from benchmarks.on_accelerator.tasks import ROOT, Job, Task
+from benchmarks.records.results import this_machine
 
 PACKED = "packed.json"
 """Beside a packed dataset: by its name, in words how it differs, and the fields that go with it."""
@@ -174,15 +174,10 @@ def _done(workdir: Path) -> bool:
 
 def _bring_home(job: Job, workdir: Path, home: Path, differs: str | None) -> None:
     """A run's small files, and what it ran on: what `results.py --add` reads."""
-    from flax_resnets.cli.bench.machine import describe_machine
-
     home.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "metrics.jsonl", "curves.png"):
         if (workdir / name).exists():
             shutil.copyfile(workdir / name, home / name)
-    described = describe_machine()
-    about = {name: described[name] for name in ("processor", "cores", "python")}
-    versions = {library: version(library) for library in ("jax", "flax", "optax")}
     hardware = None if job.backend == "cpu" else job.device if job.devices == 1 else f"{job.devices} of {job.device}"
-    content = {"hardware": hardware, "data": differs, **about, "versions": versions}
-    (home / "machine.json").write_text(json.dumps(content, indent=2) + "\n")
+    machine = {**this_machine(), "hardware": hardware, "data": differs}
+    (home / "machine.json").write_text(json.dumps(machine, indent=2) + "\n")

@@ -1,11 +1,12 @@
 """The rows that accelerator.py brings home: JSON lines, each whole on the disk before the next task begins."""
 
+import argparse
 import json
 import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flax_resnets.errors import UserError
 
@@ -56,6 +57,14 @@ class RowFile:
     def close(self) -> None:
         """Nothing is added any more."""
         os.close(self._file)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are a UserError, to be told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse`."""
+        raise UserError(message.removeprefix("argument "))
 
 
 def _finite(value: Any) -> Any:

@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.on_accelerator.rows import Row
-
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "accelerator.py"
+sys.path.insert(0, str(ROOT))
+from benchmarks.on_accelerator.rows import Row  # noqa: E402
+
+WORKER = Path(__file__).resolve()
 _LONGEST_REASON = 400  # characters
 
 
@@ -154,7 +155,7 @@ class _Worker:
         order = json.dumps({"job": dataclasses.asdict(job), "names": names})
         self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         self._process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "--worker", order],
+            [sys.executable, str(WORKER), order],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
@@ -208,3 +209,7 @@ class _Worker:
         last = [line.strip() for line in self._log if line.strip()][-1:]
         how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return ": ".join([how, *last])[:_LONGEST_REASON]
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])

@@ -6,10 +6,11 @@
     python -m benchmarks.records.results --check
 
 `--add` copies a finished run into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl, and
-machine.json, which describes the machine that `--add` runs on. `--hardware` describes the run's hardware in words, if
-it is more than its CPU. `--data` says which part of the dataset was used, if it was not all of it. A run with the
-recipe and the seed of a kept run, but another state_digest, is refused without `--replace`. With `--so-far` a run that
-is not finished is added, and the table says how many epochs it has; the same run replaces it when it has more.
+machine.json, which describes the machine that `--add` runs on, unless the workdir has one from the machine where the
+run was made. `--hardware` describes the run's hardware in words, if it is more than its CPU. `--data` says which part
+of the dataset was used, if it was not all of it. A run with the recipe and the seed of a kept run, but another
+state_digest, is refused without `--replace`. With `--so-far` a run that is not finished is added, and the table says
+how many epochs it has; the same run replaces it when it has more.
 
 Without options, RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing and exits with 1 if
 RESULTS.md is not up to date. Other mistakes give one line and exit code 2.
@@ -171,13 +172,18 @@ def add_run(
     config = {**run.config, "data_dir": None}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
+    machine = run.machine or this_machine()  # what came with the run is what it ran on
+    given = {"hardware": hardware or machine.get("hardware"), "data": data or machine.get("data")}
+    (target / "machine.json").write_text(json.dumps({**machine, **given}, indent=2) + "\n")
+    return target
+
+
+def this_machine() -> dict[str, Any]:
+    """A machine.json's content, of the machine that this runs on."""
     described = describe_machine()
     machine = {name: described[name] for name in ("processor", "cores", "python")}
     versions = {library: version(library) for library in ("jax", "flax", "optax")}
-    (target / "machine.json").write_text(
-        json.dumps({"hardware": hardware, "data": data, **machine, "versions": versions}, indent=2) + "\n"
-    )
-    return target
+    return {"hardware": None, "data": None, **machine, "versions": versions}
 
 
 def read_results(results: Path) -> dict[str, list[Run]]:

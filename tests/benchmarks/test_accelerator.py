@@ -24,7 +24,6 @@ from benchmarks.on_accelerator.tasks import Job, run_tasks
 from flax_resnets.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "accelerator.py"
 ON_A_GPU = {"device": "NVIDIA H100 80GB HBM3", "jax": "0.11.2"}
 
 
@@ -42,7 +41,7 @@ def rows_of(output: Path) -> list[dict]:
 
 
 def test_part_one_holds_on_a_cpu(tmp_path):
-    assert accelerator.main(["--small", "--part", "correct", "--output", str(tmp_path)]) == 0
+    assert accelerator.main(["--small", "--part", "correct", "--budget", "3000", "--output", str(tmp_path)]) == 0
     machine, *rows = rows_of(tmp_path)
     assert machine["backend"] == "cpu"
     assert machine["cores"] >= 1
@@ -63,7 +62,7 @@ def test_part_one_holds_on_a_cpu(tmp_path):
 @pytest.mark.slow
 def test_all_parts_small(tmp_path):
     begun = time.monotonic()
-    assert accelerator.main(["--small", "--output", str(tmp_path)]) == 0
+    assert accelerator.main(["--small", "--budget", "3000", "--output", str(tmp_path)]) == 0
     seconds = time.monotonic() - begun
     rows = rows_of(tmp_path)
     assert [row for row in rows if "error" in row or row.get("ok") is False] == []
@@ -238,8 +237,8 @@ def part(tmp_path, monkeypatch):
     # The worker finds it beside the real modules.
     real = "\n".join(f"sys.path.insert(0, {str(each)!r})" for each in (ROOT, root))
     script = root / "worker.py"
-    script.write_text(f"import sys\n{real}\nfrom benchmarks.on_accelerator.tasks import work\nwork(sys.argv[2])\n")
-    monkeypatch.setattr(accelerator_tasks, "SCRIPT", script)
+    script.write_text(f"import sys\n{real}\nfrom benchmarks.on_accelerator.tasks import work\nwork(sys.argv[1])\n")
+    monkeypatch.setattr(accelerator_tasks, "WORKER", script)
     return job("made", output=str(tmp_path / "pid"))
 
 
@@ -283,8 +282,8 @@ def test_nothing_outlives_the_script_however_it_is_ended(part, tmp_path):
     """A worker that nobody waits for must not keep the device."""
     program = (
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
-        "from benchmarks.on_accelerator import tasks as tasks\n"
-        f"tasks.SCRIPT = Path({str(accelerator_tasks.SCRIPT)!r})\n"
+        "from benchmarks.on_accelerator import tasks\n"
+        f"tasks.WORKER = Path({str(accelerator_tasks.WORKER)!r})\n"
         "import json\njob = tasks.Job(**json.loads(sys.argv[1]))\n"
         "for name, row in tasks.run_tasks(job, ['hangs'], together=True):\n    print(row, flush=True)\n"
     )
@@ -352,6 +351,35 @@ def test_a_batch_that_does_not_fit_is_halved():
     assert accelerator_fast.halved(measure, 256) == ("fits", 32, [256, 128, 64])
     with pytest.raises(accelerator_fast.OutOfMemory):
         accelerator_fast.halved(lambda batch: measure(41), 4)
+
+
+def test_contenders_that_do_not_fit_beside_each_other_get_a_smaller_batch(monkeypatch):
+    from flax_resnets.cli.bench.interleave import Measurement
+
+    def interleave(processes, rounds, turn):
+        result = Measurement()
+        for contender in (each for process in processes for each in process.contenders):
+            assert contender.options["precision"] == "bfloat16"
+            if contender.name.startswith("plain") and contender.options["batch"] > 64:
+                result.left_out[contender.name] = "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+            else:
+                result.seconds[contender.name] = [2.0 if contender.name.startswith("plain") else 1.0] * rounds
+                result.facts[contender.name] = {"first_seconds": 30.0}
+        return result
+
+    monkeypatch.setattr("flax_resnets.cli.bench.interleave.interleave", interleave)
+    monkeypatch.setattr("flax_resnets.cli.bench.contenders.torch_is_here", lambda: False)
+    told = job("fast", small=False, device=ON_A_GPU["device"])
+    rows = list(accelerator_fast.tasks(told)["resnet50 train"]())
+    ours, linen, torch = rows
+    assert [row["contender"] for row in rows] == ["ours", "plain linen", "torchvision"]
+    assert (ours["batch"], ours["did_not_fit"], ours["asked_batch"]) == (64, [256, 128], 256)
+    assert linen["ours_is_times_as_fast"] == 2
+    assert ours["share_of_peak"] == pytest.approx(64 * 3 * 2 * 4_089_184_256 / 989e12)
+    assert torch["skipped"] == "torch or torchvision is not installed here"
+    inference = list(accelerator_fast.tasks(told)["resnet50 inference"]())
+    sizes = [(row["batch"], row["asked_batch"]) for row in inference if row["contender"] == "ours"]
+    assert sizes == [(1, 1), (32, 32), (64, 256)]
 
 
 def a_step(peak_at=lambda batch: 10 * batch, limit=10_000):

@@ -144,3 +144,17 @@ def test_pip_that_gets_nothing_is_named(tmp_path, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert err.startswith("accelerator_pack.py: no_such/name: pip gets no wheel of it: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--only nosuch", "--only: invalid choice: 'nosuch'"),
+        ("--only wheels --output /proc/nowhere", "--output=/proc/nowhere: No such file or directory; name a directory"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, line, words):
+    assert accelerator_pack.main(line.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"accelerator_pack.py: {words}")
+    assert err.count("\n") == 1

@@ -147,6 +147,19 @@ def test_one_seed_has_no_spread_and_names_the_cpu(tmp_path, run, add):
     assert list(machine) == ["hardware", "data", "processor", "cores", "python", "versions"]
 
 
+def test_a_run_from_elsewhere_keeps_the_machine_that_came_with_it(tmp_path, add):
+    """As benchmarks/accelerator.py brings runs home; a word on the command line says more."""
+    run = finished(tmp_path / "home")
+    machine = {"hardware": "NVIDIA H100", "data": "JPEGs of 128 px", "processor": "theirs", "cores": 16}
+    machine |= {"python": "3.12.3", "versions": {"jax": "0.11.2", "flax": "0.12", "optax": "0.2"}}
+    (run / "machine.json").write_text(json.dumps(machine))
+    add(run)
+    kept = tmp_path / "results/noise/seed0/machine.json"
+    assert json.loads(kept.read_text()) == machine
+    add(run, "--hardware", "one H100")
+    assert json.loads(kept.read_text()) == machine | {"hardware": "one H100"}
+
+
 def test_times_on_different_hardware_are_means_of_their_own(tmp_path, run, add):
     for seed, (hardware, speed) in enumerate([("one abacus", 16.0), ("two abaci", 32.0), ("one abacus", 8.0)]):
         add(finished(tmp_path / str(seed), seed=seed, speed=speed), "--hardware", hardware)
