@@ -438,18 +438,18 @@ def avg_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     return nn.avg_pool(x, (2, 2), strides=(strides, strides), padding=padding, count_include_pad=strides == 1)
 
 
-def blur_pool(x: jax.Array) -> jax.Array:
-    """Halves an image after blurring it with (1, 2, 1)/4 in both directions, its border mirrored.
+def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
+    """Blurs an image with (1, 2, 1)/4 in both directions, its border mirrored, and keeps every `strides`-th pixel.
 
     Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, section 3.2; `(N, H, W, C)` to
-    `(N, ceil(H/2), ceil(W/2), C)`.
+    `(N, ceil(H / strides), ceil(W / strides), C)`.
     """
     channels = x.shape[-1]
     taps = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
     kernel = jnp.broadcast_to((taps[:, None] * taps)[:, :, None, None], (3, 3, 1, channels))
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     return jax.lax.conv_general_dilated(
-        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels
+        x, kernel, (strides, strides), "VALID", dimension_numbers=_NHWC, feature_group_count=channels
     )
 
 
