@@ -5,7 +5,7 @@ own and gets the same bits, so that no weights have to be kept or sent. Needs nu
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -116,45 +116,42 @@ class Option:
     theirs: Mapping[str, Mapping[str, Any]]
 
 
-# Small networks of each block, with timm's names for them. In the last two stages a second block follows the first.
-_PAIRED = {"resnet18": "resnet18", "resnet26": "resnet26", "resnetv2_18": "resnetv2_18", "resnetv2_50": "resnetv2_50"}
+# Networks of each block, in small: in the last two stages a second block follows the first.
+_V1, _V2 = ("resnet18", "resnet26"), ("resnetv2_18", "resnetv2_50")
+_PAIRED = (*_V1, *_V2)
 _BLURRED = {"resnet18": "resnetblur18", "resnet26": "resnetblur50"}
 _STAGES = (1, 1, 2, 2)
-_V1, _BOTTLENECK, _V2 = ("resnet18", "resnet26"), ("resnet26",), ("resnetv2_18", "resnetv2_50")
 
 
 def _paired_options() -> dict[str, Option]:
-    def everywhere(**theirs: Any) -> dict[str, dict[str, Any]]:
-        return dict.fromkeys(_PAIRED, theirs)
+    def theirs(networks: Iterable[str] = _PAIRED, **arguments: Any) -> dict[str, Mapping[str, Any]]:
+        return dict.fromkeys(networks, arguments)
 
     options = {
         "stem=deep": Option(
-            {"stem": "deep"},
-            dict.fromkeys(_V1, {"stem_type": "deep", "stem_width": 32}) | dict.fromkeys(_V2, {"stem_type": "deep"}),
+            {"stem": "deep"}, theirs(_V1, stem_type="deep", stem_width=32) | theirs(_V2, stem_type="deep")
         ),
-        "shortcut=avg_pool": Option({"shortcut": "avg_pool"}, everywhere(avg_down=True)),
+        "shortcut=avg_pool": Option({"shortcut": "avg_pool"}, theirs(avg_down=True)),
         "groups=32 of 4": Option(
-            {"groups": 32, "width_per_group": 4}, dict.fromkeys(_BOTTLENECK, {"cardinality": 32, "base_width": 4})
+            {"groups": 32, "width_per_group": 4}, theirs(("resnet26",), cardinality=32, base_width=4)
         ),
         "width_per_group=128": Option(
             {"width_per_group": 128},
-            {
-                **dict.fromkeys(_BOTTLENECK, {"base_width": 128}),
-                "resnetv2_18": {"bottle_ratio": 2.0},
-                "resnetv2_50": {"bottle_ratio": 0.5},
-            },
+            theirs(("resnet26",), base_width=128)
+            | theirs(("resnetv2_18",), bottle_ratio=2.0)
+            | theirs(("resnetv2_50",), bottle_ratio=0.5),
         ),
-        # The stem that is not deep has 64 channels in timm whatever follows.
-        "width=32": Option({"width": 32}, dict.fromkeys(_V2, {"width_factor": 0.5})),
-        "squeeze_excite": Option({"squeeze_excite": True}, dict.fromkeys(_V1, {"block_args": {"attn_layer": "se"}})),
-        "blur_pool": Option({"blur_pool": True}, dict.fromkeys(_V1, {})),  # its networks have names of their own
+        # In timm's other networks, a stem that is not deep has 64 channels whatever follows.
+        "width=32": Option({"width": 32}, theirs(_V2, width_factor=0.5)),
+        "squeeze_excite": Option({"squeeze_excite": True}, theirs(_V1, block_args={"attn_layer": "se"})),
+        "blur_pool": Option({"blur_pool": True}, theirs(_BLURRED)),  # timm's are networks of their own
     }
     for activation in ("silu", "mish", "gelu"):
-        options[f"activation={activation}"] = Option({"activation": activation}, everywhere(act_layer=activation))
+        options[f"activation={activation}"] = Option({"activation": activation}, theirs(act_layer=activation))
     for stride in (8, 16):
-        options[f"output_stride={stride}"] = Option({"output_stride": stride}, everywhere(output_stride=stride))
-    options["stochastic_depth"] = Option({"stochastic_depth": 0.2}, everywhere(drop_path_rate=0.2))
-    options["dropout"] = Option({"dropout": 0.3}, everywhere(drop_rate=0.3))
+        options[f"output_stride={stride}"] = Option({"output_stride": stride}, theirs(output_stride=stride))
+    options["stochastic_depth"] = Option({"stochastic_depth": 0.2}, theirs(drop_path_rate=0.2))
+    options["dropout"] = Option({"dropout": 0.3}, theirs(drop_rate=0.3))
     return options
 
 
@@ -164,7 +161,7 @@ PAIRED_OPTIONS = _paired_options()
 def _pairs() -> dict[str, Case]:
     """Every two options that both we and timm have, on each network that both have them on; and each option alone."""
     cases = {}
-    for network, reference in _PAIRED.items():
+    for network in _PAIRED:
         options = {name: option for name, option in PAIRED_OPTIONS.items() if network in option.theirs}
         for names in ((), *combinations(options, 1), *combinations(options, 2)):
             chosen = [options[name] for name in names]
@@ -174,7 +171,7 @@ def _pairs() -> dict[str, Case]:
             cases["+".join((network, *names))] = Case(
                 network,
                 "timm",
-                _BLURRED[network] if "blur_pool" in names else reference,
+                _BLURRED[network] if "blur_pool" in names else network,
                 ((64, 64), (75, 53)),
                 4,
                 {"stage_sizes": _STAGES, **{key: value for option in chosen for key, value in option.ours.items()}},
@@ -193,7 +190,7 @@ def comparable(case: Case) -> tuple[str, ...]:
     """What the two sides must agree in: in training not what depends on their own draws."""
     if case.options.get("stochastic_depth"):
         return ("eval", "stages")
-    return ("eval", "stages", "statistics") if case.options.get("dropout") else ("eval", "stages", "train", "statistics")
+    return ("eval", "stages", "statistics", *(() if case.options.get("dropout") else ("train",)))
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

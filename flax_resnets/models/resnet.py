@@ -18,12 +18,14 @@ from flax_resnets.models.attributes import check_outputs, check_share, check_who
 from flax_resnets.models.layers import (
     BatchNorm,
     Conv,
+    Dropout,
     Initializer,
     Linear,
     SqueezeExcite,
     StochasticDepth,
     avg_pool,
     blur_pool,
+    every,
     ghost_size,
     global_avg_pool,
     max_pool,
@@ -119,7 +121,7 @@ class ResidualBlock(nn.Module):
         if strides == 1 and x.shape[-1] == features:
             return x
         if self.shortcut == "pad":
-            x = x[:, ::strides, ::strides]
+            x = every(x, strides)
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
         if self.shortcut == "avg_pool" and (strides > 1 or self.dilation[1] > 1):
             x, strides = avg_pool(x, strides), 1
@@ -382,7 +384,7 @@ class ResNet(nn.Module):
             outputs[f"stage{i + 1}"] = x
         if self.block.preactivated:
             x = act(self._norm("head")(name="head_norm")(x, train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        x = Dropout(self.dropout)(global_avg_pool(x), train)
         outputs["head"] = Linear(self.num_classes, self.initializer, name="head")(x) if self.num_classes else x
         return outputs
 
