@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from benchmarks.on_accelerator.rows import Row  # noqa: E402
+from benchmarks.on_accelerator.rows import Row
 
 WORKER = Path(__file__).resolve()
 _LONGEST_REASON = 400  # characters

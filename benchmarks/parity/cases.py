@@ -5,8 +5,9 @@ own and gets the same bits, so that no weights have to be kept or sent. Needs nu
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ CLASSES = 1000
 LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
+Size = int | tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Case:
     """A network here and its counterpart there.
@@ -25,16 +29,16 @@ class Case:
         model: a name of the registry.
         library: `torchvision` or `timm`.
         reference: the library's name of the network.
-        sizes: pixels of the images' side; odd ones show on which side the padding is.
+        sizes: pixels of the images' side, or of height and width; odd ones show on which side the padding is.
         batch: images.
-        options: of `create_model` here.
+        options: attributes of the network here.
         reference_options: of the library's constructor.
     """
 
     model: str
     library: str
     reference: str
-    sizes: tuple[int, ...]
+    sizes: tuple[Size, ...]
     batch: int = 2
     options: Mapping[str, Any] = field(default_factory=dict)
     reference_options: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +64,12 @@ def _cases() -> dict[str, Case]:
     # Options, on a network that shows them.
     cases["resnet18+blur_pool"] = Case("resnet18", "timm", "resnetblur18", (97,), options={"blur_pool": True})
     cases["resnet50+blur_pool"] = Case("resnet50", "timm", "resnetblur50", (97,), options={"blur_pool": True})
+    for name, reference in (("resnet18", "resnetblur18"), ("resnet50", "resnetblur50")):
+        for stride in (8, 16):
+            dilated = {"output_stride": stride}
+            cases[f"{name}+blur_pool+output_stride{stride}"] = Case(
+                name, "timm", reference, (97,), options={"blur_pool": True, **dilated}, reference_options=dilated
+            )
     for name in ("resnet18", "resnet50d", "resnetv2_18"):
         for stride in (8, 16):
             dilated = {"output_stride": stride}
@@ -93,6 +103,96 @@ def _cases() -> dict[str, Case]:
 CASES = _cases()
 
 
+@dataclass(frozen=True)
+class Option:
+    """An attribute of our networks, and timm's words for it.
+
+    Attributes:
+        ours: attributes of `ResNet`.
+        theirs: arguments of timm's networks, by our network; those it is missing for do not have the option.
+    """
+
+    ours: Mapping[str, Any]
+    theirs: Mapping[str, Mapping[str, Any]]
+
+
+# Networks of each block, in small: in the last two stages a second block follows the first.
+_V1, _V2 = ("resnet18", "resnet26"), ("resnetv2_18", "resnetv2_50")
+_PAIRED = (*_V1, *_V2)
+_BLURRED = {"resnet18": "resnetblur18", "resnet26": "resnetblur50"}
+_STAGES = (1, 1, 2, 2)
+
+
+def _paired_options() -> dict[str, Option]:
+    def theirs(networks: Iterable[str] = _PAIRED, **arguments: Any) -> dict[str, Mapping[str, Any]]:
+        return dict.fromkeys(networks, arguments)
+
+    options = {
+        "stem=deep": Option(
+            {"stem": "deep"}, theirs(_V1, stem_type="deep", stem_width=32) | theirs(_V2, stem_type="deep")
+        ),
+        "shortcut=avg_pool": Option({"shortcut": "avg_pool"}, theirs(avg_down=True)),
+        "groups=32 of 4": Option(
+            {"groups": 32, "width_per_group": 4}, theirs(("resnet26",), cardinality=32, base_width=4)
+        ),
+        "width_per_group=128": Option(
+            {"width_per_group": 128},
+            theirs(("resnet26",), base_width=128)
+            | theirs(("resnetv2_18",), bottle_ratio=2.0)
+            | theirs(("resnetv2_50",), bottle_ratio=0.5),
+        ),
+        # In timm's other networks, a stem that is not deep has 64 channels whatever follows.
+        "width=32": Option({"width": 32}, theirs(_V2, width_factor=0.5)),
+        "squeeze_excite": Option({"squeeze_excite": True}, theirs(_V1, block_args={"attn_layer": "se"})),
+        "blur_pool": Option({"blur_pool": True}, theirs(_BLURRED)),  # timm's are networks of their own
+    }
+    for activation in ("silu", "mish", "gelu"):
+        options[f"activation={activation}"] = Option({"activation": activation}, theirs(act_layer=activation))
+    for stride in (8, 16):
+        options[f"output_stride={stride}"] = Option({"output_stride": stride}, theirs(output_stride=stride))
+    options["stochastic_depth"] = Option({"stochastic_depth": 0.2}, theirs(drop_path_rate=0.2))
+    options["dropout"] = Option({"dropout": 0.3}, theirs(drop_rate=0.3))
+    return options
+
+
+PAIRED_OPTIONS = _paired_options()
+
+
+def _pairs() -> dict[str, Case]:
+    """Every two options that both we and timm have, on each network that both have them on; and each option alone."""
+    cases = {}
+    for network in _PAIRED:
+        options = {name: option for name, option in PAIRED_OPTIONS.items() if network in option.theirs}
+        for names in ((), *combinations(options, 1), *combinations(options, 2)):
+            chosen = [options[name] for name in names]
+            ours = [key for option in chosen for key in option.ours]
+            if len(set(ours)) < len(ours):  # two values of one attribute
+                continue
+            cases["+".join((network, *names))] = Case(
+                network,
+                "timm",
+                _BLURRED[network] if "blur_pool" in names else network,
+                ((64, 64), (75, 53)),
+                4,
+                {"stage_sizes": _STAGES, **{key: value for option in chosen for key, value in option.ours.items()}},
+                {
+                    "layers": _STAGES,
+                    **{key: value for option in chosen for key, value in option.theirs[network].items()},
+                },
+            )
+    return cases
+
+
+PAIRS = _pairs()
+
+
+def comparable(case: Case) -> tuple[str, ...]:
+    """What the two sides must agree in: in training not what depends on their own draws."""
+    if case.options.get("stochastic_depth"):
+        return ("eval", "stages")
+    return ("eval", "stages", "statistics", *(() if case.options.get("dropout") else ("train",)))
+
+
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Weights for tensors of torch's names and shapes, float32.
 
@@ -103,9 +203,10 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return {name: _weight(name, shape) for name, shape in shapes.items()}
 
 
-def images(size: int, batch: int) -> np.ndarray:
-    """Random images `(batch, size, size, 3)` of variance 1, float32."""
-    return _uniform(f"images {size}", (batch, size, size, 3), -(3**0.5), 3**0.5)
+def images(size: Size, batch: int) -> np.ndarray:
+    """Random images `(batch, height, width, 3)` of variance 1, float32."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return _uniform(f"images {size}", (batch, height, width, 3), -(3**0.5), 3**0.5)
 
 
 def labels(batch: int) -> np.ndarray:

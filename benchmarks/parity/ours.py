@@ -25,6 +25,22 @@ def evaluate(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
     return jax.tree.map(np.asarray, both(variables, images))
 
 
+def forward(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
+    """As `evaluate`, and logits and running statistics in training."""
+    model, variables = build(case, images)
+    rngs = {"dropout": jax.random.key(0)}
+    trained, updates = jax.jit(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"], rngs=rngs))(
+        variables, images
+    )
+    named = export_state_dict(model, jax.tree.map(np.asarray, {**variables, **updates}))
+    evaluated = evaluate(case, images)
+    return {
+        "logits": {**evaluated["logits"], "train": np.asarray(trained)},
+        "stages": evaluated["stages"],
+        "statistics": {name: value for name, value in named.items() if "running" in name},
+    }
+
+
 def compute(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
     """As `evaluate`, and logits, running statistics and gradients of the cross-entropy in training.
 
@@ -56,7 +72,7 @@ def compute(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
 
 def build(case: parity_cases.Case, images: np.ndarray) -> tuple[Any, dict[str, Any]]:
     """The network and its variables with the case's weights."""
-    model: Any = create_model(case.model, num_classes=parity_cases.CLASSES, **case.options)
+    model: Any = create_model(case.model, num_classes=parity_cases.CLASSES).clone(**case.options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(images.shape))
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     names = {name: value.shape for name, value in export_state_dict(model, empty).items()}

@@ -2,6 +2,7 @@
 
     python -m benchmarks.parity.reference --golden                        # tests/models/golden/*.json, all cases
     python -m benchmarks.parity.reference resnet18 --tensors /tmp/out     # whole tensors, for compare.py
+    python -m benchmarks.parity.reference --pairs --tensors /tmp/out      # of every two options, without gradients
 
 Golden files are computed in float64, whole tensors in float32; of gradients there are both.
 """
@@ -9,6 +10,7 @@ Golden files are computed in float64, whole tensors in float32; of gradients the
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -36,7 +38,22 @@ def build(case: parity_cases.Case) -> torch.nn.Module:
 def compute(
     case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Stages and logits in evaluation; logits, running statistics and gradients of the cross-entropy in training."""
+    """As `forward`, and the gradients of the cross-entropy in training."""
+    model, computed = forward(case, images, dtype)
+    labels = torch.from_numpy(parity_cases.labels(len(images)))
+    torch.nn.functional.cross_entropy(computed["logits"]["train"], labels).backward()
+    computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
+    gradients = {name: value.grad.numpy() for name, value in model.named_parameters()}
+    return {**computed, "gradients": gradients}
+
+
+def forward(
+    case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
+) -> tuple[torch.nn.Module, dict[str, dict[str, Any]]]:
+    """The network after one step; its stages and logits in evaluation, logits and running statistics in training.
+
+    The logits in training are torch's, which leads back to the parameters.
+    """
     model = build(case).to(dtype)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype)
     stages: dict[str, np.ndarray] = {}
@@ -51,14 +68,11 @@ def compute(
         hook.remove()
     model.train()
     trained = model(x)
-    torch.nn.functional.cross_entropy(trained, torch.from_numpy(parity_cases.labels(len(x)))).backward()
     statistics = {name: value.numpy() for name, value in model.named_buffers() if "running" in name}
-    gradients = {name: value.grad.numpy() for name, value in model.named_parameters()}
-    return {
-        "logits": {"eval": evaluated.numpy(), "train": trained.detach().numpy()},
+    return model, {
+        "logits": {"eval": evaluated.numpy(), "train": trained},
         "stages": {stage: value.transpose(0, 2, 3, 1) for stage, value in stages.items()},
         "statistics": statistics,
-        "gradients": gradients,
     }
 
 
@@ -109,13 +123,15 @@ def versions() -> dict[str, str]:
 def main() -> None:
     """Write what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(parity_cases.CASES))
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--pairs", action="store_true", help="of parity_cases.PAIRS")
     parser.add_argument("--golden", action="store_true")
     parser.add_argument("--tensors", type=Path, metavar="DIR")
     parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
     arguments = parser.parse_args()
-    for name in arguments.cases:
-        case = parity_cases.CASES[name]
+    cases = parity_cases.PAIRS if arguments.pairs else parity_cases.CASES
+    for name in arguments.cases or cases:
+        case = cases[name]
         if arguments.golden:
             content = {"case": name, "versions": versions(), "sizes": [golden(case, size) for size in case.sizes]}
             text = json.dumps(content, separators=(",", ":"))
@@ -127,8 +143,12 @@ def main() -> None:
                 given = np.load(arguments.images)[: case.batch, :size, :size] if arguments.images else None
                 x = parity_cases.images(size, case.batch) if given is None else given
                 x = np.ascontiguousarray(x, np.float32)
-                computed = compute(case, x)
-                computed["exact gradients"] = compute(case, x, torch.float64)["gradients"]
+                if arguments.pairs:
+                    _, computed = forward(case, x)
+                    computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
+                else:
+                    computed = compute(case, x)
+                    computed["exact gradients"] = compute(case, x, torch.float64)["gradients"]
                 for kind, tensors in computed.items():
                     arrays |= {f"{size}/{kind}/{tensor}": value for tensor, value in tensors.items()}
             np.savez(arguments.tensors / f"{name}.npz", **arrays)

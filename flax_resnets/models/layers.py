@@ -3,12 +3,13 @@
 All of it works on NHWC images. Padding is written out in pixels, as torch does it: XLA's `SAME` pads a stride-2
 convolution on the other side, and weights trained with one do not fit the other.
 
-Where a processor is faster with other words for the same mathematics, `jax.lax.platform_dependent` chooses them when
-the program is compiled for it; what GPUs and TPUs compile is what stands in the `default`. Numbers agree to float32's
-rounding.
+Where a CPU is faster with other words for the same mathematics, `jax.lax.platform_dependent` chooses them when the
+program is compiled for it; what GPUs and TPUs compile is what stands in the `default`, and so does every platform for
+images of symbolic size (`jax.export`). Numbers agree to float32's rounding.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 from flax.typing import Dtype
+from jax.sharding import NamedSharding, PartitionSpec
 
 Initializer = Literal["torchvision", "fastai"]
 
@@ -99,8 +101,10 @@ def convolve(
 
     size, (height, width, channels) = kernel.shape[0], x.shape[1:]
     reach = dilation * (size - 1)
-    if min(height, width) + 2 * padding <= reach:
+    if any(side + 2 * padding <= reach for side in (height, width) if isinstance(side, int)):
         raise ValueError(f"the image is too small: {height} x {width} is left for a kernel of {size} x {size}")
+    if not has_known_size(x):
+        return plain(x, kernel)
     if size == 1 and padding == 0 and groups == 1:
         return jax.lax.platform_dependent(x, kernel, cpu=lambda x, k: _as_product(x, k, strides), default=plain)
     # A stem: on so few channels XLA's kernels for processors leave most of a vector register empty.
@@ -119,6 +123,11 @@ def convolve(
 
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def has_known_size(x: jax.Array) -> bool:
+    """Whether height and width of `(N, H, W, C)` are numbers, not symbols as in a program that `jax.export` makes."""
+    return all(isinstance(side, int) for side in x.shape[1:3])
 
 
 def _as_product(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -140,7 +149,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int, dil
 
 def _space_to_depth(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A 7x7 convolution of stride 2 as a 4x4 of stride 1 over 2x2 pixels at a time, a row and column of 0 added."""
-    x = rearrange(x, "n (h i) (w j) c -> n h w (i j c)", i=2, j=2)
+    # Width, then height: of both at once JAX cannot tell where the result lies, if the axes of the mesh are Explicit.
+    x = rearrange(x, "n h (w j) c -> n h w (j c)", j=2)
+    x = rearrange(x, "n (h i) w c -> n h w (i c)", i=2)
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
     kernel = rearrange(kernel, "(h i) (w j) c f -> h w (i j c) f", i=2, j=2)
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((2, 1), (2, 1)), dimension_numbers=_NHWC)
@@ -316,7 +327,8 @@ class BatchNorm(nn.Module):
         if self.batch_norm == "folded":
             if train:
                 raise ValueError("batch_norm='folded': has no statistics to train with; train the network it came from")
-            return (x + bias).astype(self.dtype)
+            wide = _at_least_float32(x)
+            return (wide + bias.astype(wide.dtype)).astype(self.dtype)
         scale = self.param("scale", self.scale_init, features, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
@@ -326,23 +338,50 @@ class BatchNorm(nn.Module):
             return y.astype(self.dtype)
 
         size = ghost_size(self.batch_norm)
-        if size is None:
-            groups = x[None]
-        elif x.shape[0] % size == 0:
-            groups = rearrange(x, "(ghost n) ... -> ghost n ...", n=size)
-        else:
+        if size is not None and x.shape[0] % size != 0:
             raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
         meet = self.axis_name if self.batch_norm == "global" and not self.is_initializing() else None
-        y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=meet)
+
+        def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            groups = x[None] if size is None else rearrange(x, "(ghost n) ... -> ghost n ...", n=size)
+            y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=meet)
+            return y.reshape(x.shape), mean, var
+
+        y, mean, var = (normalise if size is None else _by_the_compiler(normalise))(x, scale, bias)
         if not self.is_initializing():
-            count = math.prod(groups.shape[1:-1]) * (jax.lax.axis_size(meet) if meet else 1)
-            correction = count / max(count - 1, 1) if self.unbiased else 1.0
+            count = math.prod((size or x.shape[0], *x.shape[1:-1])) * (jax.lax.axis_size(meet) if meet else 1)
             running_mean.value = self._update(running_mean.value, mean.mean(0))
-            running_var.value = self._update(running_var.value, var.mean(0) * correction)
-        return y.reshape(x.shape).astype(self.dtype)
+            running_var.value = self._update(running_var.value, var.mean(0) * self._correction(count))
+        return y.astype(self.dtype)
+
+    def _correction(self, count: Any) -> Any:
+        """What makes the variance of so many numbers an unbiased one."""
+        if not self.unbiased:
+            return 1.0
+        if isinstance(count, int):
+            return count / max(count - 1, 1)
+        count = jnp.asarray(count).astype(jnp.float32)  # a symbol's value
+        return count / jnp.maximum(count - 1, 1)
 
     def _update(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new
+
+
+def _by_the_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.Array, ...]]:
+    """A function whose first result lies on the devices as its first argument does, the others whole on each.
+
+    Ghosts may end within a device's share, or reach over several. JAX has no words for where that lies, and raises an
+    error if the axes of the mesh are Explicit; XLA finds a way, as it does where they are Auto.
+    """
+
+    def on_auto_axes(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
+        sharding = jax.typeof(x).sharding
+        if sharding.spec[0] is None:  # whole, or on Auto axes already
+            return function(x, *others)
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
+        return jax.sharding.auto_axes(function, out_sharding=(sharding, whole, whole))(x, *others)
+
+    return on_auto_axes
 
 
 @jax.custom_jvp
@@ -356,9 +395,10 @@ def mish(x: jax.Array) -> jax.Array:
         [-0.3034, 0.0, 0.8651]
     """
     # With e = exp(x), tanh(log(1 + e)) is n / (n + 2), n = e (e + 2); from 20 on that is 1 in float64.
-    e = jnp.exp(jnp.minimum(_at_least_float32(x), 20.0))
+    wide = _at_least_float32(x)
+    e = jnp.exp(jnp.minimum(wide, 20.0))
     n = e * (e + 2)
-    return (x * (n / (n + 2))).astype(x.dtype)
+    return (wide * (n / (n + 2))).astype(x.dtype)
 
 
 @mish.defjvp
@@ -375,11 +415,11 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     numerator = jnp.where(right, 1 + 2 * e, e * (2 + e))
     rest = jnp.where(right, e, 1) * 4 * e * (1 + e)
     slope = (numerator * denominator + wide * rest) / (denominator * denominator)
-    return mish(x), (tangent * slope).astype(x.dtype)
+    return mish(x), (tangent.astype(slope.dtype) * slope).astype(x.dtype)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:
-    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def max_pool(x: jax.Array, strides: int = 2, size: int = 3, padding: int = 1) -> jax.Array:
@@ -412,6 +452,8 @@ def max_pool(x: jax.Array, strides: int = 2, size: int = 3, padding: int = 1) ->
         # XLA's gradient of `reduce_window` searches each window anew; that of a choice between two knows who won.
         return _largest(_largest(x, 2, strides, size, padding), 1, strides, size, padding)
 
+    if not has_known_size(x):
+        return plain(x)
     return jax.lax.platform_dependent(x, cpu=by_rows_and_columns, default=plain)
 
 
@@ -430,27 +472,60 @@ def avg_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     """A 2x2 average-pool, `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`.
 
     At stride 2 a window that reaches beyond the last row or column averages the pixels there are (torch's
-    `ceil_mode=True, count_include_pad=False`); at stride 1 it counts zeros there, as timm's `AvgPool2dSame` does.
+    `ceil_mode=True, count_include_pad=False`), in float32 at least; at stride 1 it counts zeros there, as timm's
+    `AvgPool2dSame` does.
     """
-    bottom, right = (1, 1) if strides == 1 else (x.shape[1] % 2, x.shape[2] % 2)
-    # linen's annotation has only the words for padding, its code takes pixels too.
-    padding: Any = ((0, bottom), (0, right))
-    return nn.avg_pool(x, (2, 2), strides=(strides, strides), padding=padding, count_include_pad=strides == 1)
+    if strides == 1:
+        return sum_pool(x, 1, (1, 1)) / 4
+    # Of a symbolic size, a row and a column beyond are always there: windows that begin on them are none.
+    bottom, right = (side % 2 if isinstance(side, int) else 1 for side in x.shape[1:3])
+    sums = _at_least_float32(sum_pool(x, 2, (bottom, right)))
+    return sums / sum_pool(jnp.ones((*x.shape[:-1], 1), sums.dtype), 2, (bottom, right))
 
 
-def blur_pool(x: jax.Array) -> jax.Array:
-    """Halves an image after blurring it with (1, 2, 1)/4 in both directions, its border mirrored.
+def sum_pool(x: jax.Array, strides: int, beyond: tuple[int, int] = (0, 0)) -> jax.Array:
+    """The sums of 2x2 pixels, `(N, H, W, C)` to `(N, H', W', C)`.
+
+    Args:
+        x: images.
+        strides: step of the window, in pixels.
+        beyond: rows of 0 below the image, columns of 0 to its right.
+
+    Example:
+        >>> sum_pool(jnp.arange(9.0).reshape(1, 3, 3, 1), 1).squeeze().tolist()
+        [[8.0, 12.0], [20.0, 24.0]]
+    """
+    padding = ((0, 0), (0, beyond[0]), (0, beyond[1]), (0, 0))
+    return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, strides, strides, 1), padding)
+
+
+def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
+    """Blurs an image with (1, 2, 1)/4 in both directions, its border mirrored, and keeps every `strides`-th pixel.
 
     Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, section 3.2; `(N, H, W, C)` to
-    `(N, ceil(H/2), ceil(W/2), C)`.
+    `(N, ceil(H / strides), ceil(W / strides), C)`.
     """
     channels = x.shape[-1]
     taps = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
     kernel = jnp.broadcast_to((taps[:, None] * taps)[:, :, None, None], (3, 3, 1, channels))
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    if has_known_size(x):
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    else:
+        for axis in (1, 2):
+            second, last_but_one = (
+                jax.lax.dynamic_slice_in_dim(x, jnp.asarray(i), 1, axis) for i in (1, x.shape[axis] - 2)
+            )
+            x = jnp.concatenate([second, x, last_but_one], axis)
     return jax.lax.conv_general_dilated(
-        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels
+        x, kernel, (strides, strides), "VALID", dimension_numbers=_NHWC, feature_group_count=channels
     )
+
+
+def every(x: jax.Array, strides: int) -> jax.Array:
+    """Every `strides`-th row and column: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`."""
+    if has_known_size(x):
+        return x[:, ::strides, ::strides]
+    return max_pool(x, strides, size=1, padding=0)  # a symbolic size in the words of convolutions, to be added to them
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
@@ -496,5 +571,28 @@ class StochasticDepth(nn.Module):
         """Drop x for some of its images; its shape stays."""
         if not train or self.rate == 0:
             return x
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-        return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
+        return _dropped(x, self.rate, self.make_rng("dropout"), (x.shape[0],) + (1,) * (x.ndim - 1))
+
+
+class Dropout(nn.Module):
+    """Drops single numbers in training: Srivastava et al. 2014, JMLR 15, section 4.
+
+    As `flax.linen.Dropout`, to the bit, but also for what lies on a mesh with Explicit axes.
+
+    Attributes:
+        rate: share of the numbers that become 0; the others are divided by the share kept.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Drop some of x's numbers; its shape stays."""
+        return _dropped(x, self.rate, self.make_rng("dropout"), x.shape) if train and self.rate else x
+
+
+def _dropped(x: jax.Array, rate: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Puts 0 where a draw of that shape says so, and divides the rest by the share kept."""
+    # Together with `True` everywhere that x is, the draw lies where x lies.
+    kept = jax.random.bernoulli(key, 1 - rate, shape) & jnp.ones_like(x, bool)
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)

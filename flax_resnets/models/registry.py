@@ -159,13 +159,14 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
+def create_model(name: str | None = None, /, num_classes: int = 1000, **overrides: Any) -> nn.Module:
     """The network of that name, as an unbound linen module.
 
     Args:
         name: one of `list_models()`.
         num_classes: outputs of the head; 0 gives pooled features.
-        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`.
+        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also linen's own, `name`
+            (of the submodule, in the module that makes it) and `parent`.
 
     Raises:
         UserError: no such network, an attribute this network has not, or a value the attribute cannot have; with the
@@ -177,10 +178,16 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
         >>> shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 28, 28, 1)))
         >>> shapes["params"]["head"]["kernel"].shape
         (512, 10)
+        >>> create_model("resnet18", name="backbone").name
+        'backbone'
     """
+    if name is None:
+        if "name" not in overrides:
+            raise TypeError("create_model: the network's name is missing; list_models() has them")
+        name = str(overrides.pop("name"))  # given as a keyword, when it is the network's
     entry, options = _entry(name), [*model_options(name), "num_classes"]
     for option in overrides:
-        if option not in options:
+        if option not in (*options, "name", "parent"):
             raise UserError(f"{option}={overrides[option]!r}: {name} has no such option; {_nearest(option, options)}")
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
         raise UserError(f"num_classes={num_classes!r}: must be a whole number, 0 for pooled features")

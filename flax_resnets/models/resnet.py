@@ -18,12 +18,14 @@ from flax_resnets.models.attributes import check_outputs, check_share, check_who
 from flax_resnets.models.layers import (
     BatchNorm,
     Conv,
+    Dropout,
     Initializer,
     Linear,
     SqueezeExcite,
     StochasticDepth,
     avg_pool,
     blur_pool,
+    every,
     ghost_size,
     global_avg_pool,
     max_pool,
@@ -85,18 +87,27 @@ class ResidualBlock(nn.Module):
         """Channels of the 3x3: the stage's, times what ResNeXt and wide networks add to them."""
         return int(self.features * self.width_per_group / 64) * self.groups
 
+    def _blurs(self) -> bool:
+        """Whether this block halves the image, or its dilation takes the place of halving: there timm blurs too."""
+        return self.blur_pool and (self.strides == 2 or self.dilation[0] != self.dilation[1])
+
     def _strided_conv(self, x: jax.Array, name: str) -> jax.Array:
         """The block's first 3x3; its stride is left to `_blurred` where that follows."""
-        strides = 1 if self.blur_pool else self.strides
+        strides = 1 if self._blurs() else self.strides
         width = self._inner_width()
         return self.conv(width, 3, strides, dilation=self.dilation[0], groups=self.groups, name=name)(x)
 
     def _blurred(self, x: jax.Array) -> jax.Array:
-        return blur_pool(x) if self.blur_pool and self.strides == 2 else x
+        return blur_pool(x, self.strides) if self._blurs() else x
 
     def _last_norm(self, name: str) -> nn.Module:
         init = nn.initializers.zeros_init() if self.zero_init_last else nn.initializers.ones_init()
         return self.norm(scale_init=init, name=name)
+
+    def _last_conv(self, *shape: Any, **settings: Any) -> nn.Module:
+        """The convolution that ends a pre-activated branch. Behind a γ of 0, its ReLU would let no gradient through."""
+        start = {"initializer": nn.initializers.zeros_init()} if self.zero_init_last else {}
+        return self.conv(*shape, **settings, **start)
 
     def _branch_end(self, y: jax.Array, train: bool) -> jax.Array:
         if self.squeeze_excite:
@@ -110,7 +121,7 @@ class ResidualBlock(nn.Module):
         if strides == 1 and x.shape[-1] == features:
             return x
         if self.shortcut == "pad":
-            x = x[:, ::strides, ::strides]
+            x = every(x, strides)
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
         if self.shortcut == "avg_pool" and (strides > 1 or self.dilation[1] > 1):
             x, strides = avg_pool(x, strides), 1
@@ -182,8 +193,8 @@ class PreActBasicBlock(ResidualBlock):
         y = self.act(self.norm(name="norm1")(x, train))
         carried = self._carried(y if self._reshapes(x) else x, train)
         y = self._strided_conv(y, "conv1")
-        y = self.act(self._last_norm("norm2")(y, train))
-        y = self.conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
+        y = self.act(self.norm(name="norm2")(y, train))
+        y = self._last_conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
         return self._branch_end(y, train) + carried
 
     def _reshapes(self, x: jax.Array) -> bool:
@@ -206,8 +217,8 @@ class PreActBottleneckBlock(PreActBasicBlock):
         y = self.conv(self._inner_width(), 1, name="conv1")(y)
         y = self.act(self.norm(name="norm2")(y, train))
         y = self._strided_conv(y, "conv2")
-        y = self.act(self._last_norm("norm3")(y, train))
-        y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
+        y = self.act(self.norm(name="norm3")(y, train))
+        y = self._last_conv(self.features * self.expansion, 1, name="conv3")(y)
         return self._branch_end(y, train) + carried
 
 
@@ -238,12 +249,13 @@ class ResNet(nn.Module):
             then an unstrided 1x1, so that no pixel is skipped; `pad`, every other pixel and channels of 0, without
             parameters (the paper's option A).
         zero_init_last: start the last norm's γ at 0, and with it each block as the identity: Goyal et al. 2017,
-            arXiv:1706.02677, section 5.1.
+            arXiv:1706.02677, section 5.1. In pre-activated blocks it is the last convolution that starts at 0.
         groups, width_per_group: ResNeXt's cardinality and width (Xie et al. 2016, arXiv:1611.05431, table 1): a
             bottleneck's 3x3 has `features * width_per_group / 64 * groups` channels, in `groups` groups.
         squeeze_excite: see `SqueezeExcite`.
         activation: `relu`, `silu`, `mish` or `gelu`.
-        blur_pool: blur before halving, see `blur_pool` in `layers`; shortcuts stay as they are, as in timm.
+        blur_pool: blur before halving, see `blur_pool` in `layers`, and where `output_stride` dilates instead of
+            halving; shortcuts stay as they are, as in timm.
         stochastic_depth: rate at the last block, linear from 0 at the first: see `StochasticDepth`.
         dropout: share of the pooled features dropped before the head in training.
         output_stride: 8 or 16 to dilate the last stages instead of halving their images; the parameters are the same.
@@ -361,7 +373,7 @@ class ResNet(nn.Module):
                     shortcut=self.shortcut,
                     zero_init_last=self.zero_init_last,
                     squeeze_excite=self.squeeze_excite,
-                    blur_pool=self.blur_pool and strides == 2 and j == 0,
+                    blur_pool=self.blur_pool,
                     drop_path=self.stochastic_depth * blocks_before / max(sum(self.stage_sizes) - 1, 1),
                     act=act,
                     conv=conv,
@@ -372,7 +384,7 @@ class ResNet(nn.Module):
             outputs[f"stage{i + 1}"] = x
         if self.block.preactivated:
             x = act(self._norm("head")(name="head_norm")(x, train))
-        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        x = Dropout(self.dropout)(global_avg_pool(x), train)
         outputs["head"] = Linear(self.num_classes, self.initializer, name="head")(x) if self.num_classes else x
         return outputs
 

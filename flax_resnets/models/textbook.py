@@ -19,7 +19,18 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
-from flax_resnets.models.layers import BatchNorm, Conv, Linear, convolve, ghost_size, global_avg_pool, max_pool
+from flax_resnets.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    convolve,
+    ghost_size,
+    global_avg_pool,
+    has_known_size,
+    max_pool,
+    sum_pool,
+)
 from flax_resnets.models.resnet import BasicBlock
 
 
@@ -113,16 +124,21 @@ def _dense(features: int, *, dtype: Dtype = jnp.float32, name: str) -> nn.Dense:
 
 
 def _pool(x: jax.Array, size: int, strides: int, *, average: bool = False) -> jax.Array:
-    """A pool without padding: rows and columns that do not fill a window are left out."""
-    if min(x.shape[1:3]) < size:
+    """A pool without padding: rows and columns that do not fill a window are left out. Averages are of 2x2."""
+    if any(side < size for side in x.shape[1:3] if isinstance(side, int)):
         raise ValueError(f"the image is too small: {x.shape[1]} x {x.shape[2]} is left for a window of {size} x {size}")
     if average:
-        return nn.avg_pool(x, (size, size), (strides, strides))
+        return sum_pool(x, strides) / 4
     return max_pool(x, strides, size, padding=0)
 
 
 def _flatten(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1)
+    if not has_known_size(x):
+        raise ValueError(
+            "images of symbolic height or width: a fully connected layer has weights for one size; export with numbers "
+            "for both, the batch alone can be symbolic"
+        )
+    return x.reshape(x.shape[0], -1)
 
 
 def _fastai_conv(*shape: Any, name: str, **settings: Any) -> Conv:
@@ -320,7 +336,7 @@ def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dic
     out["flatten"] = x = _flatten(x)
     for name in ("dense1", "dense2"):
         x = nn.relu(_dense(4096, dtype=network.dtype, name=name)(x))
-        out[name] = x = nn.Dropout(network.dropout, deterministic=not train)(x)
+        out[name] = x = Dropout(network.dropout)(x, train)
     if network.num_classes:
         out["head"] = _dense(network.num_classes, name="head")(x)
     return out
@@ -350,7 +366,7 @@ class NiN(Textbook):
         for i, block in enumerate(blocks, start=1):
             out[f"block{i}"] = x = self._block(x, *block, name=f"block{i}")
             out[f"pool{i}"] = x = _pool(x, 3, 2)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, train)
         if self.num_classes:
             out["head_block"] = x = self._block(x, self.num_classes, 3, 1, 1, name="head")
         out["head" if self.num_classes else "pool"] = global_avg_pool(x)

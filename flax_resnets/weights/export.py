@@ -24,8 +24,9 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
     Args:
         model: a `ResNet`.
         variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training gave them.
-        layout: `timm` has a name for every network; `torchvision` refuses those it does not have. Where both have it,
-            they agree.
+        layout: `timm` names every network's tensors, `torchvision` refuses the networks it does not have; where both
+            have one, they agree. Small stems, padded shortcuts, and pre-activated blocks with squeeze-excite or groups
+            are neither's: `timm` then gives names of the same scheme, for `load_weights` to read.
 
     Returns:
         float32 arrays by name, kernels `(O, I, H, W)`, in copies of their own.
@@ -47,13 +48,13 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
         raise UserError(f"layout={layout!r}: must be one of {', '.join(get_args(Layout))}")
     if model.batch_norm == "folded":
         raise UserError("batch_norm='folded': torch's networks have norms; export the one that was folded")
-    if layout == "torchvision" and (
-        model.block.preactivated
-        or model.squeeze_excite
-        or model.blur_pool
-        or (model.stem, model.shortcut, model.activation) != (ResNet.stem, ResNet.shortcut, "relu")
-    ):
-        raise UserError("layout='torchvision': torchvision has no such network; layout='timm' has")
+    if layout == "torchvision" and not _torchvision_has(model):
+        timm = (
+            "timm has: layout='timm'"
+            if _timm_has(model)
+            else "nor has timm, but layout='timm' gives names of its scheme, which load_weights reads"
+        )
+        raise UserError(f"layout='torchvision': torchvision has no such network; {timm}")
     state: dict[str, np.ndarray] = {}
     mismatch = Mismatch()
     given = dict(leaves(variables))
@@ -72,3 +73,13 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
             state[name] = np.array(value[..., None, None] if is_pointwise(name) else value, order="C")
     mismatch.raise_if_any("variables")
     return state
+
+
+def _torchvision_has(model: ResNet) -> bool:
+    plain = (model.stem, model.shortcut, model.activation) == ("imagenet", "conv", "relu")
+    return plain and not (model.block.preactivated or model.squeeze_excite or model.blur_pool)
+
+
+def _timm_has(model: ResNet) -> bool:
+    only_ours = model.block.preactivated and (model.squeeze_excite or model.groups > 1)
+    return model.stem != "small" and model.shortcut != "pad" and not only_ours

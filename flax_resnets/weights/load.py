@@ -19,6 +19,12 @@ from flax_resnets.weights.names import Path, head_names, is_pointwise, leaves, l
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
+# load_weights' default: where its caller says no more, how many channels images have is the file's to say.
+_NOT_SAID = (224, 224, 3)
+
+# More are nobody's images; the network such a file asks for could be of any size.
+_MOST_CHANNELS = 1024
+
 
 class FreshHeadWarning(UserWarning):
     """The file classifies into another number of classes: the network's head keeps random weights."""
@@ -27,7 +33,7 @@ class FreshHeadWarning(UserWarning):
 def load_weights(
     model: nn.Module,
     source: str | os.PathLike[str] | Mapping[str, Any],
-    image_shape: Sequence[int] = (224, 224, 3),
+    image_shape: Sequence[int] = _NOT_SAID,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -38,15 +44,17 @@ def load_weights(
 
     - Where the file's head has another number of classes than the model, the head is fresh, and a `FreshHeadWarning`
       says so. A model with `num_classes=0` has no head; the file's is left out without a word.
-    - Where images have other than the file's three channels, the stem's kernels are summed (one channel), or repeated
-      and scaled by 3 / channels, so that the sum over equal channels stays the same, as timm does.
+    - Without `image_shape`, images have as many channels as the file's stem. Where it names other than the file's
+      three, the stem's kernels are summed (one channel), or repeated and scaled by 3 / channels, so that the sum over
+      equal channels stays the same, as timm does.
     - float16, bfloat16 and float64 become float32. Wholes, NaN and infinities are refused.
 
     Args:
         model: a `ResNet`.
         source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file; `hf-hub:owner/name`, its `model.safetensors`;
             or a mapping of names to arrays, which are float, shaped as torch has them (kernels `(O, I, H, W)`).
-        image_shape: `(H, W, C)` of the images; only C matters to the weights.
+        image_shape: `(H, W, C)` of the images; only C matters to the weights. Left out, `(224, 224, 3)`, or the
+            file's number of channels if that is another.
         seed: of a fresh head.
 
     Returns:
@@ -72,8 +80,16 @@ def load_weights(
     """
     if not isinstance(model, ResNet):
         raise UserError(f"model={type(model).__name__}: only a ResNet has names in torchvision and timm")
-    expected = expected_shapes(model, image_shape)
+    if model.batch_norm == "folded":
+        raise UserError(
+            "batch_norm='folded': files have norms; load into the network without that, then fold_batch_norm"
+        )
+    check_image_shape(image_shape)
     label, tensors = open_source(source)
+    channels = _stem_channels(model, tensors)
+    expected = expected_shapes(
+        model, (*image_shape[:2], channels) if image_shape is _NOT_SAID and channels else image_shape
+    )
     new_head = _take_head_away(model, expected, tensors)
     mismatch = Mismatch()
     for name in tensors.keys() - {torch_name(model, path) for path in expected}:
@@ -85,6 +101,9 @@ def load_weights(
             mismatch.missing.append(name)
         elif (value := _fitted(tensors[name], name, shape, mismatch, stem=path[1].startswith("stem"))) is not None:
             loaded[path] = value
+    if channels not in (None, 3, image_shape[2]) and image_shape is not _NOT_SAID:
+        right = (*image_shape[:2], channels)
+        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}, as image_shape={right} says"
     mismatch.raise_if_any(label)
     # Copies: on a CPU jax might otherwise share memory with the arrays of a caller, who may write to them.
     variables = nested({path: jnp.array(value) for path, value in loaded.items()})
@@ -110,10 +129,24 @@ def expected_shapes(model: ResNet, image_shape: Sequence[int]) -> dict[Path, tup
         >>> expected_shapes(ResNet(stage_sizes=(1,)), (64, 64, 3))["params", "stem_conv", "kernel"]
         (7, 7, 3, 64)
     """
-    if len(image_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in image_shape):
-        raise UserError(f"image_shape={image_shape!r}: must be height, width and channels, such as (224, 224, 3)")
+    check_image_shape(image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return {path: leaf.shape for path, leaf in leaves(jax.eval_shape(model.init, jax.random.key(0), images))}
+
+
+def check_image_shape(image_shape: Sequence[int]) -> None:
+    """Raises UserError unless that is the shape of an image."""
+    if len(image_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in image_shape):
+        raise UserError(f"image_shape={image_shape!r}: must be height, width and channels, such as (224, 224, 3)")
+
+
+def _stem_channels(model: ResNet, tensors: dict[str, Stored]) -> int | None:
+    """How many channels the images of a file's network have; None where its stem does not say."""
+    first = "stem_conv1" if model.stem == "deep" else "stem_conv"
+    kernel = tensors.get(torch_name(model, ("params", first, "kernel")))
+    if kernel is None or len(kernel.shape) != 4 or not 0 < kernel.shape[1] <= _MOST_CHANNELS:
+        return None
+    return kernel.shape[1]
 
 
 def _take_head_away(

@@ -18,6 +18,7 @@ class Mismatch:
         extra: names the source has and the network has not.
         misshaped: names with the shape that is and the shape that should be.
         unfit: names of tensors whose numbers cannot be weights, and why.
+        advice: what would be right, where that is known.
 
     Example:
         >>> Mismatch(missing=["fc.bias"], extra=["head.bias"]).raise_if_any("a.npz")
@@ -30,6 +31,7 @@ class Mismatch:
     extra: list[str] = field(default_factory=list)
     misshaped: list[str] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
+    advice: str = ""
 
     def raise_if_any(self, label: str) -> None:
         """Raise the one error, if anything was noted.
@@ -46,6 +48,7 @@ class Mismatch:
         }
         parts = [f"{len(notes)} {kind}: {_listed(notes)}" for kind, notes in kinds.items() if notes]
         if parts:
+            parts += [self.advice] if self.advice else []
             raise UserError(f"{label}: does not fit the model: {'; '.join(parts)}")
 
 

@@ -16,6 +16,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # A few graphs at every run; the deeper ones, and the other sizes and options, when asked for.
 QUICK = {("resnet18", 193), ("resnet18d+gelu", 97), ("resnetv2_18+silu", 97), ("seresnet18+silu", 97)}
+QUICK |= {("resnet18+blur_pool+output_stride8", 97)}
 COMPARISONS = [
     pytest.param(name, index, id=f"{name}-{size}", marks=() if (name, size) in QUICK else pytest.mark.slow)
     for name, case in parity_cases.CASES.items()

@@ -1,6 +1,9 @@
 """Networks by name."""
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from flax_resnets import ResNet, create_model, list_models
 from flax_resnets.cli.summary import summarize
@@ -109,3 +112,17 @@ def test_mistakes_are_one_line(name, options, message):
         create_model(name, **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_submodule_gets_the_name_it_is_given():
+    class Program(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return create_model("resnet18", num_classes=3, name="bb", stem="small")(x)
+
+    shapes = jax.eval_shape(Program().init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    assert list(shapes["params"]) == ["bb"]
+    assert create_model("lenet", 7, parent=None, name="tail").name == "tail"
+    assert create_model(name="lenet").name is None  # the network's, as the first argument is called
+    with pytest.raises(TypeError, match="name is missing"):
+        create_model(num_classes=3)

@@ -89,6 +89,23 @@ def test_zero_init_last_starts_each_block_as_its_shortcut():
     np.testing.assert_array_equal(maps["stage1"], maps["stem"])  # no change of shape, so no convolution either
 
 
+@pytest.mark.parametrize("block", [PreActBasicBlock, PreActBottleneckBlock])
+def test_preactivated_blocks_that_start_as_their_shortcut_can_leave_it(block):
+    """Behind a norm of γ = 0 and β = 0, ReLU's gradient would be 0 for ever."""
+    model, x = small(stage_sizes=(2,), block=block, zero_init_last=True, stem="small"), noise(2, 8, 8, 3)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+
+    def loss(params):
+        maps, _ = model.apply({**variables, "params": params}, x, True, method="features", mutable=["batch_stats"])
+        return (maps["stage1"] ** 3).sum(), maps
+
+    gradients, maps = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    last = "conv2" if block is PreActBasicBlock else "conv3"
+    assert jnp.abs(gradients["stage1_block2"][last]["kernel"]).max() > 0
+    if block is PreActBasicBlock:  # the bottleneck widens the image's channels by a convolution
+        np.testing.assert_array_equal(maps["stage1"], maps["stem"])
+
+
 def test_the_d_shortcut_sees_every_pixel():
     """A strided 1x1 skips three pixels of four; behind an average-pool none."""
 

@@ -62,16 +62,24 @@ def test_timm_writes_some_fully_connected_layers_as_convolutions():
     [
         {"squeeze_excite": True},
         {"stem": "deep"},
-        {"stem": "small"},
         {"shortcut": "avg_pool"},
         {"blur_pool": True},
         {"activation": "mish"},
         {"block": PreActBasicBlock},
     ],
 )
-def test_torchvision_refuses_what_it_does_not_have(options):
+def test_torchvision_refuses_what_timm_alone_has(options):
     model = network(**options)
-    with pytest.raises(UserError, match="torchvision has no such network; layout='timm' has"):
+    with pytest.raises(UserError, match=r"torchvision has no such network; timm has: layout='timm'$"):
+        export_state_dict(model, initial(model), layout="torchvision")
+
+
+@pytest.mark.parametrize(
+    "options", [{"stem": "small"}, {"shortcut": "pad"}, {"block": PreActBasicBlock, "squeeze_excite": True}]
+)
+def test_torchvision_refuses_what_nobody_else_has(options):
+    model = network(**options)
+    with pytest.raises(UserError, match="no such network; nor has timm, but layout='timm' gives names of its scheme"):
         export_state_dict(model, initial(model), layout="torchvision")
 
 

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flax_resnets import BasicBlock, BottleneckBlock, ResNet, create_model
+from flax_resnets import BasicBlock, BottleneckBlock, ResNet, create_model, list_models
 from flax_resnets.errors import UserError
 from flax_resnets.models.resnet import PreActBasicBlock, PreActBottleneckBlock
 from flax_resnets.weights import FreshHeadWarning, export_state_dict, load_weights
@@ -213,7 +213,31 @@ def test_stem_kernels_are_summed_or_tiled_for_other_channels(stem, channels):
 def test_channels_other_than_three_load_only_into_as_many():
     grey = state_of(network(), channels=1)
     assert_same(load_weights(network(), grey, (32, 32, 1)), variables_of(network(), channels=1))
-    assert "'conv1.weight' is (8, 1, 7, 7), not (8, 3, 7, 7)" in refused(network(), grey)
+    message = refused(network(), grey, image_shape=(28, 28, 3))
+    assert "'conv1.weight' is (8, 1, 7, 7), not (8, 3, 7, 7)" in message
+    assert message.endswith("; it is for images of 1 channel, as image_shape=(28, 28, 1) says")
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if isinstance(create_model(name), ResNet)])
+def test_every_registered_network_comes_back_from_its_own_export(name):
+    """Whatever its images' channels: the stem says how many they are."""
+    registered = create_model(name, num_classes=10)
+    model = registered.clone(stage_sizes=(1,) * len(registered.stage_sizes))
+    for channels in (1, 2, 3, 4, 6) if name in ("resnet18d", "resnet20_cifar", "resnetv2_18") else (1,):
+        variables = variables_of(model, channels)
+        assert_same(load_weights(model, export_state_dict(model, variables)), variables)
+
+
+def test_a_stem_of_more_channels_than_images_have_is_misshaped():
+    state = state_of(network())
+    state["conv1.weight"] = np.broadcast_to(np.float32(0), (8, 10**9, 7, 7))
+    assert "'conv1.weight' is (8, 1000000000, 7, 7), not (8, 3, 7, 7)" in refused(network(), state)
+    state["conv1.weight"] = np.zeros((8, 3), np.float32)
+    assert "'conv1.weight' is (8, 3), not (8, 3, 7, 7)" in refused(network(), state)
+
+
+def test_a_folded_network_is_told_what_to_load_into():
+    assert refused(network(batch_norm="folded"), state_of(network())).startswith("batch_norm='folded': files have")
 
 
 def test_a_mapping_is_copied():

@@ -1,0 +1,38 @@
+"""Networks in programs whose mesh has Explicit or Auto axes; simulated devices need a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.parity import meshes
+
+ROOT = Path(__file__).parents[2]
+STEMS = [name for name in meshes.CASES if name.startswith("stem=")]
+
+
+def test_networks_are_placed_on_explicit_axes_and_give_what_they_give_without_a_mesh():
+    """Where JAX cannot tell where a result lies, it raises an error as the program is traced."""
+    assert_near(compared("--trace", "--meshes", "Explicit:8", "--only", STEMS[0], "ghost:4", "dropout"), 3)
+
+
+@pytest.mark.slow
+def test_every_network_gives_on_every_mesh_what_it_gives_without():
+    assert_near(compared("--only", *meshes.CASES), len(meshes.CASES) * len(meshes.MESHES))
+
+
+def assert_near(rows: list[dict], count: int) -> None:
+    differences = {(row["network"], row["mesh"]): max(row[kind] for kind in meshes.KINDS) for row in rows}
+    assert len(differences) == count
+    assert {key: value for key, value in differences.items() if not value < 1e-4} == {}
+
+
+def compared(*arguments: str) -> list[dict]:
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.parity.meshes", *arguments]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    return [row for line in result.stdout.splitlines() if "network" in (row := json.loads(line))]
