@@ -37,11 +37,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmarks.on_accelerator.page import page
-from benchmarks.on_accelerator.rows import Parser, RowFile, read_all
-from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of
-from flax_resnets.cli.bench.machine import describe_machine
-from flax_resnets.errors import UserError
+from benchmarks.on_accelerator.page import page  # noqa: E402
+from benchmarks.on_accelerator.rows import Parser, RowFile, read_all  # noqa: E402
+from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of  # noqa: E402
+from flax_resnets.cli.bench.machine import describe_machine  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
 
 # Of the budget, out of as many as the parts that are asked for have together.
 SHARES = {"correct": 3, "fast": 4, "results": 3}

@@ -29,9 +29,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmarks.on_accelerator.results import PACKED
-from benchmarks.on_accelerator.rows import Parser
-from flax_resnets.errors import UserError
+from benchmarks.on_accelerator.results import PACKED  # noqa: E402
+from benchmarks.on_accelerator.rows import Parser  # noqa: E402
+from flax_resnets.errors import UserError  # noqa: E402
 
 # What importing the trainer, opening a dataset and streaming it really take, found by trying: of TFDS's needs, pyarrow
 # (49 MB), requests, googleapis-common-protos, psutil and others are not among them, and so pip must not look at needs.

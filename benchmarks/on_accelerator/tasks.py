@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-from benchmarks.on_accelerator.rows import Row
+from benchmarks.on_accelerator.rows import Row  # noqa: E402
 
 WORKER = Path(__file__).resolve()
 _LONGEST_REASON = 400  # characters

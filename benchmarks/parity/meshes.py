@@ -1,7 +1,7 @@
 """Compares networks on meshes of simulated devices with the same networks without a mesh, and writes docs/meshes.md.
 
-    python -m benchmarks.parity.meshes                                  # every network on every mesh, and the table
-    python -m benchmarks.parity.meshes --meshes Explicit:8 --only ghost:4 dropout    # prints one line of JSON a comparison
+    python -m benchmarks.parity.meshes                              # every network on every mesh, and the table
+    python -m benchmarks.parity.meshes --meshes Explicit:8 --only ghost:4    # a line of JSON for each comparison
 
 Every network takes a training step and evaluates: logits, gradients and running statistics, by the axes' kind
 (Explicit, as `jax.make_mesh` makes them, or Auto), on 1, 2 and 8 devices that share the images.
