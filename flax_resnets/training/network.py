@@ -58,7 +58,7 @@ def make_model(config: NetworkConfig, num_classes: int) -> nn.Module:
         UserError: `model_options` has an option that another field or training itself sets.
         ValueError: there is no such network or option.
     """
-    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
+    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name", "parent"):
         if option in config.model_options:
             right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
                 option, "nothing: training decides it"
