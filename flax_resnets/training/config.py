@@ -10,7 +10,7 @@ from flax_resnets.augment import AugmentConfig, EvaluationConfig, MixConfig
 from flax_resnets.data.config import LONGEST_SIDE, DataConfig
 from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Rule, field_types, shown
-from flax_resnets.models.layers import ghost_size
+from flax_resnets.models.normalization import ghost_size
 from flax_resnets.training.average import AverageConfig
 from flax_resnets.training.loss import LossConfig
 from flax_resnets.training.network import NetworkConfig

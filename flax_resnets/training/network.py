@@ -11,7 +11,7 @@ from flax.typing import Dtype
 
 from flax_resnets.errors import UserError
 from flax_resnets.fields import Fields, Rule
-from flax_resnets.models.layers import ghost_size
+from flax_resnets.models.normalization import ghost_size
 from flax_resnets.models.registry import create_model
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -26,7 +26,7 @@ class NetworkConfig(Fields):
         model: a name from `flax_resnets.list_models()`.
         model_options: keywords for `flax_resnets.create_model`, such as `{"stem": "small"}`.
         precision: dtype of the network's computation; parameters stay float32. With `float16` the loss is scaled.
-        batch_norm: `global`, `device` or `ghost:K`; see `flax_resnets.models.layers.BatchNorm`.
+        batch_norm: `global`, `device` or `ghost:K`; see `flax_resnets.models.normalization.BatchNorm`.
     """
 
     model: str

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from flax_resnets import augment
 from flax_resnets.data.batches import Batch
-from flax_resnets.models.layers import BatchNorm
+from flax_resnets.models.normalization import BatchNorm
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.in_flight import each_computed

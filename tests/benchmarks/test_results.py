@@ -55,14 +55,7 @@ def finished(
         log.add_epoch(row)
     if of is None:
         log.finish(f"digest {seed} {accuracies}")
-    log.close()
     return workdir
-
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch):
-    """Drawing a run's picture takes longer than everything else here."""
-    monkeypatch.setattr("flax_resnets.training.metrics.draw_curves", lambda *_: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flax_resnets.augment import for_training
-from flax_resnets.models.layers import convolve
+from flax_resnets.models.convolution import convolve
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.step import step_key
 

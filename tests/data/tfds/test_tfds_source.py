@@ -217,7 +217,7 @@ def test_features_that_tfds_has_with_tensorflow_alone(prepared):
         "video": {"shape": {"dimensions": ["-1", "28", "28", "1"]}, "dtype": "uint8"},
     }
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"must have the features .* TensorFlow alone; 'image' is Video$"):
+    with pytest.raises(UserError, match=r"must have the features .* only with TensorFlow; 'image' is Video$"):
         open_source("my_images", "train", prepared)
 
 
