@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-ROOT = Path(__file__).resolve().parents[2]
-from benchmarks.on_accelerator.rows import Row  # noqa: E402
+from benchmarks.on_accelerator.rows import Row
 
-WORKER = Path(__file__).resolve()
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = [sys.executable, "-m", "benchmarks.on_accelerator.tasks"]
 _LONGEST_REASON = 400  # characters
 
 
@@ -154,7 +154,7 @@ class _Worker:
         order = json.dumps({"job": dataclasses.asdict(job), "names": names})
         self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         self._process = subprocess.Popen(
-            [sys.executable, str(WORKER), order],
+            [*WORKER, order],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,

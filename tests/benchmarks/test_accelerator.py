@@ -231,14 +231,15 @@ def tasks(job):
 @pytest.fixture
 def part(tmp_path, monkeypatch):
     """A part named `made`, whose tasks end in every way."""
-    root = tmp_path / "tree"
-    (root / "benchmarks").mkdir(parents=True)
-    (root / "benchmarks" / "accelerator_made.py").write_text(TASKS)
-    # The worker finds it beside the real modules.
-    real = "\n".join(f"sys.path.insert(0, {str(each)!r})" for each in (ROOT, root))
-    script = root / "worker.py"
-    script.write_text(f"import sys\n{real}\nfrom benchmarks.on_accelerator.tasks import work\nwork(sys.argv[1])\n")
-    monkeypatch.setattr(accelerator_tasks, "WORKER", script)
+    (tmp_path / "made.py").write_text(TASKS)
+    # The worker finds it beside the real parts.
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        f"import benchmarks.on_accelerator\nbenchmarks.on_accelerator.__path__.append({str(tmp_path)!r})\n"
+        "from benchmarks.on_accelerator.tasks import work\nwork(sys.argv[1])\n"
+    )
+    monkeypatch.setattr(accelerator_tasks, "WORKER", [sys.executable, str(script)])
     return job("made", output=str(tmp_path / "pid"))
 
 
@@ -283,7 +284,7 @@ def test_nothing_outlives_the_script_however_it_is_ended(part, tmp_path):
     program = (
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
         "from benchmarks.on_accelerator import tasks\n"
-        f"tasks.WORKER = Path({str(accelerator_tasks.WORKER)!r})\n"
+        f"tasks.WORKER = {accelerator_tasks.WORKER!r}\n"
         "import json\njob = tasks.Job(**json.loads(sys.argv[1]))\n"
         "for name, row in tasks.run_tasks(job, ['hangs'], together=True):\n    print(row, flush=True)\n"
     )
@@ -367,7 +368,7 @@ def test_contenders_that_do_not_fit_beside_each_other_get_a_smaller_batch(monkey
                 result.facts[contender.name] = {"first_seconds": 30.0}
         return result
 
-    monkeypatch.setattr("flax_resnets.cli.bench.interleave.interleave", interleave)
+    monkeypatch.setattr(sys.modules["flax_resnets.cli.bench.interleave"], "interleave", interleave)
     monkeypatch.setattr("flax_resnets.cli.bench.contenders.torch_is_here", lambda: False)
     told = job("fast", small=False, device=ON_A_GPU["device"])
     rows = list(accelerator_fast.tasks(told)["resnet50 train"]())
@@ -437,17 +438,21 @@ def test_a_traces_kernels_are_those_of_the_device():
     assert last == ("all", 0, 0)
 
 
-def test_every_run_is_of_a_recipe_and_its_command_is_understood(monkeypatch):
-    import train
-    from flax_resnets.training.config import load_config
+def test_every_run_is_of_a_recipe_and_its_command_is_understood():
+    from flax_resnets.cli.parser import Parser
+    from flax_resnets.cli.train import add_arguments
+    from flax_resnets.training.recipes import load_config
+
+    parser = Parser("train")
+    add_arguments(parser)
 
     names = [run.name for run in accelerator_results.RUNS]
     assert len(set(names)) == len(names)
     for run in accelerator_results.RUNS:
         for small in (False, True):
             line = accelerator_results.command(job("results", small=small, data_dir=None), run, Path("w"))
-            path, _, overrides = train.parse(line[2:])
-            config = load_config(path, overrides)
+            arguments = parser.parse(line[2:])
+            config = load_config(arguments.config, arguments.overrides)
             assert config.seed == run.seed
             assert run.precision in (None, config.precision)
 
