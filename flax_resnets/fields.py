@@ -33,7 +33,8 @@ class Rule(NamedTuple):
     right: str
 
 
-class OneOf(NamedTuple):
+@dataclass(frozen=True, eq=False)  # an annotation is hashed, and a table cannot be
+class OneOf:
     """Marks a text field whose value must be a key of a table: `Annotated[str, OneOf(OPTIMIZERS)]`."""
 
     table: Collection[str]
