@@ -24,33 +24,11 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
+from flax_resnets.speed import MALLOC, start_with_huge_pages  # noqa: F401  (imports no JAX yet)
+
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-
-# Huge pages, and one heap, not one for each thread that writes a checkpoint.
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
-
-
-def start_with_huge_pages() -> None:
-    """Starts this process's program over, once, with glibc's malloc told to ask the system for huge pages.
-
-    A step on processors allocates its activations anew, gigabytes at a time, and the system maps and clears each page
-    at first touch: a quarter of a ResNet-50's step with pages of 4 KiB, next to nothing with those of 2 MiB. glibc
-    decides on them as a process starts, by an environment variable; a library has no say in it later.
-
-    Does nothing where the system has no huge pages to give, and where the environment already tells malloc what to do
-    (`GLIBC_TUNABLES`, `MALLOC_ARENA_MAX` and the like), as it does after the restart.
-    """
-    modes = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
-        return
-    with suppress(OSError):  # another system, or one that forbids it: slower, and no less right
-        if "[never]" not in modes.read_text():
-            environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
 
 if __name__ == "__main__":
     # The imports take seconds: whoever asks for a stop meanwhile is heard after them, when `run` listens. And after

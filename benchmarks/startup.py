@@ -121,7 +121,7 @@ def report(started: float, passed: dict[str, float], details: list[tuple[float, 
 
 def start(caches: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
     """The phases of one start with `caches` as the package's cache directory."""
-    from flax_resnets.bench.contenders import MALLOC  # not by the child, whose imports are timed
+    from flax_resnets.speed import MALLOC  # not by the child, whose imports are timed
 
     environment = {**os.environ, "FLAX_RESNETS_CACHE": str(caches)}
     environment.setdefault("GLIBC_TUNABLES", MALLOC)  # as train.py starts itself over

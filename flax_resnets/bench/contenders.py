@@ -11,11 +11,10 @@ import flax_resnets
 from flax_resnets.bench.cases import Case
 from flax_resnets.bench.interleave import Contender, Process
 from flax_resnets.data.cache import cache_root
+from flax_resnets.speed import MALLOC
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
-# What train.py, which imports nothing of this package before it has started over, tells malloc.
-MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
 _HERE = Path(__file__).parent
 
 

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from flax_resnets.data.cache import cache_root
+from flax_resnets.speed import KERNELS
 
 
 def keep_compiled_programs() -> None:
@@ -23,19 +24,16 @@ def keep_compiled_programs() -> None:
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs many times on the mesh's devices: `jax.jit(..., compiler_options=...)`."""
-    # Of what XLA leaves to YNNPACK on processors, sums are faster there. Convolutions are not: their gradients by the
-    # kernel take Eigen half the time.
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    return options if _on_processors(mesh) and _known(tuple(options.items())) else {}
+    return dict(KERNELS) if _on_cpus(mesh) and _known(tuple(KERNELS.items())) else {}
 
 
 def for_once(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs once."""
-    # With all of LLVM's optimisations, drawing the initial weights takes a processor many times longer to compile.
-    return {"xla_backend_optimization_level": 1} if _on_processors(mesh) else {}
+    # With all of LLVM's optimisations, drawing the initial weights takes a CPU many times longer to compile.
+    return {"xla_backend_optimization_level": 1} if _on_cpus(mesh) else {}
 
 
-def _on_processors(mesh: Mesh) -> bool:
+def _on_cpus(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
