@@ -379,7 +379,8 @@ def _by_the_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable
         if sharding.spec[0] is None:  # whole, or on Auto axes already
             return function(x, *others)
         whole = NamedSharding(sharding.mesh, PartitionSpec())
-        return jax.sharding.auto_axes(function, out_sharding=(sharding, whole, whole))(x, *others)
+        spread: Any = jax.sharding.auto_axes(function, out_sharding=(sharding, whole, whole))
+        return spread(x, *others)
 
     return on_auto_axes
 
