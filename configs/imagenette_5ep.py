@@ -1,14 +1,14 @@
-"""Imagenette v2 at 128 px in 5 epochs, by the rules of fastai's leaderboard: ResNet-50 with Muon, crops, batches of 32.
+"""ResNet-50 with Muon, crops and batches of 32 on Imagenette v2, 128 px, 5 epochs, by fastai's leaderboard rules.
 
     python train.py --config configs/imagenette_5ep.py
 
-The rules: random initial weights, the validation images no larger than the training images, the last epoch's accuracy.
+The rules: random initial weights, validation images no larger than the training images, the accuracy of the last epoch.
 
-Reached: 87.82 % on all 3,925 validation images after the last epoch (48.43, 72.84, 79.80, 86.29 before it), seed 0, no
-test-time tricks; one run. The leaderboard's best is 87.43 %, a mean of five. Hardware: 1 CPU core (x86-64 virtual
-machine, AMD Zen 5), Python 3.13, jax 0.12.0.1, float32; 81 minutes of training, 25 of them the first epoch's, which
-shared the core, and 14 each of the others'. With batches of 64 and whole images the same seed ended at 86.29 %, and
-with Mish besides at 85.55 %: docs/experiments.md.
+Reached: 87.82 % on all 3,925 validation images after the last epoch (48.43, 72.84, 79.80, 86.29 after the epochs
+before), seed 0, no test-time augmentation; one run. The leaderboard's best is 87.43 %, a mean of five runs. Hardware: 1
+CPU core (x86-64 virtual machine, AMD Zen 5), Python 3.13, jax 0.12.0.1, float32; 81 minutes of training: 25 for the
+first epoch, which shared the core with other work, and 14 for each of the others. With batches of 64 and whole images
+the same seed ended at 86.29 %; with Mish as well, at 85.55 %: see docs/experiments.md.
 """
 
 from flax_resnets.training.config import Config

@@ -1,13 +1,14 @@
-"""Five stages of two residual blocks on Imagenette, 128 px, as chapter 14 of Deep Learning for Coders trains it.
+"""Five stages of two residual blocks on Imagenette, 128 px, as in chapter 14 of Deep Learning for Coders.
 
     python train.py --config configs/resblock_net_deep_imagenette.py
 
 The settings are those of Howard and Gugger's book (2020), section "Building a Modern CNN: ResNet": Adam with decoupled
-weight decay, one cycle up to 3e-3, batches of 128, 5 epochs, images of 160 px of which half or more is cropped to 128
-px, and mirrored. The book also rotates, warps and relights them, and trains in half precision
-(`--config.precision=float16`). The book's last epoch has 0.693 on the validation images.
+weight decay, one cycle up to 3e-3, batches of 128, 5 epochs. From images of 160 px half or more of the area is cropped,
+resized to 128 px, and mirrored at random. The book also rotates, warps and relights images, and trains in half
+precision (`--config.precision=float16`). In the book the last epoch reaches 0.693 on the validation images.
 
-Weights start as fastai's `ConvLayer` draws them; from He's normal distribution everywhere the net got 66.39 % (seed 0).
+The initial weights are drawn as in fastai's `ConvLayer`. With He's normal distribution in all layers the network
+reached 66.39 % (seed 0).
 
 Reached: 70.92 ± 0.64 % on all 3,925 validation images after the last epoch, the mean of seeds 0 to 2 (70.19, 71.21,
 71.36). 2 CPU cores (x86-64 virtual machine), Python 3.13, jax 0.12.0.1; 5 to 6 minutes of training.

@@ -2,9 +2,9 @@
 
     python train.py --config configs/rn18_cifar10_32px.py
 
-Reached on a sample, 2,000 training and 500 validation images: 60.0 % after the last epoch, 60.6 % at best, seed 0.
+Reached on a sample of 2,000 training and 500 validation images: 60.0 % after the last epoch, 60.6 % at best, seed 0.
 Hardware: 2 CPU cores (x86-64 virtual machine), Python 3.13, jax 0.12.0.1; 20 minutes of training, shared with other
-work. No run on all of CIFAR-10 is recorded yet.
+work. No run on the whole of CIFAR-10 is recorded yet.
 """
 
 from flax_resnets.training.config import Config

@@ -1,13 +1,14 @@
-"""ResNet-20, the first paper's for small images and twice as wide, on Fashion-MNIST, 28 px, random erasing, 16 epochs.
+"""ResNet-20 for small images, twice as wide as in its paper, on Fashion-MNIST, 28 px, random erasing, 16 epochs.
 
     python train.py --config configs/rn20_fashion_mnist.py
 
-He et al. 2015, arXiv:1512.03385, section 4.2, with one channel in place of three and 32 in the first stage. The first
-eight epochs see images of 20 px.
+The network is that of He et al. 2015, arXiv:1512.03385, section 4.2, with one input channel instead of three and 32
+channels in the first stage. The first eight epochs see images of 20 px.
 
-Reached: 94.65 % on all 10,000 test images after the last epoch (the best one), seed 0; at the paper's width 93.90 %
+Reached: 94.65 % on all 10,000 test images after the last epoch (the best one), seed 0. At the paper's width: 93.90 %
 (`--config.model_options.width=16 --config.epochs=20 --config.progressive=`). 2 CPU cores (x86-64 virtual machine),
-Python 3.13, jax 0.12.0.1, float32; 56 minutes of training, 8 of them paused, half of the rest shared with other work.
+Python 3.13, jax 0.12.0.1, float32; 56 minutes of training, of which the run was paused for 8, and half of the rest was
+shared with other work.
 """
 
 from flax_resnets.training.config import Config

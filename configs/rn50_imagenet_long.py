@@ -2,24 +2,26 @@
 
     python train.py --config configs/rn50_imagenet_long.py --config.data_dir=DIR
 
-The recipe behind torchvision's second ImageNet weights, as Vryniotis 2021, "How to train state-of-the-art models using
-TorchVision's latest primitives" (pytorch.org/blog), and torchvision's references/classification give it: SGD with
-momentum 0.9, learning rate 0.5 for batches of 1024, 5 epochs of warm-up and a cosine, weight decay 2e-5 that spares the
-norms, label smoothing 0.1, TrivialAugment, random erasing of 10 %, mixup 0.2 or CutMix 1.0 by a coin's throw, training
-at 176 pixels, evaluation at 224, and the weights' average, to which the published accuracy belongs: `ema` in our table.
-It reports 80.67 % with all of this, and 80.86 % with repeated augmentation besides, which is not to be had here.
+This is the recipe of torchvision's second ImageNet weights: Vryniotis 2021, "How to train state-of-the-art models using
+TorchVision's latest primitives" (pytorch.org/blog), and torchvision's references/classification. It has SGD with
+momentum 0.9, learning rate 0.5 for batches of 1024, 5 epochs of warm-up and a cosine, weight decay 2e-5 without decay
+of the norms, label smoothing 0.1, TrivialAugment, random erasing of 10 %, mixup 0.2 or CutMix 1.0 with equal
+probability, training at 176 pixels, evaluation at 224, and an average of the weights. The published accuracy is that of
+the average: `ema` in our table. The source reports 80.67 % with all of this, and 80.86 % with repeated augmentation as
+well, which this library does not have.
 
-The average: torchvision takes its decay of 0.99998 once in 32 steps and scales 1 - decay by batch * 32 / epochs, which
-is 0.9989 each time, or 0.999966 a step.
+The average: torchvision updates it every 32 steps with decay 0.99998, and scales 1 - decay by batch * 32 / epochs. That
+is a decay of 0.9989 for each update, or 0.999966 for each step.
 
-Five things differ. The momentum is Nesterov's. Biases are spared the decay too. The learning rate moves with each step,
-not each epoch. An image is taken as the 256-pixel square in its middle, and the random-resized crop is cut out of that.
-Evaluation sees the middle 224/232 of that square's side, resized to 224; there the shorter side is resized to 232, and
-the middle 224 are taken.
+Five things differ. The momentum is Nesterov's. Biases do not decay either. The learning rate changes with each step,
+not each epoch. Images are stored as the 256-pixel square in their centre, and the random-resized crop is taken from
+that square. Evaluation takes the middle 224/232 of that square's side and resizes it to 224; torchvision resizes the
+shorter side to 232 and takes the middle 224.
 
-It has not been trained here, so there is no accuracy of its own to show.
+The recipe has not been trained here, so there is no accuracy to show.
 
-Data: see rn50_imagenet.py. Decoding keeps pace with 600 epochs or it sets the pace: BENCHMARKS.md has a core's speed.
+Data: see rn50_imagenet.py. If decoding is slower than the devices, it sets the speed of the run: BENCHMARKS.md says how
+many images a core decodes.
 """
 
 from flax_resnets.training.config import Config

@@ -1,10 +1,10 @@
-"""ResNet-50 on Imagenette v2 with images growing from 64 over 96 to 128 px, 10 epochs.
+"""ResNet-50 on Imagenette v2 with images that grow from 64 to 96 and 128 px, 10 epochs.
 
     python train.py --config configs/rn50_imagenette_128.py
 
 Reached: 87.80 % on all 3,925 validation images after the last epoch (87.92 % after the ninth), seed 0, no test-time
-tricks. The textbook's ResNet-50 has 87.3 % after 20 epochs at 224 px. 2 CPU cores (x86-64 virtual machine), Python
-3.13, jax 0.12.0.1, float32; 49 minutes of training. A step needs 5 GB of memory.
+augmentation. The textbook's ResNet-50 reaches 87.3 % after 20 epochs at 224 px. 2 CPU cores (x86-64 virtual machine),
+Python 3.13, jax 0.12.0.1, float32; 49 minutes of training. A step needs 5 GB of memory.
 """
 
 from flax_resnets.training.config import Config

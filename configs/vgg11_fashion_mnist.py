@@ -1,10 +1,10 @@
-"""VGG-11 on Fashion-MNIST, 224 px, as section 8.2 of Dive into Deep Learning trains it.
+"""VGG-11 on Fashion-MNIST, 224 px, as in section 8.2 of Dive into Deep Learning.
 
     python train.py --config configs/vgg11_fashion_mnist.py
 
-The settings are those of the book's edition 1.0 (2023): plain SGD, learning rate 0.01 throughout, batches of 128, 10
-epochs, pixels from 0 to 1 as they are and enlarged to 224 px, no augmentation. That edition draws its accuracy as a
-curve, without a figure. The book itself trains the network with a quarter of the channels,
+The settings are those of the book's edition 1.0 (2023): plain SGD with a constant learning rate of 0.01, batches of
+128, 10 epochs, images enlarged to 224 px, pixels from 0 to 1 without normalisation, no augmentation. That edition shows
+its accuracy as a curve, without a figure. The book itself trains the network with a quarter of the channels:
 `configs/vgg11_quarter_fashion_mnist.py`.
 
 No run of this recipe is recorded yet.

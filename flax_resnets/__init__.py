@@ -1,14 +1,15 @@
 """ResNets in JAX and Flax.
 
-Networks are linen modules: `create_model(name)` or the classes themselves. Training lives in `flax_resnets.training`,
-data in `flax_resnets.data`; neither is imported from here, so that a program which only wants a network pays for
-nothing else.
+Networks are linen modules: `create_model(name)` builds one, or use the classes themselves. Training is in
+`flax_resnets.training`, datasets are in `flax_resnets.data`. Importing the package imports nothing else, not even JAX:
+a module is imported when one of its names is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flax_resnets.cpu import fast_cpu
     from flax_resnets.models.folding import fold_batch_norm
     from flax_resnets.models.registry import create_model, list_models
     from flax_resnets.models.resnet import (
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         ResNet101,
         ResNet152,
     )
-    from flax_resnets.speed import speed_up_cpu
     from flax_resnets.weights import export_state_dict, load_weights
 
 __version__ = "0.1.0"
@@ -37,33 +37,42 @@ __all__ = [
     "ResNet152",
     "create_model",
     "export_state_dict",
+    "fast_cpu",
     "fold_batch_norm",
     "list_models",
     "load_weights",
-    "speed_up_cpu",
 ]
 
-_HOMES = {
-    "models.folding": ("fold_batch_norm",),
-    "models.registry": ("create_model", "list_models"),
-    "models.resnet": ("BasicBlock", "BottleneckBlock", *(f"ResNet{depth}" for depth in ("", 18, 34, 50, 101, 152))),
-    "speed": ("speed_up_cpu",),
-    "weights": ("export_state_dict", "load_weights"),
+# The module of each name. The type checker reads the imports above instead.
+_RESNET = "flax_resnets.models.resnet"
+_MODULES = {
+    "BasicBlock": _RESNET,
+    "BottleneckBlock": _RESNET,
+    "ResNet": _RESNET,
+    "ResNet18": _RESNET,
+    "ResNet34": _RESNET,
+    "ResNet50": _RESNET,
+    "ResNet101": _RESNET,
+    "ResNet152": _RESNET,
+    "create_model": "flax_resnets.models.registry",
+    "export_state_dict": "flax_resnets.weights",
+    "fast_cpu": "flax_resnets.cpu",
+    "fold_batch_norm": "flax_resnets.models.folding",
+    "list_models": "flax_resnets.models.registry",
+    "load_weights": "flax_resnets.weights",
 }
+_SUBPACKAGES = ("augment", "configs", "data", "errors", "models", "training", "weights")
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is public when it is first used: `speed_up_cpu` comes before JAX."""
-    for home, names in _HOMES.items():
-        if name in names:
-            value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-            return value
-    if name in ("errors", "models", "weights"):  # and the modules in them, as in flax_resnets.models.layers
-        for home in _HOMES:
-            importlib.import_module(f"{__name__}.{home}")
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value  # so that Python finds it next time without calling this function
+        return value
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"flax_resnets.{name}")
+    raise AttributeError(f"module 'flax_resnets' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

@@ -1,8 +1,6 @@
-"""`python -m flax_resnets <command>`; the commands are in `flax_resnets.cli`."""
+"""`python -m flax_resnets COMMAND`; the commands are in `flax_resnets.cli`."""
 
-import sys
-
-from flax_resnets.cli import main
+from flax_resnets.cli import console
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console()

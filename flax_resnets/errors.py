@@ -1,6 +1,11 @@
-"""The one error a user's mistake raises."""
+"""The error that every mistake of a user raises, and how a command line prints warnings."""
 
-# As long as a path may be. A longer word is a value that nobody typed.
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+# The longest path that is possible. A longer word was not typed by anybody.
 _LONGEST_WORD = 4096
 
 
@@ -10,8 +15,8 @@ class UserError(ValueError):
     The message is one line that names the field or file, its value, and what would be right. The command line
     prints that line to stderr and exits with code 2; a traceback would only hide it.
 
-    Values come into the message as they are, from command lines and files. White space becomes single spaces, what
-    else does not print is escaped as in Python, so that no value breaks the line or commands the terminal, and a word
+    The message may contain values from command lines and files. White space becomes single spaces, and other characters
+    that cannot be printed are escaped as in Python, so that no value can break the line or control the terminal. A word
     longer than any path is cut.
 
     Example:
@@ -33,3 +38,18 @@ def _shown(word: str) -> str:
     if word.isprintable():
         return word
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in word)
+
+
+def plain_warnings(program: str) -> None:
+    """Makes Python print each warning as one line on stderr, without a line of source code.
+
+    This changes the whole process, so only a command line calls it. The line of a warning from another package also
+    names the warning's class, file and line number.
+    """
+    package = str(Path(__file__).parent)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        origin = "" if filename.startswith(package) else f" ({category.__name__} at {filename}:{lineno})"
+        print(f"{program}: {UserError(f'{message}{origin}')}", file=sys.stderr)
+
+    warnings.showwarning = show

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,14 @@ from pathlib import Path
 import pytest
 
 from flax_resnets.data.source import open_source
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_hang_up_is_heard() -> Iterator[None]:
+    """Where the tests run under nohup, which has SIGHUP ignored by them and by all that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

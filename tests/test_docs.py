@@ -1,4 +1,4 @@
-"""What docs/ tells a user to run is at least well formed, and names files that exist."""
+"""The commands in docs/ parse, and the files that they name exist."""
 
 import os
 import re
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import train
-from flax_resnets.training.config import load_config
+from flax_resnets import cli
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -36,12 +36,12 @@ def training_commands() -> list[str]:
 @pytest.mark.parametrize("command", sorted(set(training_commands())))
 def test_its_training_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config_path, _, overrides = train.parse(shlex.split(command))
-    load_config(config_path, overrides)
+    parsed = cli.parse(["train", *shlex.split(command)])
+    load_config(parsed.config, parsed.overrides)
 
 
 def test_the_kubernetes_job_holds_together():
-    """Every document has a kind and a name; the job's pods have the service's name as theirs and its label."""
+    """Every document has a kind and a name. The job's pods use the service's name as subdomain, and have its label."""
     parts = {part["kind"]: part for part in yaml.safe_load_all((JOBS / "kubernetes.yaml").read_text())}
     assert sorted(parts) == ["Job", "Role", "RoleBinding", "Service", "ServiceAccount"]
     job, service = parts["Job"]["spec"], parts["Service"]
@@ -56,9 +56,9 @@ def test_the_kubernetes_job_holds_together():
     training, _, asking = command.partition(" && ")
     program, script, *arguments = shlex.split(training)
     assert (program, script) == ("python", "train.py")
-    config_path, workdir, _ = train.parse(arguments)
-    assert (ROOT / config_path).exists()
-    assert shlex.split(asking) == ["grep", "-q", '"event": "done"', f"{workdir}/metrics.jsonl"]
+    parsed = cli.parse(["train", *arguments])
+    assert (ROOT / parsed.config).exists()
+    assert shlex.split(asking) == ["grep", "-q", '"event": "done"', f"{parsed.workdir}/metrics.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `import flax_resnets` costs a program that only wants a network."""
+"""The time and the modules that `import flax_resnets` costs a program that only needs a network."""
 
 import subprocess
 import sys

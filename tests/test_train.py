@@ -1,7 +1,9 @@
-"""The command line, as a user types it."""
+"""train.py, called as a user calls it."""
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import train
-from flax_resnets.bench import contenders
+from flax_resnets import cli, cpu
+from flax_resnets.cli.bench import contenders
 from flax_resnets.data.lock import locked
 
 ROOT = Path(__file__).parents[1]
 
-# The quickstart, cut down to seconds: three epochs of six steps of a narrow network on small images.
+# The quickstart in a few seconds: three epochs of six steps, with a narrow network and small images.
 SMALL = [
     "--config=configs/quickstart.py",
     "--config.model_options.width=4",
@@ -43,6 +46,12 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
     return out, err
 
 
+def python() -> str:
+    """The name by which a shell finds this Python."""
+    found = shutil.which("python")
+    return "python" if found and Path(found).parent == Path(sys.executable).parent else sys.executable
+
+
 def last_row(workdir: Path) -> dict:
     return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
 
@@ -59,7 +68,7 @@ def test_a_run_leaves_what_the_readme_says(unbroken):
     assert [row["event"] for row in rows] == ["epoch", "epoch", "epoch", "done"]
     assert len(rows[-1]["state_digest"]) == 64
     names = {path.name for path in unbroken.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
+    assert names == {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
     assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 1000
 
 
@@ -72,10 +81,144 @@ def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
             break
     process.send_signal(signal.SIGINT)
     out, _ = finish(process)
-    assert f"stopped by SIGINT; to go on: python train.py {' '.join(command)}" in out
+    assert f"stopped by SIGINT; to go on: {python()} train.py {' '.join(command)}" in out
     out, _ = finish(start(*command))
     assert "going on from step" in out
     assert last_row(tmp_path / "run") == last_row(unbroken)
+
+
+def until_training(process: subprocess.Popen) -> str:
+    """The output up to the table's header, after which training begins."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("epoch train_loss"):
+            break
+    return said
+
+
+def test_the_line_to_go_on_with_works_where_it_was_called_from(unbroken, tmp_path):
+    """Called from another directory, with a path that needs quotes in a shell."""
+    script = os.path.relpath(ROOT / "train.py", tmp_path)
+    recipe = SMALL[0].replace("=", f"={ROOT}/")
+    process = subprocess.Popen(
+        [sys.executable, script, recipe, *SMALL[1:], "--workdir=a run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "training and 1,000 validation images, 8 px, grey, 10 classes\n" in until_training(process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = finish(process)
+    _, _, line = out.partition("stopped by SIGTERM; to go on: ")
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert last_row(tmp_path / "a run") == last_row(unbroken)
+    # The command that is printed at the end works too.
+    _, _, line = done.stdout.partition("to see how much was luck: ")
+    _, named, *arguments = shlex.split(line)
+    assert named == script
+    parsed = cli.parse(["train", *arguments])
+    assert parsed.workdir == "a run-seed1"
+    assert parsed.overrides["seed"] == "1"
+
+
+def test_a_lost_terminal_saves_and_the_same_command_goes_on(unbroken, tmp_path):
+    """As if the connection broke: SIGHUP, and no terminal to write to."""
+    arguments = [*SMALL, f"--workdir={tmp_path / 'run'}"]
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said = b""
+    while b"train_loss" not in said:
+        said += os.read(ours, 1000)
+    os.close(ours)
+    assert process.wait(timeout=240) == 0
+    out, _ = finish(start(*arguments))
+    assert "going on from step" in out
+    assert last_row(tmp_path / "run") == last_row(unbroken)
+
+
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_under_nohup_a_lost_terminal_is_nothing(unbroken, tmp_path):
+    command = ["nohup", sys.executable, "train.py", *SMALL, f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until_training(process)
+    process.send_signal(signal.SIGHUP)
+    finish(process)
+    assert last_row(tmp_path / "run") == last_row(unbroken)
+
+
+def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path):
+    """Also the warning about a cache that cannot be written."""
+    (tmp_path / "cache").touch()
+    environment = {**os.environ, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
+    shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "mine.py")
+    (tmp_path / "here").mkdir()
+    short = [*SMALL[1:], "--config.epochs=1"]
+    command = [sys.executable, str(ROOT / "train.py"), "--config=~/mine.py", "--workdir=~/run", *short]
+    done = subprocess.run(
+        command, cwd=tmp_path / "here", env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+    assert list((tmp_path / "here").iterdir()) == []
+    for line in done.stderr.splitlines():
+        assert line.startswith("train.py: image cache not written, the images stay in memory: ")
+    assert done.stderr.count("\n") == 2  # one line for each split
+
+
+COMMANDS = {
+    "train.py": ["train.py", "--config=configs/quickstart.py", "--workdir={}/run"],
+    "lr-find": ["-m", "flax_resnets", "lr-find", "--config=configs/quickstart.py", "--output={}/out"],
+    "show-batch": ["-m", "flax_resnets", "show-batch", "--config=configs/quickstart.py", "--output={}/out"],
+    "bench": ["-m", "flax_resnets", "bench", "--case=rn18-train"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS=cuda: finds no such device here"),
+        ("JAX_PLATFORMS", "nonsense", "JAX_PLATFORMS=nonsense: finds no such device here"),
+        ("XLA_FLAGS", "--xla_no_such_flag=1", "XLA_FLAGS=--xla_no_such_flag=1: Unknown flag in XLA_FLAGS"),
+        ("JAX_ENABLE_X64", "1", "JAX_ENABLE_X64=1: a run computes in its precision"),
+    ],
+)
+def test_devices_that_are_not_here_are_one_line(tmp_path, command, variable, value, message):
+    arguments = [argument.format(tmp_path) for argument in COMMANDS[command]]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, variable: value},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert len(done.stderr) < 600
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_command_after_the_end_changes_nothing(unbroken):
@@ -90,7 +233,7 @@ def test_alone_it_lists_the_recipes_with_a_line_each(arguments, capsys):
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     for path in (ROOT / "configs").glob("*.py"):
-        line = next(line for line in out.splitlines() if f"configs/{path.name}" in line)
+        line = next(line for line in out.splitlines() if line.startswith(f"  {path.stem} "))
         assert len(line.split(maxsplit=1)[1]) > 20
 
 
@@ -102,7 +245,7 @@ def broken_recipe(tmp_path) -> Path:
 
 
 def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
-    """The one line a mistake is answered with."""
+    """The line on stderr about a mistake."""
     monkeypatch.chdir(ROOT)
     assert train.main([*arguments, f"--workdir={workdir}"]) == 2
     captured = capsys.readouterr()
@@ -133,7 +276,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--verbose", "--verbose: no such flag; see --help"),
         ("quickstart", "quickstart: no such flag; see --help"),
         ("--compile_only", "--compile_only: needs --topology"),
-        ("--compile_only=yes", "--compile_only=yes: takes no value"),
+        ("--compile_only=yes", "--compile_only: takes no value: 'yes'"),
         ("--compile-only", "--compile-only: no such flag; did you mean --compile_only?"),
         ("--topology=v5e:4x4", "--topology=v5e:4x4: goes with --compile_only"),
         ("--coordinator=localhost:1234", "--coordinator=localhost:1234: goes with --num_processes"),
@@ -198,12 +341,12 @@ def test_a_recipe_that_is_missing_or_does_not_parse(capsys, monkeypatch, tmp_pat
     workdir = tmp_path / "run"
     assert "No such file" in mistake(capsys, monkeypatch, workdir, "--config=configs/resnet.py")
     assert "broken.py:1: invalid syntax" in mistake(capsys, monkeypatch, workdir, f"--config={broken_recipe}")
-    assert "--config=FILE is needed" in mistake(capsys, monkeypatch, workdir, "--config.epochs=1")
+    assert "--config=RECIPE is needed" in mistake(capsys, monkeypatch, workdir, "--config.epochs=1")
     assert not workdir.exists()
 
 
 def test_a_data_dir_that_cannot_be_written(capsys, monkeypatch, tmp_path):
-    """Where nothing is prepared; one that only needs reading may be read-only."""
+    """The dataset is not prepared there. If it were, the directory could be read-only."""
     arguments = "--config=configs/rn18_fashion_mnist.py", "--config.data_dir=/sys"
     assert "name a writable data_dir" in mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
     assert not (tmp_path / "run").exists()
@@ -255,7 +398,7 @@ huge_pages_here = HUGE_PAGES.exists() and "[never]" not in HUGE_PAGES.read_text(
 
 
 def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[str]]:
-    """Process, command line and malloc's tunables of every time a command's python starts."""
+    """Process id, command line and malloc's tunables for each start of Python by a command."""
     (tmp_path / "sitecustomize.py").write_text(
         "import json, os, sys\n"
         f"with open({str(tmp_path / 'starts')!r}, 'a') as starts:\n"
@@ -266,7 +409,7 @@ def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[st
     command = (sys.executable, "-W", "error", *command)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Trains a network")
+    assert done.stdout.startswith("usage: python train.py")
     return [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
 
 
@@ -274,7 +417,7 @@ def starts_of(tmp_path: Path, *command: str, **environment: str) -> list[list[st
 def test_train_starts_itself_over_with_huge_pages(tmp_path):
     (first, command, none), (second, again, tunables) = starts_of(tmp_path, "train.py", "--help")
     assert (second, again) == (first, command)
-    assert (none, tunables) == (None, train.MALLOC)
+    assert (none, tunables) == (None, cpu.MALLOC)
 
 
 @pytest.mark.parametrize("told", ["GLIBC_TUNABLES=glibc.malloc.tcache_count=0", "MALLOC_ARENA_MAX=1"])
@@ -299,16 +442,16 @@ def test_with_huge_pages_few_are_faulted_in():
         "print(faults() - before)\n"
     )
     faults = {}
-    for tunables in ("", train.MALLOC):
+    for tunables in ("", cpu.MALLOC):
         environment = {**os.environ, "GLIBC_TUNABLES": tunables}
         faults[tunables] = int(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert faults[train.MALLOC] < 2**27 // 2**12 / 10
+    assert faults[cpu.MALLOC] < 2**27 // 2**12 / 10
     if "[always]" not in HUGE_PAGES.read_text():
         assert faults[""] > 2**27 // 2**12 / 2
 
 
 def test_the_benchmark_runs_ours_as_train_does():
-    assert contenders.MALLOC == train.MALLOC
+    assert contenders.MALLOC == cpu.MALLOC
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")

@@ -1,37 +1,68 @@
-"""The command line `python -m flax_resnets <command>`: which commands there are, and what becomes of a mistake.
+"""The command line: `flax-resnets COMMAND`, which is the same as `python -m flax_resnets COMMAND`.
 
-A command is a line in `COMMANDS` and a module of its name here (`lr-find` is `lr_find.py`) with two functions:
-`add_arguments(parser)`, and `run(arguments)` for the parsed namespace, which prints, or raises `UserError`. The module
-is imported when its command is called, so a command may need what others do without.
+A command is a line in `COMMANDS` and a module of the same name in this package (`lr-find` is `lr_find.py`). The module
+has two functions: `add_arguments(parser)`, and `run(arguments)`, which gets the parsed namespace, prints, and returns
+the exit code (None means 0) or raises `UserError`. The module is imported only when its command is called, so a command
+may import packages that others do not need. `--help` does not import JAX.
 """
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from flax_resnets.errors import UserError
+from flax_resnets.cli import startup
+from flax_resnets.cli.parser import Parser, nearest
+from flax_resnets.cpu import start_with_huge_pages
+from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
-    "summary": "a network's layers: output shapes, parameters, multiply-adds",
-    "models": "the networks there are, with parameters and GMACs",
-    "show-batch": "what a recipe's network is shown in a step, as a picture",
-    "lr-find": "learning rates to try for a recipe, from a short run at a rising one",
-    "bench": "speed against a plain linen ResNet and torchvision, as ratios",
+    "train": "trains a network by a recipe, or resumes a run",
+    "show-batch": "draws the images that the network sees in a step",
+    "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
+    "models": "lists the networks, with parameters and GMACs",
+    "summary": "lists a network's layers: output shapes, parameters, multiply-adds",
+    "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
 }
 
+# The commands that run training steps.
+_TRAINING = ("train", "lr-find")
 
-def main(arguments: list[str]) -> int:
+
+def console() -> NoReturn:
+    """The entry point of `flax-resnets` and `python -m flax_resnets`."""
+    start(sys.argv[1:], "flax_resnets")
+
+
+def start(arguments: list[str], program: str) -> NoReturn:
+    """Runs one command line, and ends the process.
+
+    Args:
+        arguments: as in `main`.
+        program: as in `main`.
+    """
+    command = arguments[0] if arguments else ""
+    if command == "train":
+        startup.hold_signals()
+    if command in _TRAINING:
+        start_with_huge_pages()
+    plain_warnings(program)
+    startup.end(main(arguments, program, own_process=True))
+
+
+def main(arguments: list[str], program: str = "flax_resnets", own_process: bool = False) -> int:
     """Runs one command line.
 
     Args:
-        arguments: what follows `python -m flax_resnets`.
+        arguments: the command and what follows it.
+        program: name of the program, with which an error's line begins: `train.py` if that was called.
+        own_process: whether this process was started for this command line. Otherwise JAX may be in use already, and
+            then the process cannot join a run of several processes.
 
     Returns:
-        The exit code: 0; 2 for a mistake in the arguments, which is named in one line on stderr; 130 after Ctrl-C.
+        The exit code: 0 for success; 2 for a mistake, which one line on stderr names; 130 after Ctrl-C; 3 from `train`
+        if the loss was not finite.
 
     Example:
         >>> main(["models", "resnet18"])  # doctest: +NORMALIZE_WHITESPACE
@@ -40,116 +71,76 @@ def main(arguments: list[str]) -> int:
         0
     """
     try:
-        _run(arguments)
+        code = _run(arguments, program, own_process)
         sys.stdout.flush()
+        return code
     except UserError as error:
-        print(f"flax_resnets: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("flax_resnets: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read has read enough, as `head` does; Python would complain once more when it closes stdout.
+        # The reader has closed the pipe, as `head` does. Otherwise Python would print an error when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str], program: str, own_process: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
-        return
+        return 0
+    if arguments == ["train"]:
+        arguments = ["train", "--help"]  # which lists the recipes
+    try:
+        parsed = parse(arguments, program)
+        parsed.own_process = own_process
+        return _module(arguments[0]).run(parsed) or 0
+    except SystemExit:  # --help has been printed
+        return 0
+    except ModuleNotFoundError as error:
+        raise UserError(f"{arguments[0]}: {error}; {_remedy(arguments[0], error)}") from None
+
+
+def parse(arguments: list[str], program: str = "flax_resnets") -> argparse.Namespace:
+    """Parses a command line into the namespace that the command gets.
+
+    Args:
+        arguments: as in `main`.
+        program: as in `main`.
+
+    Raises:
+        UserError: there is no such command, or it does not accept these arguments.
+        SystemExit: `--help` was given, and has been printed.
+
+    Example:
+        >>> parse(["train", "--config", "quickstart", "--config.epochs=1"]).overrides
+        {'epochs': '1'}
+    """
     command, *rest = arguments
     if command not in COMMANDS:
-        raise UserError(f"{command}: no such command; {_nearest(command, COMMANDS)}")
-    module = importlib.import_module(f"flax_resnets.cli.{command.replace('-', '_')}")
-    parser = Parser(command, module.__doc__ or "")
+        raise UserError(f"{command}: no such command; {nearest(command, COMMANDS)}")
+    module, parser = _module(command), Parser(command, program)
+    parser.description = module.__doc__
     module.add_arguments(parser)
-    try:
-        parsed = parser.parse(rest)
-    except SystemExit:  # --help has been printed
-        return
-    module.run(parsed)
+    parsed = parser.parse(rest)
+    parsed.program, parsed.arguments, parsed.own_process = program, rest, False
+    return parsed
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"flax_resnets.cli.{command.replace('-', '_')}")
+
+
+def _remedy(command: str, error: ModuleNotFoundError) -> str:
+    if (error.name or "").partition(".")[0] in ("jax", "jaxlib", "flax", "einops"):
+        return "the package needs it: pip install flax_resnets"
+    return f"{command} needs it: pip install 'flax_resnets[train]', or in a checkout pip install -e '.[train]'"
 
 
 def usage() -> str:
     """The help text, with a line for each command."""
     width = max(map(len, COMMANDS))
     commands = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    first = "usage: python -m flax_resnets <command> [arguments]; <command> --help tells which"
+    first = "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help lists them"
     return "\n".join([first, "", *commands])
-
-
-class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose complaints are `UserError`s, with the nearest flag for one it does not know.
-
-    Args:
-        command: the command's name.
-        description: what it does.
-    """
-
-    def __init__(self, command: str, description: str):
-        self._command = command
-        self._flags: list[str] = []
-        self._prefix: str | None = None
-        super().__init__(
-            prog=f"python -m flax_resnets {command}",
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
-        """As argparse's; remembers the flags."""
-        self._flags += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **options)
-
-    def add_overrides(self, prefix: str) -> None:
-        """Lets any flag follow that begins so, as `--config.FIELD=VALUE`: `overrides` is a dict of FIELD to VALUE."""
-        self._prefix = prefix
-
-    def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """The arguments as a namespace.
-
-        Raises:
-            UserError: there are others than the command takes, too few, or one with a value it cannot have.
-            SystemExit: one was `--help`, which is printed.
-        """
-        overrides: dict[str, str] = {}
-        if self._prefix:
-            own = [argument for argument in arguments if argument.startswith(self._prefix)]
-            arguments = [argument for argument in arguments if argument not in own]
-            for argument in own:
-                flag, equals, value = argument.partition("=")
-                if not equals:
-                    self.error(f"{flag}: write {flag}=VALUE")
-                overrides[flag.removeprefix(self._prefix)] = value
-        parsed, unknown = self.parse_known_args(arguments, argparse.Namespace(overrides=overrides))
-        if unknown:
-            flag = unknown[0].partition("=")[0]
-            self.error(f"{flag}: not understood; {_nearest(flag, self._flags)}")
-        return parsed
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the message as a `UserError`."""
-        raise UserError(f"{self._command}: {message.removeprefix('argument ')}")
-
-
-def whole_number(least: int) -> Any:
-    """An argument's `type`: whole numbers from `least` up.
-
-    Example:
-        >>> whole_number(1)("12")
-        12
-    """
-
-    def parse(text: str) -> int:
-        if text.isascii() and text.isdecimal() and len(text) < 100 and int(text) >= least:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} up")
-
-    return parse
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else "see --help"

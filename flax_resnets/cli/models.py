@@ -1,4 +1,4 @@
-"""Lists the networks `create_model` knows, each at its native image size and number of classes.
+"""Lists the networks that `create_model` knows, each with its native image size and number of classes.
 
 GMACs are 1e9 multiply-adds of convolutions and linear layers for one image.
 """
@@ -11,7 +11,7 @@ from flax_resnets.models.registry import MODELS, list_models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_argument("pattern", nargs="?", default="*", help="names to list, such as 'resnet*d'; all by default")
 
 

@@ -1,4 +1,4 @@
-"""Where a command leaves its files: a directory made in time, and names that nothing has yet."""
+"""Output files of commands: makes the directory, and finds names that are not taken."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from flax_resnets.errors import UserError
 
 
 def make_directory(command: str, directory: Path) -> None:
-    """Makes the directory of a command's `--output`, unless it is there.
+    """Makes the directory of a command's `--output`, unless it exists.
 
     Raises:
-        UserError: it cannot be made, or not be written to.
+        UserError: the directory cannot be made or cannot be written to.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # the latter of a name with a NUL
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{command}: --output={directory}: {reason}; name a directory to write") from None
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -23,7 +23,7 @@ def make_directory(command: str, directory: Path) -> None:
 
 
 def free_names(name: str) -> Iterator[str]:
-    """Names to try one after the other, so that no earlier file is lost; they do not end.
+    """Endless names to try one after the other, so that no earlier file is overwritten.
 
     Example:
         >>> from itertools import islice

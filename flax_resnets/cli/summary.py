@@ -1,6 +1,6 @@
-"""Prints a network's layers: for each its output's shape, its parameters and its multiply-adds for one image.
+"""Prints a network's layers with their output shapes, their parameters and their multiply-adds for one image.
 
-Multiply-adds are those of convolutions and linear layers. Nothing is computed: shapes alone pass through the network.
+Multiply-adds are those of convolutions and linear layers. Nothing is computed: only shapes pass through the network.
 """
 
 import argparse
@@ -14,29 +14,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.module import InterceptorContext
 
-from flax_resnets.cli import whole_number
+from flax_resnets.cli.parser import whole_number
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError
 from flax_resnets.models.registry import MODELS, create_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Adds the command's arguments."""
     parser.add_argument("model", help="a name that `python -m flax_resnets models` lists")
-    parser.add_argument("--image-size", type=whole_number(1), metavar="N", help="pixels of a side; the model's own")
-    parser.add_argument("--channels", type=whole_number(1), metavar="N", help="of the image; the model's own")
-    parser.add_argument("--num-classes", type=whole_number(0), metavar="N", help="outputs; the model's own")
-    parser.add_argument("--depth", type=whole_number(1), default=1, metavar="N", help="2 shows what blocks are made of")
+    parser.add_argument("--image-size", type=whole_number(1), metavar="N", help="side in pixels; default the model's")
+    parser.add_argument("--channels", type=whole_number(1), metavar="N", help="of the image; default the model's")
+    parser.add_argument("--num-classes", type=whole_number(0), metavar="N", help="outputs; default the model's")
+    parser.add_argument(
+        "--depth", type=whole_number(1), default=1, metavar="N", help="2 shows layers in blocks; default 1"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the table.
 
     Raises:
-        UserError: no such model, or it does not take such images.
+        UserError: there is no such model, or it does not take images of this shape.
     """
     name = arguments.model
-    create_model(name)  # so that a misspelt name gets the nearest
+    create_model(name)  # raises for a misspelt name, and suggests the nearest one
     entry = MODELS[name]
     size = arguments.image_size or entry.input_size
     channels = arguments.channels or entry.channels
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         layers = summarize(create_model(name, num_classes), (size, size, channels), arguments.depth)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]  # JAX adds a word on its tracebacks
+        reason = str(error).partition("\n")[0]  # JAX adds a note about its tracebacks
         raise UserError(f"summary: {name} on images of {size} x {size} x {channels}: {reason}") from error
     parameters = sum(layer.parameters for layer in layers)
     multiply_adds = sum(layer.multiply_adds for layer in layers)
@@ -66,13 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass
 class Layer:
-    """What a layer, or a block of them, comes to.
+    """The figures of one layer, or of a block of layers.
 
     Attributes:
-        name: of the module, with those it is part of: `stage1_block1/conv1`.
+        name: path of the module: `stage1_block1/conv1`.
         kind: the module's class.
         output: shape for one image, `(H, W, C)` or `(C,)`.
-        parameters: how many it holds.
+        parameters: number of parameters.
         multiply_adds: for one image.
     """
 
@@ -84,15 +86,15 @@ class Layer:
 
 
 def summarize(model: nn.Module, image_shape: tuple[int, int, int], depth: int = 1) -> list[Layer]:
-    """A network's layers in the order they are called; those without parameters are left out.
+    """A network's layers in the order in which they are called, without layers that have no parameters.
 
-    A kernel is applied once at every position of its output, so its size times the positions is its layer's
-    multiply-adds, whatever the kernel's own shape, stride or groups: for a convolution and for a linear layer alike.
+    A kernel is applied once at every position of its output. So the multiply-adds are the size of the kernel times the
+    number of positions, in convolutions (of any shape, stride and groups) and in linear layers.
 
     Args:
         model: the network.
         image_shape: `(H, W, C)`.
-        depth: how far to look into modules: 1 for those the network itself is made of.
+        depth: how deep to look into modules; 1 for the modules that the network itself calls.
 
     Example:
         >>> from flax_resnets import create_model
@@ -115,7 +117,7 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int], depth: int = 
         variables = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
 
     layers: dict[tuple[str, ...], Layer] = {}
-    for path, kind, output in calls:  # what a module is made of comes before the module itself
+    for path, kind, output in calls:  # the modules inside a module come before it
         layer = layers.setdefault(path[:depth], Layer("/".join(path[:depth]), kind, output, 0, 0))
         if len(path) <= depth:
             layer.kind, layer.output = kind, output
@@ -127,14 +129,14 @@ def summarize(model: nn.Module, image_shape: tuple[int, int, int], depth: int = 
 
 
 def _own_parameters(params: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The parameters of the module at a path, without those of the modules in it."""
+    """The parameters of the module at a path, without those of its submodules."""
     for name in path:
         params = params.get(name, {})
     return {name: leaf for name, leaf in params.items() if not isinstance(leaf, Mapping)}
 
 
 def _short(number: int) -> str:
-    """Three digits and a unit: 1.81 G."""
+    """A number with three digits and a unit: 1.81 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"

@@ -1,15 +1,15 @@
-"""Rows of text put under each other."""
+"""Plain text tables."""
 
 from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Aligned columns, as plain text.
+    """Rows as text with aligned columns.
 
     Args:
         header: a name for each column.
-        rows: as many cells each.
-        left: so many columns are flush left; those after them, numbers, flush right.
+        rows: rows of cells, one cell for each column.
+        left: number of columns to align left; the columns after them are aligned right, as numbers are.
 
     Example:
         >>> print(table(["name", "size"], [["one", "1"], ["two", "22"]], left=1))

@@ -1,1 +1,1 @@
-"""Datasets on the host: TFDS and the bundled sample, decoded once into arrays."""
+"""Datasets on the host, cached or streamed: TFDS and the bundled sample."""

@@ -1,4 +1,4 @@
-"""Which images step n sees: arithmetic on the seed and n, whatever ran before and wherever it runs."""
+"""Which images step n sees: computed from the seed and n alone, independent of processes and earlier starts."""
 
 from collections.abc import Generator
 from functools import lru_cache
@@ -13,11 +13,11 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 class Batch(NamedTuple, Generic[Array]):
-    """Images as they are stored, and their classes; on the host as `Batch[np.ndarray]`, then as `Batch[jax.Array]`.
+    """Images as they are stored, and their classes. `Batch[np.ndarray]` on the host, `Batch[jax.Array]` on devices.
 
     Attributes:
         images: uint8 `(N, H, W, C)`.
-        labels: int32 `(N,)`; −1 for an image that only fills up the last batch of an evaluation.
+        labels: int32 `(N,)`; −1 for an image that only pads the last batch of an evaluation.
     """
 
     images: Array
@@ -25,10 +25,10 @@ class Batch(NamedTuple, Generic[Array]):
 
 
 class Split(Protocol):
-    """Images and their classes, a batch at a time: `CachedImages` or `StreamedImages`."""
+    """A split that is read in batches: `CachedImages` or `StreamedImages`."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         ...
 
     @property
@@ -39,22 +39,22 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
     ) -> Generator[Batch[np.ndarray]]:
-        """The batches of training steps; arguments as `train_batch`'s. To be closed if not read to the end."""
+        """The batches of training steps; for the arguments see `train_batch`. Close it if it is not read to the end."""
         ...
 
     def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
-        """Every image once; arguments as `eval_batches`'s. To be closed if not read to the end."""
+        """Every image once; for the arguments see `eval_batches`. Close it if it is not read to the end."""
         ...
 
 
 @lru_cache(maxsize=2)
 def _shuffled(images: int, seed: int, epoch: int) -> np.ndarray:
-    # Philox is counter-based: its key is (seed, epoch) itself, so no epoch's order needs another's to be drawn first.
+    # Philox is counter-based and its key is (seed, epoch), so the order of an epoch needs no draws of earlier epochs.
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(images)
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch; what is left over waits for another epoch's shuffle.
+    """The number of whole batches in an epoch. The images left over are not used in that epoch.
 
     Raises:
         UserError: there are fewer images than a batch has.
@@ -72,13 +72,13 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
     """The images of training step `step`, counted from 0 over the whole run.
 
     Args:
-        images: how many the split has; at least `batch_size`.
-        batch_size: over all hosts together.
-        seed: of the shuffles, one an epoch.
+        images: number of images in the split; at least `batch_size`.
+        batch_size: global batch size, over all hosts.
+        seed: for the shuffles, one in each epoch.
         step: at least 0.
 
     Returns:
-        int64 `(batch_size,)`, each below `images`, none twice within an epoch.
+        int64 `(batch_size,)`, each below `images`, no image twice within an epoch.
 
     Example:
         >>> bool((train_indices(100, 10, 0, 7) == train_indices(100, 10, 0, 7)).all())
@@ -91,9 +91,9 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
 def train_batch(
     images: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, step: int, rows: np.ndarray | None = None
 ) -> Batch[np.ndarray]:
-    """Training step `step`'s batch out of a split held whole; arguments as `train_indices`'s.
+    """The batch of training step `step` from a split that is held in memory; for the arguments see `train_indices`.
 
-    Of the images, only those of `rows` are read: the share of one process; None for all.
+    Only the images of `rows`, the share of one process, are read; None for all rows.
     """
     indices = train_indices(len(images), batch_size, seed, step)
     if rows is not None:
@@ -102,13 +102,13 @@ def train_batch(
 
 
 def eval_indices(images: int, batch_size: int, number: int, rows: np.ndarray | None = None) -> np.ndarray:
-    """The images of an evaluation's batch, in order; −1 where there are no more.
+    """The images of one evaluation batch, in order; −1 where there are no more images.
 
     Args:
-        images: how many the split has.
+        images: number of images in the split.
         batch_size: images in each batch.
         number: of the batch, from 0.
-        rows: of the batch, those to take: the share of one process; None for all.
+        rows: the rows of the batch to return, the share of one process; None for all.
 
     Example:
         >>> eval_indices(5, 3, number=1).tolist()
@@ -121,13 +121,13 @@ def eval_indices(images: int, batch_size: int, number: int, rows: np.ndarray | N
 def eval_batches(
     images: np.ndarray, labels: np.ndarray, batch_size: int, rows: np.ndarray | None = None
 ) -> Generator[Batch[np.ndarray]]:
-    """Every image once, in order, in batches of one shape; the last is filled up with label −1.
+    """Every image once, in order, in batches of one shape; the last one is padded with images of label −1.
 
     Args:
         images: uint8 `(N, H, W, C)`.
         labels: int32 `(N,)`.
         batch_size: images in each batch.
-        rows: of each batch, those to read: the share of one process; None for all.
+        rows: the rows of each batch to read, the share of one process; None for all.
 
     Example:
         >>> images, labels = np.zeros((5, 2, 2, 1), np.uint8), np.arange(5, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Decode a split once: its images at one size, as a memory-mapped array."""
+"""Decodes a split once and keeps its images, at one size, as a memory-mapped array."""
 
 import dataclasses
 import hashlib
@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -21,20 +21,22 @@ from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
-_FORMAT = 1  # raise it when the same source, size and resize would give other pixels
-_BLOCK = 512  # images decoded between two writes
-_TASK = 16  # images a thread takes at a time: handing over one costs as much as decoding a small one
+_FORMAT = 1  # to be raised when the same source, size and resize give other pixels than before
+_BLOCK = 512  # images that are decoded and then written together
+_ROOM = 420  # characters for three broken images and a file's name in a message of at most 600
+_TASK = 16  # images in a thread's task: handing over a task takes as long as decoding a small image
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedImages:
-    """A split, decoded.
+    """A split with decoded images.
 
     Attributes:
         images: uint8, `(N, size, size, channels)`, read-only; a memory map unless the cache could not be written.
         labels: int32, `(N,)`, read-only.
-        broken: what was wrong with each image that was left out; it names the dataset and the image.
+        broken: a message for each image that was left out. It names the dataset, the image and the error.
     """
 
     images: np.ndarray
@@ -68,29 +70,31 @@ def cached_images(
     progress: Callable[[int, int], None] | None = None,
     broken: Literal["stop", "skip"] = "stop",
 ) -> CachedImages:
-    """The whole split as one array; decoded at the first call, mapped from disk at every later one.
+    """The whole split as one array. The first call decodes the images; later calls map the array from the disk.
 
-    It lies under `$FLAX_RESNETS_CACHE`, else `$XDG_CACHE_HOME/flax_resnets`, else `~/.cache/flax_resnets`, in a
-    directory per dataset path and split, and there one per size and way to resize. When the dataset's files change,
-    the caches made of the old ones are removed. What was not written to the end is never found by a reader: it lies
-    under another name until it is whole. Of several processes one decodes, the others wait.
+    The cache is in `$FLAX_RESNETS_CACHE`; if that is not set, in `$XDG_CACHE_HOME/flax_resnets` or
+    `~/.cache/flax_resnets`. It has a directory for each dataset path and split, and in it one for each size and kind of
+    resizing. If the content of the dataset's files changes, their old caches are removed. A cache has another name
+    until it is complete, so no reader finds an incomplete one. If several processes need the same cache, one decodes
+    and the others wait.
 
     Args:
         source: the split.
-        size: height and width of the images. An image of that size already is left as it is.
-        resize: `squash` ignores the aspect ratio, `crop` scales the shorter side to `size` and takes the centre.
-        progress: called with (images done, images in all) while decoding.
-        broken: what an image that cannot be decoded does: `stop` here, or `skip` it. What is kept without some images
-            lies apart, where `stop` does not find it.
+        size: height and width of the images. An image that already has this size is not resized.
+        resize: `squash` ignores the aspect ratio; `crop` scales the shorter side to `size` and takes the centre.
+        progress: is called while decoding, with the number of decoded images and the number of all images.
+        broken: what to do about images that cannot be decoded: `stop` raises an error, `skip` leaves them out. A cache
+            without some images has a directory of its own, which `stop` does not use.
 
     Returns:
         The images and labels, in the source's order.
 
     Raises:
-        UserError: an image cannot be decoded, and is not to be skipped; no cache is left.
+        UserError: images cannot be decoded, and `broken` is `stop`. The message names the first three images, and a
+            file beside the caches that lists all of them. No cache is left.
 
     Warns:
-        RuntimeWarning: the cache cannot be written, and the images are kept in memory instead.
+        RuntimeWarning: the cache cannot be written, so the images stay in memory.
 
     Example:
         >>> from flax_resnets.data.source import open_source
@@ -127,18 +131,17 @@ def cached_images(
 
 
 def cache_root() -> Path:
-    """Where everything lies that can be made again: `$FLAX_RESNETS_CACHE`, or under the user's cache directory."""
-    root = os.environ.get("FLAX_RESNETS_CACHE")
-    if not root:
-        parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        root = os.path.join(parent, "flax_resnets")
-    return Path(root)
+    """The directory of all caches: `$FLAX_RESNETS_CACHE`, or a directory in the user's cache directory."""
+    if root := os.environ.get("FLAX_RESNETS_CACHE"):
+        return expanded(root, "FLAX_RESNETS_CACHE")
+    parent = os.environ.get("XDG_CACHE_HOME")
+    return (expanded(parent, "XDG_CACHE_HOME") if parent else Path(os.path.expanduser("~/.cache"))) / "flax_resnets"
 
 
 def _directory(source: Source, size: int, resize: str) -> Path:
-    name = re.sub(r"\W+", "-", f"{source.dataset}-{source.split}")
+    name = re.sub(r"\W+", "-", f"{source.dataset.partition(':')[0]}-{source.split}")  # the version is in the path
     path_key = hashlib.sha256(str(source.directory).encode()).hexdigest()[:8]
-    return cache_root() / f"{name}-{path_key}" / f"{source.fingerprint[:16]}-{size}-{resize}-v{_FORMAT}"
+    return cache_root() / f"{name}-{path_key}" / f"{source.cache_key[:16]}-{size}-{resize}-v{_FORMAT}"
 
 
 def _without_broken(directory: Path) -> Path:
@@ -146,11 +149,11 @@ def _without_broken(directory: Path) -> Path:
 
 
 def _read(directories: list[Path], source: Source, size: int) -> CachedImages | None:
-    """What the first of the directories that reads holds; None where none does."""
+    """The cache in the first of these directories that can be read; None if none can."""
     for directory in directories:
         list_of_broken = directory / "broken.json"
         try:
-            # A file shorter than its header promises does not map: numpy raises ValueError.
+            # If a file is shorter than its header says, numpy raises ValueError.
             images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(directory / "labels.npy", allow_pickle=False)
             broken = json.loads(list_of_broken.read_text()) if list_of_broken.exists() else []
@@ -176,11 +179,13 @@ def _write(
         with open(half_made / "images.npy", "wb") as file:
             _write_header(file, (len(source), size, size, source.channels))
             labels, broken = [], []
-            for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
-                # write(), not a writable map: on a full disk a map ends in SIGBUS, write() in an exception.
+            for block, block_labels, block_broken in _blocks(source, size, resize, progress):
+                # On a full disk write() raises an exception; a writable memory map would end the process with SIGBUS.
                 file.write(block.data)
                 labels.append(block_labels)
                 broken += block_broken
+            if broken and not skip:
+                raise _refusal(source, broken)
             labels = np.concatenate(labels) if labels else np.zeros(0, np.int32)
             file.seek(0)
             _write_header(file, (len(labels), size, size, source.channels))
@@ -196,30 +201,66 @@ def _write(
         try:
             os.rename(half_made, target)
         except OSError:
-            # Where there are no locks another process may have been first, and a directory cannot replace one that
-            # holds files. Theirs holds the same.
+            # If the filesystem has no locks, another process may have written the same cache first. A directory cannot
+            # replace one that holds files.
             if not target.is_dir():
                 raise
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
 
 
+def _refusal(source: Source, broken: list[str]) -> UserError:
+    """The error for broken images that are not skipped. If there are several, they are listed in a file."""
+    if len(broken) == 1:
+        return UserError(broken[0])
+    directory = _directory(source, 1, "").parent
+    path: Path | None = directory.with_name(f"{directory.name}-broken.txt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(in_lines(broken), encoding="utf-8")
+    except OSError:
+        path = None
+    count = f"{len(broken)} of {len(source)} images are broken" + (f", all of them in {path}" if path else "")
+    first = first_broken(source, broken, room=_ROOM - len(str(path or "")))
+    return UserError(f"{_in_split(source)}{first}; {count}; broken_images=skip leaves them out")
+
+
+def in_lines(broken: Sequence[str]) -> str:
+    """The content of a file that lists broken images."""
+    return "".join(f"{each}\n" for each in broken)
+
+
+def first_broken(source: Source, broken: Sequence[str], room: int = _ROOM) -> str:
+    """Names the first three of a split's broken images, in about `room` characters."""
+    shown = broken[:3]
+    room = max(room // len(shown), 60)
+    names = []
+    for each in shown:
+        name = each.removeprefix(_in_split(source)).replace(f"{source.directory}{os.sep}", "")
+        names.append(name if len(name) <= room else f"{name[: room - 3]}...")
+    return "; ".join(names)
+
+
+def _in_split(source: Source) -> str:
+    return f"dataset {source.dataset!r}, split {source.split!r}, "
+
+
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    # numpy leaves room for the first number to grow, so that the header can be written once more over itself.
+    # numpy pads the header so that a header with another first number has the same length.
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _to_disk(file: BinaryIO) -> None:
-    # After a power cut a renamed directory may otherwise hold files of the right length, full of zeros.
+    # Otherwise, after a power cut, the renamed directory may hold files of the right length that are full of zeros.
     file.flush()
     os.fsync(file.fileno())
 
 
 def _sweep(directories: list[Path], source: Source, alone: bool) -> None:
-    """Removes what does not read, the caches of files that have changed since, and what killed processes left."""
+    """Removes unreadable caches, caches of files that have changed since, and those that killed processes left."""
     for path in directories[0].parent.iterdir():
         half_made = path.name.startswith("tmp-")
-        stale = not half_made and not path.name.startswith(source.fingerprint[:16])
+        stale = not half_made and not path.name.startswith(source.cache_key[:16])
         if path in directories or stale or (half_made and alone):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -232,26 +273,28 @@ def _in_memory(
         images = np.empty(shape, np.uint8)
     except MemoryError:
         raise UserError(
-            f"images of {size} px: memory does not hold their {math.prod(shape) / 2**30:.1f} GiB, which {cache_root()} "
-            "could not keep; FLAX_RESNETS_CACHE names another directory, images=streamed keeps none"
+            f"images of {size} px: their {math.prod(shape) / 2**30:.1f} GiB fit neither in {cache_root()} nor in "
+            "memory; FLAX_RESNETS_CACHE names another directory, images=streamed keeps no images"
         ) from None
     labels = np.empty(len(source), np.int32)
     done, broken = 0, []
-    for block, block_labels, block_broken in _blocks(source, size, resize, progress, skip):
+    for block, block_labels, block_broken in _blocks(source, size, resize, progress):
         images[done : done + len(block)] = block
         labels[done : done + len(block)] = block_labels
         done += len(block)
         broken += block_broken
+    if broken and not skip:
+        raise _refusal(source, broken)
     images, labels = images[:done], labels[:done]
     images.flags.writeable = labels.flags.writeable = False
     return CachedImages(images, labels, tuple(broken))
 
 
 def _blocks(
-    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None, skip: bool
+    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Yields images and labels, `_BLOCK` at a time, in order, and what was wrong with those that are left out."""
-    # The decoders release the interpreter's lock, so threads do: one a core.
+    """Yields images and labels in order, `_BLOCK` at a time, and messages about the images that are left out."""
+    # The decoders release the global interpreter lock, so threads are enough: one for each core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(source), _BLOCK):
             indices = range(start, min(start + _BLOCK, len(source)))
@@ -265,13 +308,11 @@ def _blocks(
                     try:
                         image, labels[row] = source[index]
                     except UserError as error:
-                        if not skip:
-                            raise
                         broken[row] = str(error)
                     else:
                         images[row] = resized(image, size, resize)
 
-            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what the first broken image raised
+            for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what a thread raised
                 pass
             if progress is not None:
                 progress(indices.stop, len(source))
@@ -282,7 +323,7 @@ def _blocks(
 def resized(image: np.ndarray, size: int, resize: str) -> np.ndarray:
     """Resizes one image, `(height, width, channels)`, to `(size, size, channels)`, uint8 throughout.
 
-    Lanczos over the whole footprint of a pixel, so that shrinking does not alias.
+    The filter is Lanczos, over the whole area of an output pixel, so shrinking does not alias.
 
     Example:
         >>> resized(np.zeros((40, 30, 3), np.uint8), 16, "crop").shape

@@ -1,4 +1,4 @@
-"""One process at a time in a directory."""
+"""A lock on a directory: one process at a time."""
 
 import contextlib
 import fcntl
@@ -11,17 +11,17 @@ from pathlib import Path
 def locked(directory: Path, wait: bool = True) -> Iterator[bool]:
     """Holds the directory's lock inside the `with` block.
 
-    The directory itself is locked, so no lock file is left behind; the system lets go of it when a process is killed.
+    The directory itself is locked, so there is no lock file. The system releases the lock when the process is killed.
 
     Args:
         directory: an existing directory.
-        wait: for another process to let go of it.
+        wait: whether to wait for another process to release the lock.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is False.
 
     Yields:
-        False where the filesystem knows no locks (some network ones): another process may then be at work as well.
+        True; or False if the filesystem has no locks (as some network filesystems): other processes may then work too.
 
     Example:
         >>> with locked(Path(".")) as alone:

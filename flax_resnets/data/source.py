@@ -1,85 +1,81 @@
-"""The one door to a dataset's split: a random-access `Source` of encoded images and labels."""
+"""The interface of datasets: one split of labelled images, read by index; and opening a split by its dataset's name."""
 
-import difflib
-import hashlib
+import abc
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from unittest import mock
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from flax_resnets.data import tfds
 from flax_resnets.data.decode import decode
-from flax_resnets.data.prepare import prepare, quiet_tfds
 from flax_resnets.errors import UserError
 
-if TYPE_CHECKING:
-    from tensorflow_datasets.core import DatasetBuilder
-
-SAMPLE = "fashion_mnist_sample"
+SAMPLE = tfds.SAMPLE
 """Name of the dataset that comes with the package and needs no `data_dir`."""
 
-SAMPLE_DIR = Path(__file__).parent / "sample"
-_NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?")  # TFDS's name[/config][:version]
 
+class Source(abc.ABC):
+    """One split of an image-classification dataset, read by index. `open_source` returns it.
 
-class Source:
-    """One split of an image-classification dataset, by index.
-
-    Made by `open_source`. Every method may be called from several threads at once.
+    Each kind of dataset has a subclass, which defines `__len__`, `read`, `image_name` and the attributes. All methods
+    may be called from several threads at once.
 
     Attributes:
-        dataset: the name it was opened by.
-        split: the split's own name: `test` where a dataset has no `validation`.
-        class_names: the classes, in the order of their labels.
-        image_shape: `(height, width, channels)`; None where images differ.
-        directory: where its files lie.
-        fingerprint: 64 hex digits that change when the files underneath do; a cache's key.
+        dataset: the name by which the dataset was opened.
+        split: the dataset's name of the split: `test` if it has no `validation`.
+        version: version of the dataset, such as `1.0.0`.
+        class_names: names of the classes, in the order of their labels.
+        channels: 1 for grey images, 3 for colour.
+        image_shape: `(height, width, channels)` of every image; None for a number that differs between images.
+        directory: directory of the dataset's files.
+        fingerprint: 64 hex digits computed from the content of the files, independent of their location. A run
+            recognises its data by it.
+        cache_key: like `fingerprint`, for caches of decoded images. If the files are too large to be hashed whole,
+            their modification times are included.
     """
 
-    def __init__(self, dataset: str, split: str, builder: "DatasetBuilder"):
-        import tensorflow_datasets as tfds
+    dataset: str
+    split: str
+    version: str
+    class_names: tuple[str, ...]
+    channels: int
+    image_shape: tuple[int | None, int | None, int | None] = (None, None, None)
+    directory: Path
+    fingerprint: str
+    cache_key: str
 
-        self.dataset = dataset
-        self.split = split
-        image, label = image_and_label(dataset, builder.info.features)
-        self.class_names: tuple[str, ...] = tuple(label.names)
-        self.image_shape: tuple[int | None, int | None, int] = tuple(image.shape)
-        self.directory = Path(builder.data_dir).resolve()
-        file_format = builder.info.file_format
-        if file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise UserError(
-                f"dataset={dataset!r} in {self.directory}: prepared as {file_format and file_format.value}, which "
-                "cannot be read by index; prepare it with file_format='array_record', in another data_dir"
-            )
-        instructions = builder.info.splits[split].file_instructions
-        self._files = [Path(instruction.filename).resolve() for instruction in instructions]
-        for path, instruction in zip(self._files, instructions, strict=True):
-            _check_record_file(path, instruction.examples_in_shard)
-        self.fingerprint = _fingerprint(self._files, self.directory)
-        # The type checker cannot see the parameters behind TFDS's decorators.
-        as_data_source: Any = builder.as_data_source
-        self._examples = as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abc.abstractmethod
+    def read(self, index: int) -> tuple[bytes, int]:
+        """The stored bytes of an image, and its label.
+
+        Args:
+            index: in `range(len(self))`.
+
+        Raises:
+            Exception: an exception of any class means that the record is damaged.
+        """
+
+    @abc.abstractmethod
+    def image_name(self, index: int) -> str:
+        """Tells a person where an image is: its file, its place in the file, and its name if it has one."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels tell apart."""
+        """Number of classes."""
         return len(self.class_names)
 
-    @property
-    def channels(self) -> int:
-        """1 for grey images, 3 for colour."""
-        return self.image_shape[2]
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
     def __repr__(self) -> str:
-        return f"Source({self.dataset!r}, {self.split!r}, {len(self)} images of {self.num_classes} classes)"
+        kind = type(self).__name__
+        return f"{kind}({self.dataset!r}, {self.split!r}, {len(self)} images of {self.num_classes} classes)"
 
     def encoded(self, index: int) -> bytes:
-        """The image as it is stored: the bytes of a JPEG or PNG file."""
+        """The stored bytes of an image, such as those of a JPEG or PNG file."""
         return self._example(index)[0]
 
     def label(self, index: int) -> int:
@@ -100,47 +96,89 @@ class Source:
         encoded, label = self._example(index)
         try:
             image = decode(encoded, self.channels)
+            if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
+                raise ValueError(f"its shape is {image.shape}, the dataset's is {self.image_shape}")
         except ValueError as error:
             raise UserError(f"{self._where(index)} (class {self.class_names[label]!r}): {error}") from error
-        if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
-            raise UserError(f"{self._where(index)}: its shape is {image.shape}, the dataset's is {self.image_shape}")
         return image, label
 
     def _example(self, index: int) -> tuple[bytes, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
         try:
-            example = self._examples[index]
-            encoded, label = bytes(example["image"]), int(example["label"])
-        except Exception as error:  # RuntimeError of the record reader, DecodeError of protobuf, KeyError of TFDS
+            encoded, label = self.read(index)
+        except Exception as error:
             raise UserError(f"{self._where(index)}: the record is damaged ({error})") from error
         if not 0 <= label < self.num_classes:
             raise UserError(f"{self._where(index)}: label {label} is not in range({self.num_classes})")
         return encoded, label
 
     def _where(self, index: int) -> str:
-        return f"dataset {self.dataset!r}, split {self.split!r}, image {index} in {self.directory}"
+        return f"dataset {self.dataset!r}, split {self.split!r}, image {index} in {self.image_name(index)}"
 
 
-def open_source(
-    dataset: str, split: Literal["train", "validation"], data_dir: str | os.PathLike[str] | None = None
-) -> Source:
-    """Opens one split of a TFDS dataset, or of the sample that comes with the package.
+class Metadata(NamedTuple):
+    """The properties of a dataset that a network needs.
 
-    A dataset that is not prepared under `data_dir` yet is downloaded and prepared there first. TensorFlow is not
-    needed for any of it.
+    Attributes:
+        num_classes: number of classes.
+        channels: 1 for grey images, 3 for colour.
+    """
+
+    num_classes: int
+    channels: int
+
+
+DataDir = str | os.PathLike[str] | None
+
+
+class Kind(Protocol):
+    """A kind of dataset: a module with these functions. They raise UserError if there is no such dataset."""
+
+    def open_split(self, dataset: str, split: Literal["train", "validation"], data_dir: DataDir) -> Source:
+        """See `open_source`."""
+        ...
+
+    def metadata(self, dataset: str, data_dir: DataDir) -> tuple[int, int]:
+        """Numbers of classes and channels; see `dataset_metadata`."""
+        ...
+
+    def newest_version(self, dataset: str, data_dir: DataDir) -> str:
+        """The version that is opened if the name has none."""
+        ...
+
+    def is_prepared(self, dataset: str, data_dir: DataDir) -> bool:
+        """Whether the dataset is prepared; the name has a version."""
+        ...
+
+
+KINDS: Mapping[str, Kind] = {}
+"""Kinds of datasets, by the names that open them. All other names are TFDS's."""
+
+
+def kind_of(dataset: str) -> Kind:
+    """The kind of dataset that this name opens."""
+    return KINDS.get(dataset.partition(":")[0], tfds)
+
+
+def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None) -> Source:
+    """Opens one split of a dataset.
+
+    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. None of this needs
+    TensorFlow.
 
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
             `fashion_mnist_sample`. It must have the features `image` and `label`.
-        split: `validation` means the split of that name, or `test` where there is none.
-        data_dir: where TFDS keeps datasets; None is TFDS's own default, `~/tensorflow_datasets`.
+        split: `validation` means the split of that name, or `test` if there is none.
+        data_dir: directory of TFDS's datasets; None for TFDS's default, `~/tensorflow_datasets`.
 
     Returns:
-        The split, its record files checked for length but not read through.
+        The split. The lengths of its record files are checked, but the files are not read through.
 
     Raises:
-        UserError: no such dataset or directory, not a set of labelled images, a damaged file, or no way to get it.
+        UserError: there is no such dataset or directory; it is not a set of labelled images; a file is damaged; or the
+            dataset cannot be downloaded or prepared.
 
     Example:
         >>> source = open_source("fashion_mnist_sample", "train")
@@ -149,115 +187,30 @@ def open_source(
     """
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
+    check_data_dir(data_dir)
+    return kind_of(dataset).open_split(dataset, split, data_dir)
+
+
+def dataset_metadata(dataset: str, data_dir: DataDir = None) -> Metadata:
+    """Numbers of classes and channels as the dataset declares them. Nothing is downloaded, prepared or opened.
+
+    Args:
+        dataset: see `open_source`.
+        data_dir: directory of a dataset that only its own files describe. For other datasets it need not exist.
+
+    Raises:
+        UserError: there is no such dataset, or it is not a set of labelled images.
+
+    Example:
+        >>> dataset_metadata("fashion_mnist_sample")
+        Metadata(num_classes=10, channels=1)
+    """
+    return Metadata(*kind_of(dataset).metadata(dataset, data_dir))
+
+
+def check_data_dir(data_dir: DataDir) -> None:
+    """Raises UserError if `data_dir` is given and there is no such directory."""
     if data_dir is not None:
-        data_dir = Path(os.path.expanduser(data_dir))  # pathlib's raises for a user there is not
-        if not os.path.isdir(data_dir):  # and here for a name too long
-            raise UserError(f"data_dir={str(data_dir)!r}: no such directory; name an existing one")
-    directory = SAMPLE_DIR if dataset == SAMPLE else data_dir
-    builder = make_builder(dataset, directory)
-    with quiet_tfds():
-        prepared = builder.is_prepared()
-    if not prepared:
-        prepare(builder)
-        builder = make_builder(dataset, directory)
-    with quiet_tfds():
-        return Source(dataset, _real_split(dataset, split, list(builder.info.splits)), builder)
-
-
-def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
-    """TFDS's builder of a set of labelled images, or a UserError that says what is wrong with the name."""
-    import tensorflow_datasets as tfds
-
-    if not _NAME.fullmatch(dataset):
-        raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
-    try:
-        # It would ask Google's storage for what the builder knows, and leave an empty temporary directory each time.
-        with (
-            quiet_tfds(),
-            mock.patch.object(tfds.core.DatasetInfo, "initialize_from_bucket"),
-            mock.patch.object(tfds.features.FeatureConnector, "cls_from_name", _feature_of_tfds),
-        ):
-            builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
-            image_and_label(dataset, builder.info.features)
-            return builder
-    except UserError:
-        raise
-    except Exception as error:
-        name, _, config = dataset.split(":")[0].partition("/")
-        known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
-        if name in known[1:] and config:
-            known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
-        if dataset.split(":")[0] not in known:
-            close = difflib.get_close_matches(dataset, known, n=3, cutoff=0.5)
-            suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
-        raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {error}") from error
-
-
-def _feature_of_tfds(name: str) -> type:
-    """The class of a feature that features.json names; TFDS alone would import any module that it names."""
-    from tensorflow_datasets.core.features.feature import FeatureConnector
-
-    known = FeatureConnector._registered_features
-    if name not in known:
-        raise UserError(f"features.json names {name!r}, which is no feature of TFDS; prepare the dataset again")
-    return known[name]
-
-
-def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
-    """TFDS's features of those names, or a UserError where they are not an image and its class."""
-    import tensorflow_datasets as tfds
-
-    named: dict[str, Any] = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    image, label = named.get("image"), named.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-        raise UserError(
-            f"dataset={dataset!r}: must have the features 'image' and 'label' (a class), "
-            f"but has {', '.join(sorted(named)) or features}"
-        )
-    dtype, channels = np.dtype(named["image"].np_dtype).name, named["image"].shape[2]
-    if dtype != "uint8" or channels not in (1, 3):
-        raise UserError(f"dataset={dataset!r}: its images are {dtype} of {channels} channels; must be uint8 of 1 or 3")
-    return image, label
-
-
-def _real_split(dataset: str, split: str, splits: list[str]) -> str:
-    for name in ("validation", "test") if split == "validation" else (split,):
-        if name in splits:
-            return name
-    raise UserError(f"dataset={dataset!r}: has no {split} split, only {', '.join(splits)}")
-
-
-def _check_record_file(path: Path, examples: int) -> None:
-    """Raises UserError unless the file's index is whole and counts as many records as the dataset's metadata does."""
-    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
-
-    try:
-        open(path, "rb").close()
-        reader = array_record_module.ArrayRecordReader(str(path))
-        found, problem = reader.num_records(), ""
-        reader.close()  # here it raises what was wrong with the index at the file's end
-    except OSError as error:
-        raise UserError(f"record file {path}: {error.strerror}") from error
-    except RuntimeError as error:
-        found, problem = 0, f" ({error})"
-    if found != examples:
-        raise UserError(
-            f"record file {path}: damaged or cut short, {found} of its {examples} records can be found{problem}; "
-            "delete its directory to have the dataset prepared again"
-        )
-
-
-def _fingerprint(files: list[Path], directory: Path) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    for name in ("dataset_info.json", "features.json"):
-        try:
-            digest.update((directory / name).read_bytes())
-        except OSError as error:
-            raise UserError(
-                f"{directory / name}: {error.strerror}; delete its directory to have the dataset prepared again"
-            ) from error
-    return digest.hexdigest()
+        directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
+        if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
+            raise UserError(f"data_dir={directory!r}: no such directory; name an existing one")

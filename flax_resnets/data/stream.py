@@ -1,4 +1,4 @@
-"""A split read as it is needed: images decoded ahead of the steps that see them, on all cores; nothing is kept."""
+"""A split that is read when it is needed: images are decoded on all cores shortly before their step, and not kept."""
 
 import itertools
 import os
@@ -10,20 +10,20 @@ from flax_resnets.data.batches import Batch, eval_indices, train_indices
 from flax_resnets.data.cache import resized
 from flax_resnets.data.source import Source
 
-_AHEAD = 2  # batches decoded before they are asked for
-_TASK = 8  # images a thread takes at a time: few enough that a batch is shared by many threads
+_AHEAD = 2  # batches to decode ahead
+_TASK = 8  # images that a thread takes at a time: few, so that many threads share a batch
 
 
 class StreamedImages:
-    """A split whose images are decoded anew each time they are seen: for sets too large for `cached_images`.
+    """A split whose images are decoded each time they are used: for sets too large for `cached_images`.
 
-    The batches are to the bit those of the same split cached. Threads decode (Grain's, one for each core that the
-    process may use); they live as long as the generator of batches, and closing it ends them within a few images.
+    The batches equal those of `cached_images` bit for bit. Grain's threads decode, one for each core that the process
+    may use. They live as long as the generator of batches; closing the generator ends them within a few images.
 
     Args:
         source: the split.
-        size: height and width of the images; as `cached_images`'s.
-        resize: likewise.
+        size: height and width of the images; see `cached_images`.
+        resize: see `cached_images`.
 
     Example:
         >>> from flax_resnets.data.source import open_source
@@ -51,7 +51,7 @@ class StreamedImages:
         """See `Split`.
 
         Raises:
-            UserError: an image cannot be decoded; it comes in the place of the batch that would have held it.
+            UserError: an image cannot be decoded; raised in place of the batch that contains it.
         """
 
         def indices(step: int) -> np.ndarray:
@@ -66,8 +66,8 @@ class StreamedImages:
         return self._batches(lambda number: eval_indices(len(self), batch_size, number, rows), numbers)
 
     def _batches(self, indices: Callable[[int], np.ndarray], numbers: range) -> Generator[Batch[np.ndarray]]:
-        """A batch for each of the numbers, of the images with the number's indices."""
-        import grain  # takes half a second, which runs out of the cache need not wait for
+        """Yields a batch for each number in `numbers`. `indices` returns the images of the batch with this number."""
+        import grain  # takes half a second, so runs with cached images do not import it
 
         if not numbers:
             return
@@ -94,12 +94,12 @@ class StreamedImages:
 
 
 def _cores() -> int:
-    """Those that this process may use: a scheduler may have given it a part of the machine's."""
+    """The number of cores that this process may use: a scheduler may have given it a part of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Tasks:
-    """The batches in parts, by the parts' number: what Grain's threads read from."""
+    """The parts of all batches, by number; Grain's threads read from it."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from flax_resnets.models.layers import EPSILON
+from flax_resnets.models.normalization import EPSILON
 from flax_resnets.models.resnet import ResNet
 
 

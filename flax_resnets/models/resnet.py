@@ -15,22 +15,20 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
+from flax_resnets.models.convolution import Conv, Initializer
 from flax_resnets.models.layers import (
-    BatchNorm,
-    Conv,
     Dropout,
-    Initializer,
     Linear,
     SqueezeExcite,
     StochasticDepth,
     avg_pool,
     blur_pool,
     every,
-    ghost_size,
     global_avg_pool,
     max_pool,
     mish,
 )
+from flax_resnets.models.normalization import BatchNorm, ghost_size
 
 Stem = Literal["imagenet", "deep", "small"]
 Shortcut = Literal["conv", "avg_pool", "pad"]

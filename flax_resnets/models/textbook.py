@@ -19,18 +19,9 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
-from flax_resnets.models.layers import (
-    BatchNorm,
-    Conv,
-    Dropout,
-    Linear,
-    convolve,
-    ghost_size,
-    global_avg_pool,
-    has_known_size,
-    max_pool,
-    sum_pool,
-)
+from flax_resnets.models.convolution import Conv, convolve, has_known_size
+from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_pool, sum_pool
+from flax_resnets.models.normalization import BatchNorm, ghost_size
 from flax_resnets.models.resnet import BasicBlock
 
 

@@ -1,25 +1,25 @@
-"""Files that are whole at every moment."""
+"""Writing files atomically."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, a kill or a full disk finds the old content or the new, nothing between.
+    """Writes a file atomically: it has the old content or the new, even after a kill or on a full disk.
 
     Args:
-        path: of the file; what is there is replaced.
-        content: all of it.
+        path: of the file; an existing file is replaced.
+        content: the whole new content.
 
     Raises:
-        OSError: it cannot be written; what was there is still there, and nothing else.
+        OSError: the file cannot be written; the old file is unchanged and no other file is left behind.
     """
     temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # or after a power cut the new name may stand for an empty file
+            os.fsync(file.fileno())  # otherwise the file may be empty after a power cut
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -27,5 +27,5 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def temporary_of(path: Path) -> Path:
-    """Where `write_whole` writes a file's content before it is whole."""
+    """The temporary file to which `write_whole` writes the content first."""
     return path.with_name(f"{path.name}.tmp")

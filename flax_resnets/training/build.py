@@ -1,4 +1,4 @@
-"""What a configuration names put together: network, schedule and optimizer, and the compiled steps of them."""
+"""Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,27 +11,26 @@ from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
-from flax_resnets.models.registry import create_model
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
 from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import TrainState, create_state
-from flax_resnets.training.step import DTYPES, EvalSums, StepOutput, make_eval_step, make_train_step
+from flax_resnets.training.step import EvalSums, StepOutput, make_eval_step, make_train_step
 
 
 class Steps(NamedTuple):
-    """What a run computes, ready to be called on its mesh, or to be compiled for it.
+    """The functions that a run calls on its mesh. They can also be compiled for a mesh that is not here.
 
     Attributes:
         create_state: makes the state before the first step.
-        abstract_state: its shapes, dtypes and placement.
-        train_step_at: gives the training step for images of a size in pixels, always the same for the same; see
-            `make_train_step`.
+        abstract_state: shapes, dtypes and placement of that state.
+        train_step_at: the training step for an image size in pixels, see `make_train_step`; the same function for the
+            same size.
         eval_step: see `make_eval_step`.
-        statistics_step_at: gives, as `train_step_at`, what `make_statistics_step` makes.
+        statistics_step_at: the statistics step for an image size in pixels, see `make_statistics_step`.
     """
 
     create_state: Callable[[], TrainState]
@@ -41,35 +40,21 @@ class Steps(NamedTuple):
     statistics_step_at: Callable[[int], StatisticsStep]
 
 
-def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, total_steps: int) -> Steps:
-    """Network, schedule and optimizer put together.
+def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, total_steps: int) -> Steps:
+    """Builds the network's schedules, optimizer, initial state and compiled steps.
 
     Args:
         config: the run.
-        mesh: as `make_mesh` gives it, or of devices that are not here.
-        num_classes: outputs of the network.
+        model: as `make_model` returns it.
+        mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
         total_steps: of the run; a multiple of its epochs.
 
     Raises:
-        UserError: the network does not take such images, or not of each size that `progressive` names.
+        UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
-    model = make_model(config, num_classes)
     steps_per_epoch = total_steps // config.epochs
-    learning_rate, momentum = make_schedules(
-        config.schedule,
-        total_steps,
-        config.learning_rate,
-        config.momentum,
-        steps_per_epoch=steps_per_epoch,
-        pct_start=config.pct_start,
-        div_factor=config.div_factor,
-        final_div_factor=config.final_div_factor,
-        warmup_epochs=config.warmup_epochs,
-        decay_epochs=config.decay_epochs,
-        decay_rate=config.decay_rate,
-    )
-    optimizer = optimizer_for(config, learning_rate, momentum)
+    optimizer = make_optimizer(config, *make_schedules(config, total_steps, steps_per_epoch))
 
     create, abstract_state = initial_state(model, optimizer, config, mesh, channels)
     mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
@@ -88,17 +73,17 @@ def build_steps(config: Config, mesh: Mesh, num_classes: int, channels: int, tot
 def initial_state(
     model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh, channels: int
 ) -> tuple[Callable[[], TrainState], TrainState]:
-    """What makes the state before the first step; and its shapes, dtypes and placement.
+    """A function that makes the state before the first step; and that state's shapes, dtypes and placement.
 
     Args:
         model: the network.
-        optimizer: as `make_optimizer` gives it.
+        optimizer: as `make_optimizer` returns it.
         config: the run.
-        mesh: as `make_mesh` gives it, or of devices that are not here.
+        mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
 
     Raises:
-        UserError: the network does not take such images, or not of each size that `progressive` names.
+        UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
 
     def new_state(size: int) -> TrainState:
@@ -113,7 +98,9 @@ def initial_state(
 
     abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
     shardings = weight_shardings(abstract_state, mesh)
-    create = jax.jit(lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=for_once(mesh))
+    create = jax.jit(
+        lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=quick_to_compile(mesh)
+    )
     abstract_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract_state,
@@ -128,22 +115,6 @@ def initial_state(
     return create, abstract_state
 
 
-def optimizer_for(
-    config: Config, learning_rate: optax.Schedule, momentum: optax.Schedule
-) -> optax.GradientTransformation:
-    """The optimizer that a configuration names, with its settings, following two schedules."""
-    return make_optimizer(
-        config.optimizer,
-        learning_rate,
-        momentum,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        beta2=config.beta2,
-        epsilon=config.epsilon,
-        decay_all=config.decay_all,
-    )
-
-
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
     try:
         return jax.eval_shape(create)
@@ -155,26 +126,8 @@ def _alike(a: Any, b: Any) -> bool:
     return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
 
 
-def make_model(config: Config, num_classes: int) -> nn.Module:
-    """The network that a configuration names, with its precision and kind of BatchNorm.
-
-    Raises:
-        UserError: `model_options` has one that is not the network's own to decide.
-        ValueError: no such network or option.
-    """
-    for option in ("dtype", "batch_norm", "axis_name", "num_classes", "name"):
-        if option in config.model_options:
-            right = {"dtype": "precision", "batch_norm": "batch_norm", "name": "model"}.get(
-                option, "nothing: training decides it"
-            )
-            raise UserError(f"model_options.{option}={config.model_options[option]!r}: set {right} instead")
-    # `global` is every norm's default; any other word is for a network without norms to refuse.
-    norm = {} if config.batch_norm == "global" else {"batch_norm": config.batch_norm}
-    return create_model(config.model, num_classes, dtype=DTYPES[config.precision], **norm, **config.model_options)
-
-
 def check_devices(config: Config, devices: int) -> None:
-    """Raises UserError unless so many devices divide the batches, and the weights' parts, among them."""
+    """Raises UserError unless the batches, and the parts of the weights, can be divided evenly among the devices."""
     if devices % config.weight_shards:
         raise UserError(f"weight_shards={config.weight_shards}: must divide the {devices} devices")
     for name, parts in (("batch_size", config.accumulate), ("eval_batch_size", 1)):

@@ -1,4 +1,4 @@
-"""Saving a run and finding it again: Orbax, in the background, the latest two and the best."""
+"""Saving and restoring a run: Orbax in the background; the latest two checkpoints and the best one are kept."""
 
 import contextlib
 import errno
@@ -24,17 +24,17 @@ from flax_resnets.training.checksums import LIST, check_checksums, write_checksu
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.state import TrainState, tree_digest
 
-_TEMPORARY = ".orbax-checkpoint-tmp"  # what Orbax appends to the name of a directory until it is whole
+_TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
 
 
 class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the latest two, and the step of the highest accuracy.
+    """Keeps the latest two checkpoints, and the one of the highest accuracy.
 
-    Of a run whose steps are being skipped also the latest two from before the first of those: what is saved in between
-    would push them out, and may be what the loss is not finite for.
+    While steps are being skipped, it also keeps the latest two from before the first skipped step. Otherwise newer
+    checkpoints would replace them, and the newer ones may be the cause of the losses that are not finite.
 
-    Orbax's own best-n ranks by metrics saved with a checkpoint; those saved in the middle of an epoch have none, and
-    it would delete the latest for them.
+    Orbax's own best-n policy ranks checkpoints by the metrics saved with them. Checkpoints in the middle of an epoch
+    have no metrics, so it would delete the latest one.
     """
 
     def __init__(self, best_step: Callable[[], int | None]):
@@ -48,18 +48,18 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
 
 
 class Checkpoints:
-    """A run's `checkpoints/` directory, one subdirectory a step.
+    """The `checkpoints/` directory of a run, with one subdirectory for each saved step.
 
     Args:
-        directory: made if it is not there.
-        best_step: gives the step to keep besides the latest two; None for none.
+        directory: is made if it does not exist.
+        best_step: returns the step to keep besides the latest two, or None.
 
     Raises:
-        UserError: what lies in the directory cannot be listed.
+        UserError: the content of the directory cannot be listed.
     """
 
     def __init__(self, directory: Path, best_step: Callable[[], int | None]):
-        # Orbax logs every phase of every save at INFO, and a full traceback where a fallback is about to be tried.
+        # Orbax logs every phase of every save at INFO, and a full traceback when `restore` is about to try another one.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         _quieten_late_writes()
         self.directory = directory.resolve()
@@ -68,34 +68,34 @@ class Checkpoints:
         self._under_way: int | None = None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
-            cleanup_tmp_directories=True,  # what a killed save left
-            # Called by the first process once all have written all, before the directory gets the name of its step.
+            cleanup_tmp_directories=True,  # left by a save that was killed
+            # The first process calls it when all processes have written, before the directory gets its final name.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except (OSError, ValueError, RecursionError) as error:  # of what it reads to list the steps
+        except (OSError, ValueError, RecursionError) as error:  # from files that Orbax reads to list the steps
             raise UserError(
                 f"{self.directory}: its checkpoints cannot be listed ({error}); pick another workdir"
             ) from None
 
     def save(self, state: TrainState) -> None:
-        """Saves a state under its step and returns once it is copied; writing goes on behind.
+        """Saves a state under its step. Returns once the state is copied; writing continues in the background.
 
-        The digest goes with it, so that `restore` can tell whether what it reads is what was saved; and a checksum of
-        every file, so that it need not try.
+        The state's digest is saved too, so that `restore` can check what it reads. A checksum of every file is saved,
+        so that `restore` can find damage before it reads the state.
 
         Raises:
-            OSError: the disk did not take it, or the one before.
+            OSError: this checkpoint or the previous one cannot be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return  # saved when it was interrupted, before it was evaluated
+            return  # saved already, by an interruption before the evaluation
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         self._policy.finite_until = step - int(state.skipped_in_a_row)
-        self.wait()  # as Orbax would: the one before is the one under way until then
+        self.wait()  # Orbax waits too; until then `_under_way` is the previous step
         self._under_way = step
         with self._writing():
             saved = self._manager.save(step, args=items)
@@ -103,25 +103,25 @@ class Checkpoints:
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
     def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
-        """The newest state that reads back as it was saved; None where nothing was ever saved.
+        """The newest state that can be read as it was saved; None if nothing was ever saved.
 
         Args:
-            like: a state of the same structure, whose shapes, dtypes and placement the restored one takes.
-            say: told of each checkpoint that does not read, and where it was moved to.
+            like: a state with the structure, shapes, dtypes and placement of the restored one.
+            say: is called with a message for each checkpoint that cannot be read and is moved away.
 
         Raises:
-            UserError: there are checkpoints, and none of them reads.
+            UserError: there are checkpoints, but none can be read.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
             with _abandoned_reads_are_silent():
                 try:
                     return self._read(step, abstract)
-                except Exception as error:  # whatever a damaged file makes the readers below Orbax raise
+                except Exception as error:  # a damaged file can raise anything
                     reason = _first_line(error)
             aside = self._set_aside(step)
             say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
-        if self._damaged.exists():  # from this start or an earlier one
+        if self._damaged.exists():  # this start or an earlier one moved checkpoints there
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
             )
@@ -133,32 +133,36 @@ class Checkpoints:
         write_checksums(directory, [path for part in parts for path in part.rglob("*") if path.is_file()])
 
     def _read(self, step: int, abstract: TrainState) -> TrainState:
-        # A changed byte can end the process in TensorStore's threads, so what has one must not come to them. What an
-        # earlier version saved has no checksums.
+        # A changed byte can end the process in a thread of TensorStore, so changed files must not be read at all.
+        # Checkpoints of earlier versions have no checksums.
         if (self.directory / str(step) / LIST).exists():
             check_checksums(self.directory / str(step))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
-        # Orbax casts to the dtype it is asked for, and does not notice a changed byte.
+        # Orbax casts to the requested dtype and does not notice a changed byte.
         if tree_digest(restored["state"]) != restored["proof"]["digest"]:
             raise ValueError("its content is not what was saved")
         if int(restored["state"].step) != step:
             raise ValueError(f"its content is of step {int(restored['state'].step)}")
         return restored["state"]
 
+    def steps(self) -> list[int]:
+        """The steps that are saved, in order."""
+        return sorted(self._manager.all_steps())
+
     def wait(self) -> None:
-        """Returns once everything saved is on the disk; raises what went wrong in the background, as `save` does."""
+        """Waits until everything saved is on the disk; raises errors of the background writes, as `save` does."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes what is under way and lets go of threads and files; raises what `wait` does."""
+        """Finishes saving and closes threads and files; raises what `wait` raises."""
         with self._writing():
             self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Makes an OSError of what went wrong in Orbax's threads, and removes what was half written."""
+        """Turns errors of Orbax's threads into an OSError, and removes directories that are not complete."""
         try:
             yield
         except Exception as error:
@@ -181,9 +185,9 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _abandoned_reads_are_silent() -> Iterator[None]:
-    """Has a checkpoint that cannot be read be told of once, by `restore`.
+    """Suppresses the warnings that follow a failed read, so that the failure is reported once, by `restore`.
 
-    Orbax abandons its other reads when one fails. As Python collects them, each complains in a traceback of its own.
+    When one read fails, Orbax abandons its other reads. Each prints a traceback when Python collects it.
     """
     hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
@@ -198,10 +202,10 @@ def _abandoned_reads_are_silent() -> Iterator[None]:
 
 @cache
 def _quieten_late_writes() -> None:
-    """Has a save that fails be told of once, by `save` or `wait`.
+    """Suppresses the errors that follow a failed write, so that the failure is reported once, by `save` or `wait`.
 
-    The first write that fails ends Orbax's event loop. Those that come after it find it closed, each of which Python
-    and asyncio would print with a traceback.
+    The first failed write ends Orbax's event loop. Later writes find it closed, and for each of them Python and asyncio
+    would print a traceback.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     others = sys.unraisablehook
@@ -218,9 +222,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def _errno(error: BaseException) -> int | None:
-    """The system's number of what went wrong, if it was the system's."""
+    """The errno of an operating system error; None if the error is of another kind."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    # TensorStore's are ValueErrors.
+    # TensorStore raises ValueErrors that contain the number.
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return int(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""The sha256 of files that lie together, in a list beside them that `sha256sum --check` reads."""
+"""sha256 checksums of the files in a directory, in a list that `sha256sum --check` reads."""
 
 import hashlib
 import re
@@ -11,14 +11,14 @@ LIST = "SHA256SUMS"
 
 
 def write_checksums(directory: Path, files: Iterable[Path]) -> None:
-    """Lists files' checksums in the directory's `SHA256SUMS`.
+    """Writes the checksums of files into the directory's `SHA256SUMS`.
 
     Args:
-        directory: in which the list comes to lie.
-        files: below it.
+        directory: where the list is written.
+        files: files in this directory or below it.
 
     Raises:
-        OSError: a file cannot be read, or the list not written.
+        OSError: a file cannot be read, or the list cannot be written.
 
     Example:
         >>> import tempfile
@@ -34,13 +34,13 @@ def write_checksums(directory: Path, files: Iterable[Path]) -> None:
 
 
 def check_checksums(directory: Path) -> None:
-    """Returns where every file that `SHA256SUMS` lists is as it was; others may have come.
+    """Checks that every file listed in `SHA256SUMS` has its checksum; files that are not listed are ignored.
 
     Args:
-        directory: in which the list lies.
+        directory: the directory with the list.
 
     Raises:
-        ValueError: a file is missing or has changed; it is named. Or the list is none.
+        ValueError: a file is missing or has changed (the message names it), or the list cannot be parsed.
         OSError: there is no list, or a file cannot be read.
     """
     found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}

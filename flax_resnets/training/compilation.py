@@ -1,45 +1,54 @@
-"""How programs are compiled, and that they are kept from one start to the next."""
+"""Compiler options, and the cache of compiled programs."""
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from flax_resnets.cpu import XLA_OPTIONS
 from flax_resnets.data.cache import cache_root
-from flax_resnets.speed import KERNELS
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles beside the image cache, unless the user has told it where already.
+    """Makes JAX cache compiled programs beside the image cache, unless the user has chosen another place.
 
-    A second start of a recipe then compiles nothing. What is kept is the executable itself: it computes the same bits.
+    The next start of a recipe then compiles nothing. The cache holds the executable itself, so it computes the same
+    bits. If the cache cannot be written, it is not used, because JAX would warn at each program.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
-    if settings.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "compiled"))
-        # The many small programs of a start add up; by default only what took over a second is kept.
+    if settings.jax_compilation_cache_dir is None and _can_be_written(directory := cache_root() / "compiled"):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        # The many small programs of a start add up. By default JAX caches only what took more than a second to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _can_be_written(directory: Path) -> bool:
+    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs many times on the mesh's devices: `jax.jit(..., compiler_options=...)`."""
-    return dict(KERNELS) if _on_cpus(mesh) and _known(tuple(KERNELS.items())) else {}
+    options = dict(XLA_OPTIONS)
+    return options if _on_cpu(mesh) and _known(tuple(options.items())) else {}
 
 
-def for_once(mesh: Mesh) -> dict[str, Any]:
+def quick_to_compile(mesh: Mesh) -> dict[str, Any]:
     """XLA's options for a program that runs once."""
-    # With all of LLVM's optimisations, drawing the initial weights takes a CPU many times longer to compile.
-    return {"xla_backend_optimization_level": 1} if _on_cpus(mesh) else {}
+    # With all of LLVM's optimisations, the program that draws the initial weights takes many times longer to compile.
+    return {"xla_backend_optimization_level": 1} if _on_cpu(mesh) else {}
 
 
-def _on_cpus(mesh: Mesh) -> bool:
+def _on_cpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
 @cache
 def _known(options: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether this XLA has such options: experimental ones come and go, and their loss costs speed alone."""
+    """Whether this XLA knows these options. Experimental options come and go; without them programs are only slower."""
     try:
         jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -1,7 +1,13 @@
-"""What a person sees in the terminal while a run goes on: a bar with time left, and a table row an epoch."""
+"""Shows a run's progress: a bar with the time left, and a table row for each epoch."""
 
-from collections.abc import Iterator
+import contextlib
+import errno
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -10,71 +16,187 @@ from flax_resnets.training.metrics import EpochMetrics
 
 _HEADER = f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {'top5':>7} {'time':>8} {'images/s':>8}"
 
+# Seconds between two lines of progress if there is no terminal, as under nohup; and seconds between two updates of the
+# line in a notebook.
+_LINE_EVERY = 60.0
+_NOTEBOOK_EVERY = 0.5
+
+_notebook_lines = itertools.count()
+
 
 class Display:
-    """The terminal of one run. Where output is not a terminal, rows are plain lines and there is no bar.
+    """Prints the rows and bars of one run. If there is no terminal, a bar is a line of text every minute.
 
     Args:
-        silent: show nothing, as another process does it.
+        silent: whether to print nothing, because another process prints.
     """
 
     def __init__(self, silent: bool = False):
-        self.console = Console(highlight=False, soft_wrap=True, quiet=silent)
+        out: Any = _Output()
+        self.console = Console(file=out, highlight=False, soft_wrap=True, quiet=silent)
 
     def say(self, text: str) -> None:
-        """Prints a line of prose."""
+        """Prints a line of text."""
         self.console.print(text, markup=False)
 
     def header(self, ema: bool = False) -> None:
-        """Prints the table's header, with a column for the weights' average where one is kept."""
+        """Prints the table's header, with a column for the average of the weights if there is one."""
         self.console.print(_HEADER + (f" {'ema':>7}" if ema else ""), style="bold")
 
     def row(self, metrics: EpochMetrics) -> None:
         """Prints an epoch's row."""
-        minutes, seconds = divmod(round(metrics.seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        time = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
         self.console.print(
             f"{metrics.epoch:>5} {metrics.train_loss:>10.4f} {metrics.valid_loss:>10.4f} {metrics.accuracy:>8.4f}"
-            f" {metrics.top5_accuracy:>7.4f} {time:>8} {metrics.images_per_second:>8.1f}"
+            f" {metrics.top5_accuracy:>7.4f} {_clock(metrics.seconds):>8} {metrics.images_per_second:>8.1f}"
             + (f" {metrics.ema_accuracy:>7.4f}" if metrics.ema_accuracy is not None else "")
         )
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "", unit_per_step: float = 1) -> Iterator["Bar"]:
-        """A bar for as long as the context lasts.
+        """Shows a bar inside the `with` block.
 
         Args:
-            label: what is going on.
-            total: steps to its end.
-            unit: what is counted in a second, such as `images/s`.
-            unit_per_step: how many of them a step is.
+            label: text before the bar, such as `epoch 1/10`.
+            total: number of steps.
+            unit: unit of the speed, such as `images/s`; empty to show no speed.
+            unit_per_step: number of units in a step, such as its images.
         """
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=self.console.quiet or not self.console.is_terminal,
-        )
-        with progress:
-            yield Bar(progress, label, total, unit, unit_per_step)
+        if self.console.quiet:
+            yield Bar()
+        elif self.console.is_terminal:
+            progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            with progress:
+                yield _TerminalBar(progress, label, total, unit, unit_per_step)
+        elif self.console.is_jupyter:
+            with _notebook_line() as show:
+                yield _Line(label, total, unit, unit_per_step, show, _NOTEBOOK_EVERY)
+        else:
+            yield _Line(label, total, unit, unit_per_step, self.say, _LINE_EVERY)
 
 
 class Bar:
-    """One bar on the terminal."""
+    """A progress bar. This base class shows nothing."""
 
+    def to(self, step: int, loss: Callable[[], float] | None = None) -> None:
+        """Moves the bar to a step. `loss` returns the loss, and is only called to show it."""
+
+
+class _TerminalBar(Bar):
     def __init__(self, progress: Progress, label: str, total: int, unit: str, unit_per_step: float):
         self._progress = progress
         self._unit = unit
         self._unit_per_step = unit_per_step
         self._task = progress.add_task(label, total=total, speed="")
 
-    def to(self, step: int) -> None:
-        """Moves the bar to a step."""
+    def to(self, step: int, loss: Callable[[], float] | None = None) -> None:
         speed = self._progress.tasks[0].speed
         shown = f"{speed * self._unit_per_step:,.0f} {self._unit}" if speed and self._unit else ""
         self._progress.update(self._task, completed=step, speed=shown)
+
+
+class _Line(Bar):
+    """A bar as a line of text, which is shown every `every` seconds."""
+
+    def __init__(
+        self, label: str, total: int, unit: str, unit_per_step: float, show: Callable[[str], None], every: float
+    ):
+        self._label = label
+        self._total = total
+        self._unit = unit
+        self._unit_per_step = unit_per_step
+        self._show = show
+        self._every = every
+        self._shown = time.monotonic()
+        self._first: tuple[int, float] | None = None  # the first step seen: before it, programs are compiled
+
+    def to(self, step: int, loss: Callable[[], float] | None = None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = step, now
+        if now - self._shown < self._every:
+            return
+        self._shown = now
+        parts = [f"{self._label}: {step:,} of {self._total:,}"]
+        if loss is not None:
+            parts.append(f"loss {loss():.4f}")
+        steps, seconds = step - self._first[0], now - self._first[1]
+        if steps and seconds:
+            if self._unit:
+                parts.append(f"{steps / seconds * self._unit_per_step:,.0f} {self._unit}")
+            parts.append(f"{_clock((self._total - step) * seconds / steps)} left")
+        self._show(", ".join(parts))
+
+
+@contextmanager
+def _notebook_line() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows a line in a notebook in place of the previous line; removes the line at the end.
+
+    It uses IPython, because rich's bar needs ipywidgets in a notebook and warns if they are not installed.
+    """
+    from IPython import display as notebook  # pyright: ignore[reportMissingImports]  # a notebook has it installed
+
+    name, shown = f"flax_resnets-{next(_notebook_lines)}", False
+
+    def show(text: str) -> None:
+        nonlocal shown
+        notebook.display({"text/plain": text}, raw=True, display_id=name, update=shown)
+        shown = True
+
+    yield show
+    if shown:
+        show("")
+
+
+class _Output:
+    """Standard output that raises no error if its terminal or pipe is gone, so that the run continues.
+
+    After a lost connection, writing to the terminal raises EIO, and writing to a pipe raises EPIPE.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_stdout(), name)
+
+    def write(self, text: str) -> int:
+        with lost_output_is_no_error():
+            _stdout().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with lost_output_is_no_error():
+            _stdout().flush()
+
+
+def _stdout() -> Any:
+    # While a bar is shown, rich replaces sys.stdout by an object of its own.
+    return getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+
+
+@contextmanager
+def lost_output_is_no_error() -> Iterator[None]:
+    """A context that ignores errors of printing to a terminal or pipe that is gone."""
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+
+
+def _clock(seconds: float) -> str:
+    """Formats a duration as minutes and seconds, with hours if there are any.
+
+    Example:
+        >>> _clock(62.4), _clock(3723)
+        ('01:02', '1:02:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, or the SIGTERM of a scheduler; of several processes, all at the same step."""
+"""Stops a run on Ctrl-C, SIGTERM or a lost terminal; several processes stop at the same step."""
 
 import contextlib
 import os
@@ -12,21 +12,31 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _to_be_heard() -> list[signal.Signals]:
+    """The signals of `STOPS` to handle: none in a thread, where Python allows no handlers; not SIGHUP under nohup."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    hang_up_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in STOPS if not (hang_up_ignored and number == signal.SIGHUP)]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked for a stop, and what there was to save is saved. The argument is the signal's name."""
+    """The run was asked to stop and has saved its state. The argument says by what: a signal's name, or as in `ask`."""
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM raise a flag instead of ending the process where it stands.
+    """A context in which SIGINT, SIGTERM and SIGHUP set a flag instead of ending the process.
 
-    The flag is the object's truth. A second SIGINT raises KeyboardInterrupt after all, for whoever will not wait. One
-    that was blocked until then (`signal.pthread_sigmask`) is heard as the context begins.
+    The object is true if the flag is set. A second SIGINT raises KeyboardInterrupt, for a user who does not want to
+    wait. A signal that was blocked before (`signal.pthread_sigmask`) takes effect when the context begins. If SIGHUP
+    was ignored before, as under nohup, it is still ignored. In a thread other than the main one Python delivers no
+    signals; there `ask` sets the flag.
 
     Attributes:
-        signal: the name of the signal that came, such as `SIGINT`; None before.
+        signal: name of the signal that set the flag, such as `SIGINT`, or the argument of `ask`; None before.
     """
 
     def __init__(self):
@@ -35,9 +45,10 @@ class Interruption:
         self._at_once = False
 
     def __enter__(self) -> "Interruption":
-        for number in STOPS:
+        numbers = _to_be_heard()
+        for number in numbers:
             self._previous[number] = signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,14 +58,22 @@ class Interruption:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def ask(self, who: str = "a request") -> None:
+        """Sets the flag, from any thread.
+
+        Args:
+            who: what asks for the stop, for the message.
+        """
+        self.signal = self.signal or who
+
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context with nothing to save, such as hours of decoding: the signal raises `Stopped` where it comes."""
+        """A context in which a signal raises `Stopped` immediately: for work with nothing to save, such as decoding."""
         self._at_once, others = True, sys.unraisablehook
 
         def hook(unraisable: Any) -> None:
             if isinstance(unraisable.exc_value, Stopped):
-                # Raised in a callback of the garbage collector, which ignores it: to be raised once more, elsewhere.
+                # It was raised in a callback of the garbage collector, which ignores exceptions. Send the signal again.
                 number, self.signal = signal.Signals[str(self.signal)], None
                 threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
             else:
@@ -65,8 +84,10 @@ class Interruption:
             if self:
                 raise Stopped(self.signal)
             yield
+            if self:  # `ask` was called in a thread
+                raise Stopped(self.signal)
         except Exception as error:
-            if self:  # a library under way made that of it
+            if self:  # a library turned `Stopped` into another error
                 raise Stopped(self.signal) from error
             raise
         finally:
@@ -82,10 +103,10 @@ class Interruption:
 
 
 class SharedInterruption(Interruption):
-    """An `Interruption` of several processes: once one is asked to stop, all are, at the same place.
+    """An `Interruption` of several processes: if one of them is asked to stop, all stop at the same point.
 
-    Each asking of its truth is a place, so that every process must ask equally often; JAX's runtime, which has hung on
-    to SIGTERM since `jax.distributed.initialize`, agrees on one that no process has passed yet.
+    A point is one evaluation of the object's truth value, so all processes must evaluate it equally often. JAX's
+    runtime has handled SIGTERM since `jax.distributed.initialize`. It agrees on a point that no process has reached.
     """
 
     def __init__(self):
@@ -93,14 +114,24 @@ class SharedInterruption(Interruption):
         self._places = 0
 
     def __enter__(self) -> "SharedInterruption":
-        # SIGTERM is the runtime's: a handler of ours would take it away.
-        self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        numbers = _to_be_heard()
+        for number in numbers:
+            if number != signal.SIGTERM:  # the runtime handles it; a handler here would replace the runtime's
+                self._previous[number] = signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         return self
+
+    def ask(self, who: str = "a request") -> None:
+        """Sends this process a SIGTERM, by which all processes learn of it.
+
+        Args:
+            who: not used; `signal` becomes `SIGTERM`.
+        """
+        os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """As ever: the others have to hear of it as well, and do so where all of them ask."""
+        """Does nothing, because no process stops before the point at which all stop."""
         yield
 
     def __bool__(self) -> bool:
@@ -114,5 +145,5 @@ class SharedInterruption(Interruption):
 
 
 def interruption() -> Interruption:
-    """What stops a run here: one process by itself, several together."""
+    """An `Interruption` for one process, a `SharedInterruption` for several."""
     return SharedInterruption() if jax.process_count() > 1 else Interruption()

@@ -1,310 +1,420 @@
-"""The run from beginning to end: open, resume, train, evaluate, save, and stop where it was asked to."""
+"""Runs a whole training: begins or resumes it, trains, evaluates, saves, and stops when it is asked to."""
 
 import contextlib
+import itertools
 import math
+import os
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.data.batches import Batch
+from flax_resnets.data.identity import Identity
 from flax_resnets.errors import UserError
-from flax_resnets.training.ahead import AHEAD
-from flax_resnets.training.build import build_steps, check_devices, make_model
+from flax_resnets.paths import expanded
+from flax_resnets.training.average import Average
+from flax_resnets.training.build import check_devices
+from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
-from flax_resnets.training.display import Bar, Display
+from flax_resnets.training.curves import Curves
+from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
+from flax_resnets.training.display import Display
+from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
-from flax_resnets.training.placement import make_mesh, own_rows, to_devices
-from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.placement import own_rows
+from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.splits import load_split
-from flax_resnets.training.state import Average, TrainState, state_digest
+from flax_resnets.training.run_data import open_data, record_data
+from flax_resnets.training.splits import list_broken, load_images
+from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
-from flax_resnets.training.workdir import check_workdir, opened
+from flax_resnets.training.tensorboard import TensorBoard
+from flax_resnets.training.terminal import Terminal
+from flax_resnets.training.trainer import Trainer
+from flax_resnets.training.workdir import check_workdir, forget, opened
 
 
 class Diverged(Exception):
-    """The loss or the gradient was not finite for `max_skipped_steps` steps in a row."""
+    """The loss or the gradient was not finite for `max_skipped_steps` steps in a row.
+
+    Attributes:
+        kept: the checkpoints from before the first of those steps, by their step numbers, in order. If there are none,
+            the run has nothing worth keeping.
+    """
+
+    def __init__(self, message: str, kept: Sequence[int] = ()):
+        super().__init__(message)
+        self.kept = tuple(kept)
 
 
-def run(config: Config, workdir: Path) -> None:
-    """Trains to the last epoch, from wherever the workdir's last checkpoint stands.
+def run(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    callbacks: Sequence[Callback] = (),
+    *,
+    stop: Interruption | None = None,
+) -> "Run":
+    """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
 
-    What can be wrong with the request is found before the workdir is made.
+    Mistakes in the request are reported before the workdir is made. SIGINT, SIGTERM and SIGHUP stop the run. In a
+    thread other than the main one Python delivers no signals; there a program stops the run with `stop.ask()`.
 
     Args:
-        config: the run.
-        workdir: made if need be; holds `config.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `curves.png`.
+        config: the run's configuration, as `load_config` returns it.
+        workdir: is made if it does not exist; gets `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`,
+            `tensorboard/` and `curves.png`, and `broken_images.txt` if images are left out.
+        callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
+        stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
+            must be the result of `interruption()`.
+
+    Returns:
+        The finished run, with its rows, its best epoch and its last state.
 
     Raises:
         UserError: the configuration, the data or the workdir cannot be used.
-        Diverged: too many steps in a row were not finite; the last checkpoint is from before them.
-        Stopped: a signal asked for it; everything is saved.
+        Diverged: the loss or gradient was not finite for too many steps in a row. If there is no checkpoint from before
+            them, the run's files except TensorBoard's are removed from the workdir, so that a new run can begin in it.
+        Stopped: a signal or `stop` stopped the run, and its state is saved.
+
+    Example:
+        >>> from flax_resnets.training.recipes import load_config
+        >>> stop = Interruption()
+        >>> stop.ask("a button")  # another thread may do this at any time
+        >>> try:
+        ...     run(load_config("quickstart"), "runs/never", stop=stop)
+        ... except Stopped as stopped:
+        ...     print(stopped)
+        a button
     """
+    if not isinstance(config, Config):
+        raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
+    if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
+        raise UserError(f"workdir={str(workdir)[:100]}: must be the path of a directory")
+    workdir = expanded(workdir, "workdir")
+    start_jax()
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
-    make_model(config, num_classes=10)  # a misspelt name need not wait for the data
-    with interruption() as stop:
-        with stop.at_once():  # to download and decode can take hours
-            train, num_classes = load_split(config, "train", display)
-            valid, _ = load_split(config, "validation", display)
-        trainer = Trainer(config, train, valid, num_classes, display)
+    make_model(config, num_classes=10)  # finds a misspelt name before the data is read
+    with interruption() if stop is None else stop as stop:
+        with stop.at_once():  # downloading and decoding can take hours
+            train_source, valid_source, data = open_data(config, workdir, display.say)
+            broken_list = workdir / "broken_images.txt"
+            train = load_images(config, train_source, display, broken_list)
+            valid = load_images(config, valid_source, display, broken_list)
+        trainer = Trainer(config, train, valid, train_source.num_classes, display)
+        display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
+        if warning := idle_accelerator():
+            display.say(warning)
+        display.say(data.in_words(config.image_size))
         with contextlib.ExitStack() as stack:
             if is_first():
                 stack.enter_context(opened(config, workdir))
             wait_for_all("workdir opened")
+            check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             try:
-                trainer.fit(workdir, stop)
+                if is_first():
+                    list_broken(broken_list, train, valid)
+                return fit(trainer, workdir, stop, data, callbacks)
+            except Diverged as error:
+                if is_first() and not error.kept:
+                    forget(workdir)
+                raise
             except OSError as error:  # the disk is full, read-only, or gone
                 where, what = error.filename or workdir, error.strerror or error
                 raise UserError(f"{where}: {what}; once that is put right, the same command goes on") from error
 
 
-class Trainer:
-    """A run's pieces put together: the data, the compiled steps, and what moves through them.
+def fit(
+    trainer: Trainer,
+    workdir: Path,
+    stop: Interruption | None = None,
+    data: Identity | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> "Run":
+    """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
 
     Args:
-        config: the run.
-        train: training split.
-        valid: validation split.
-        num_classes: outputs of the network.
-        display: where progress is shown.
-
-    Attributes:
-        mesh: of all devices.
-        steps_per_epoch, total_steps: how long the run is.
-        steps: what it computes.
+        trainer: the parts of the run.
+        workdir: the run's directory, which must exist.
+        stop: see `run`.
+        data: the identity of the data, to be recorded in `data.json`; None to record nothing.
+        callbacks: see `run`.
 
     Raises:
-        UserError: the network does not take such images, or there are fewer of them than a batch.
+        UserError, Diverged, Stopped: see `run`.
+    """
+    if stop is None:
+        with interruption() as stop:
+            return fit(trainer, workdir, stop, data, callbacks)
+    run = Run(trainer, workdir, stop, callbacks)
+    run.go_on(data)
+    return run
+
+
+class Run:
+    """A run in its workdir.
+
+    Args:
+        trainer: the parts of the run.
+        workdir: the run's directory, which must exist.
+        stop: stops the run.
+        callbacks: see `run`.
+
+    Attributes:
+        trainer, workdir, stop: as above.
+        config: the trainer's configuration.
+        state: the state after the last step. Weights and running statistics are `state.params` and
+            `state.batch_stats`.
     """
 
-    def __init__(self, config: Config, train: Split, valid: Split, num_classes: int, display: Display):
-        self.config = config
-        self.train = train
-        self.valid = valid
-        self.display = display
-        self.mesh = make_mesh(config.weight_shards)
-        self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
-        self.total_steps = config.epochs * self.steps_per_epoch
-        if self.total_steps >= 2**31:  # the state counts them in an int32
-            raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
-        self._rows = own_rows(self.mesh, config.batch_size)
+    state: TrainState
 
-        self.steps = build_steps(config, self.mesh, num_classes, train.channels, self.total_steps)
+    def __init__(self, trainer: Trainer, workdir: Path, stop: Interruption, callbacks: Sequence[Callback] = ()):
+        self.trainer = trainer
+        self.config = trainer.config
+        self.workdir = workdir
+        self.stop = stop
+        own = (Terminal(trainer.display), TensorBoard(), Curves()) if is_first() else ()
+        self._callbacks = (*own, *callbacks)
+        self._log = MetricsLog(workdir, trainer.steps_per_epoch, is_first(), self.config.eval_flip)
+        self._checkpoints = Checkpoints(
+            workdir / "checkpoints", best_step=lambda: self.best.step if self.best else None
+        )
 
-    def fit(self, workdir: Path, stop: Interruption | None = None) -> None:
-        """Runs what is left of the epochs; arguments and errors as `run`'s.
+    @property
+    def history(self) -> list[EpochMetrics]:
+        """The rows of all finished epochs."""
+        return self._log.epochs
 
-        Args:
-            workdir: of the run.
-            stop: what stops it; None for one of its own.
-        """
-        if stop is None:
-            with interruption() as stop:
-                return self.fit(workdir, stop)
-        log = MetricsLog(workdir, self.steps_per_epoch, writes=is_first(), eval_flip=self.config.eval_flip)
-        checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: log.best.step if log.best else None)
-        with contextlib.closing(log), contextlib.closing(checkpoints):
-            state = checkpoints.restore(self.steps.abstract_state, self.display.say)
-            if state is None:
-                # Killed between the first row and the first checkpoint a run has one row. It has the second only
-                # once that checkpoint is whole: see `_fit`.
-                if len(log.epochs) > 1 or log.done is not None:
-                    raise UserError(f"workdir={workdir}: has metrics and no checkpoint; pick another to start over")
-                if log.epochs:
-                    self.display.say(f"{workdir}: its first checkpoint was not finished; starting from the beginning")
-                with out_of_memory(
-                    f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"
-                ):
-                    state = jax.block_until_ready(self.steps.create_state())
-            elif log.done is not None and int(state.step) == self.total_steps:
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The row with the highest accuracy, the first of these if several are equal; None if there are no rows."""
+        return self._log.best
+
+    @property
+    def digest(self) -> str | None:
+        """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
+        return self._log.done["state_digest"] if self._log.done else None
+
+    def go_on(self, data: Identity | None = None) -> None:
+        """Trains to the last epoch; see `fit`."""
+        say, total = self.trainer.display.say, self.trainer.total_steps
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(self._checkpoints))
+            for callback in self._callbacks:
+                stack.callback(callback.close)
+            self.state, is_new = self._first_state()
+            step = int(self.state.step)
+            if self._log.done is not None and step == total:
                 flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
-                self.display.say(f"{workdir}: already done, best accuracy {log.done['best_accuracy']:.4f}{flip}")
+                say(f"{self.workdir}: already done, best accuracy {self._log.done['best_accuracy']:.4f}{flip}")
                 return
-            else:
-                self.display.say(f"{workdir}: going on from step {int(state.step)} of {self.total_steps}")
-            if int(state.step) > self.total_steps:
+            if not is_new:
+                say(f"{self.workdir}: going on from step {step} of {total}")
+            if step > total:
                 raise UserError(
-                    f"workdir={workdir}: its checkpoint is of step {int(state.step)}, the run has {self.total_steps}; "
+                    f"workdir={self.workdir}: its checkpoint is of step {step}, the run has {total}; "
                     "is data_dir the one it was trained on?"
                 )
-            wait_for_all("metrics read")  # by all, before the first writes
-            log.start(int(state.step))
-            # An epoch that has just ended may have no row yet; of those before it each had one.
-            past = range(1, (int(state.step) - 1) // self.steps_per_epoch + 1)
-            if missing := sorted(set(past) - {row.epoch for row in log.epochs}):
+            wait_for_all("metrics read")  # by all processes, before the first process writes
+            if data is not None and is_first():
+                record_data(data, self.workdir, step, say)
+            self._log.start(step)
+            # The last epoch that ended may have no row yet. Every epoch before it must have one.
+            past = range(1, (step - 1) // self.trainer.steps_per_epoch + 1)
+            if missing := sorted(set(past) - {row.epoch for row in self.history}):
                 which = ", ".join(map(str, missing))
-                self.display.say(f"{workdir}: metrics.jsonl has lost the rows of epochs {which}; it goes on without")
-            # One reader for the whole run: what reads ahead goes on with the next epoch while this one is evaluated.
-            with contextlib.closing(self._batches(range(int(state.step), self.total_steps))) as batches:
-                self._fit(state, batches, log, checkpoints, stop)
+                say(f"{self.workdir}: metrics.jsonl has lost the rows of epochs {which}; the run goes on without them")
+            # One reader for the whole run, so that it reads ahead into the next epoch while this epoch is evaluated.
+            batches = stack.enter_context(contextlib.closing(self.trainer.batches(range(step, total))))
+            try:
+                self._tell(lambda callback: callback.on_run_begin(self))
+                self._epochs(batches)
+                self._tell(lambda callback: callback.on_run_end(self))
+            except _NotFinite as streak:
+                self._checkpoints.wait()
+                kept = [saved for saved in self._checkpoints.steps() if saved <= streak.begun]
+                raise _diverged(streak, kept, self.workdir) from None
+            assert self.best is not None, "a run is done after its last epoch"
+            saved = ", ".join(map(str, self._checkpoints.steps()))
+            say(
+                f"best accuracy {self.best.accuracy:.4f}, in epoch {self.best.epoch} of {self.config.epochs}; in "
+                f"{self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
+            )
 
-    def _fit(
-        self,
-        state: TrainState,
-        batches: Iterator[Batch[jax.Array]],
-        log: MetricsLog,
-        checkpoints: Checkpoints,
-        stop: Interruption,
-    ) -> None:
-        if self.config.eval_flip:
-            self.display.say("accuracies are with a test-time flip (eval_flip)")
-        self.display.header(ema=self.config.ema_decay is not None)
-        for row in log.epochs:
-            self.display.row(row)
+    def _first_state(self) -> tuple[TrainState, bool]:
+        """The newest checkpoint's state and False; or, if there is none, the state before the first step and True."""
+        say = self.trainer.display.say
+        state = self._checkpoints.restore(self.trainer.steps.abstract_state, say)
+        if state is not None:
+            return state, False
+        # A run that was killed between its first row and its first checkpoint has one row. The second row is written
+        # only when that checkpoint is complete, see `_epochs`.
+        if len(self.history) > 1 or self._log.done is not None:
+            raise UserError(f"workdir={self.workdir}: has metrics and no checkpoint; pick another to start over")
+        if self.history:
+            say(f"{self.workdir}: its first checkpoint was not finished; starting from the beginning")
+        with out_of_memory(f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"):
+            return jax.block_until_ready(self.trainer.steps.create_state()), True
+
+    def _tell(self, call: Callable[[Callback], None]) -> None:
+        for callback in self._callbacks:
+            call(callback)
+
+    def _epochs(self, batches: Iterator[Batch[jax.Array]]) -> None:
+        """Trains, evaluates and saves each epoch up to the last."""
         seconds, images = 0.0, 0
-        while not stop:
-            step = int(state.step)
-            epoch, position = divmod(step, self.steps_per_epoch)
-            if position == 0 and epoch > log.last_epoch:
-                try:
-                    result = self._evaluate(state, stop)
-                    ema = self._evaluate(state.ema, stop) if state.ema else None
-                except UserError:
-                    _save_in_need(state, checkpoints)
-                    raise
-                if stop:
-                    break  # it did not see every image
-                row = EpochMetrics(
-                    epoch=epoch,
-                    step=step,
-                    train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
-                    valid_loss=result.loss,
-                    accuracy=result.accuracy,
-                    top5_accuracy=result.top5_accuracy,
-                    seconds=seconds,
-                    images_per_second=images / seconds if seconds else 0.0,
-                    skipped_steps=int(state.skipped),
-                    ema_valid_loss=ema.loss if ema else None,
-                    ema_accuracy=ema.accuracy if ema else None,
-                    ema_top5_accuracy=ema.top5_accuracy if ema else None,
-                )
-                checkpoints.wait()  # for the one before
-                self.display.row(row)
-                log.add_epoch(row)
-                checkpoints.save(state)
-            if step == self.total_steps:
-                checkpoints.wait()
-                log.finish(state_digest(state))
+        while not self.stop:
+            step = int(self.state.step)
+            epoch, position = divmod(step, self.trainer.steps_per_epoch)
+            if position == 0 and epoch > self._log.last_epoch:
+                row = self._evaluated(epoch, seconds, images)
+                if row is None:
+                    break  # stopped before all images were evaluated
+                self._checkpoints.wait()  # until the previous checkpoint is complete
+                self._log.add_epoch(row)
+                self._tell(lambda callback, row=row: callback.on_epoch_end(self, row))
+                self._checkpoints.save(self.state)
+            if step == self.trainer.total_steps:
+                self._checkpoints.wait()
+                self._log.finish(state_digest(self.state))
                 return
             if position == 0:
-                state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
+                state = self.state
+                self.state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
+            self._tell(lambda callback, epoch=epoch: callback.on_epoch_begin(self, epoch + 1))
             started = time.perf_counter()
             with out_of_memory(
                 f"batch_size={self.config.batch_size}", "a smaller one, or a larger accumulate, needs less"
             ):
-                state = self._train_epoch(state, batches, epoch + 1, log, checkpoints, stop)
+                self._train_epoch(batches, epoch + 1)
             seconds = time.perf_counter() - started
-            images = (int(state.step) - step) * self.config.batch_size
-        self.display.say("saving before the stop")
-        checkpoints.save(state)
-        checkpoints.wait()
-        raise Stopped(stop.signal)
+            images = (int(self.state.step) - step) * self.config.batch_size
+        self.trainer.display.say("saving before the stop")
+        self._checkpoints.save(self.state)
+        self._checkpoints.wait()
+        raise Stopped(self.stop.signal)
 
-    def _train_epoch(
-        self,
-        state: TrainState,
-        batches: Iterator[Batch[jax.Array]],
-        epoch: int,
-        log: MetricsLog,
-        checkpoints: Checkpoints,
-        stop: Interruption,
-    ) -> TrainState:
-        """Steps to the epoch's end, or to where a signal finds it."""
-        first = int(state.step)
-        end = epoch * self.steps_per_epoch
-        train_step = self.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
-        under_way: deque[tuple[int, StepOutput]] = deque()
-        with self.display.bar(
-            f"epoch {epoch}/{self.config.epochs}", self.steps_per_epoch, "images/s", self.config.batch_size
-        ) as bar:
-            for step in range(first, end):
-                try:
-                    batch = next(batches)
-                except UserError:
-                    _save_in_need(state, checkpoints)
-                    raise
-                state, output = train_step(state, batch)
-                under_way.append((step, output))
-                if len(under_way) > AHEAD:
-                    self._settle(*under_way.popleft(), log, bar)
-                if self.config.save_every and (step + 1) % self.config.save_every == 0 and step + 1 < end:
-                    checkpoints.save(state)
-                if stop:
-                    break
-            for item in under_way:
-                self._settle(*item, log, bar)
-        if state.ema and self.config.ema_batch_norm == "recalibrate" and int(state.step) == end:
-            # Before any stop, so that what is saved at an epoch's end is what will be evaluated.
-            statistics_step = self.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
-            steps = range(max(end - self.config.recalibrate_steps, end - self.steps_per_epoch), end)
-            with contextlib.closing(self._batches(steps)) as again:
-                statistics = recalibrate(statistics_step, state, zip(steps, again, strict=True))
-            state = state.replace(ema=state.ema.replace(batch_stats=statistics))
-        return state
+    def _evaluated(self, epoch: int, seconds: float, images: int) -> EpochMetrics | None:
+        """Evaluates an epoch and returns its row; None if the evaluation was stopped."""
+        state = self.state
+        try:
+            result = self._evaluate(state)
+            ema = self._evaluate(state.ema) if state.ema else None
+        except UserError:
+            self._save_in_need()
+            raise
+        if self.stop:
+            return None
+        return EpochMetrics(
+            epoch=epoch,
+            step=int(state.step),
+            train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
+            valid_loss=result.loss,
+            accuracy=result.accuracy,
+            top5_accuracy=result.top5_accuracy,
+            seconds=seconds,
+            images_per_second=images / seconds if seconds else 0.0,
+            skipped_steps=int(state.skipped),
+            ema_valid_loss=ema.loss if ema else None,
+            ema_accuracy=ema.accuracy if ema else None,
+            ema_top5_accuracy=ema.top5_accuracy if ema else None,
+        )
 
-    def _batches(self, steps: range) -> Generator[Batch[jax.Array]]:
-        """What training steps see, on the devices."""
-        config = self.config
-        with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
-            for batch in batches:
-                yield to_devices(batch, self.mesh)
+    def _train_epoch(self, batches: Iterator[Batch[jax.Array]], epoch: int) -> None:
+        """Trains to the end of the epoch, or until the run is asked to stop."""
+        end = epoch * self.trainer.steps_per_epoch
+        for step, output in each_computed(self._steps(batches, epoch, end)):
+            skipped = int(output.skipped_in_a_row)
+            if skipped >= self.config.max_skipped_steps:
+                raise _NotFinite(step - skipped, skipped)
+            self._tell(lambda callback, step=step, output=output: callback.on_step_end(self, step, output))
+        if self.state.ema and self.config.ema_batch_norm == "recalibrate" and int(self.state.step) == end:
+            # Even if the run is about to stop, so that the checkpoint at an epoch's end has the statistics to evaluate.
+            self._recalibrate(epoch, end)
 
-    def _settle(self, step: int, output: StepOutput, log: MetricsLog, bar: Bar) -> None:
-        """Waits for a step's figures and acts on them."""
-        skipped = int(output.skipped_in_a_row)
-        if skipped >= self.config.max_skipped_steps:
-            raise Diverged(
-                f"the loss or gradient was not finite for {skipped} steps in a row, up to step {step + 1}; "
-                "try a lower learning_rate, or clip_norm"
-            )
-        bar.to(step % self.steps_per_epoch + 1)
-        if (step + 1) % self.config.log_every == 0:
-            log.add_point(
-                step + 1,
-                loss=float(output.loss),
-                learning_rate=float(output.learning_rate),
-                momentum=float(output.momentum),
-            )
+    def _steps(self, batches: Iterator[Batch[jax.Array]], epoch: int, end: int) -> Iterator[tuple[int, StepOutput]]:
+        """Starts the steps of an epoch; yields for each the number of steps taken so far and the step's figures."""
+        train_step = self.trainer.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
+        for taken in range(int(self.state.step) + 1, end + 1):
+            try:
+                batch = next(batches)
+            except UserError:
+                self._save_in_need()
+                raise
+            self.state, output = train_step(self.state, batch)
+            yield taken, output
+            if self.config.save_every and taken % self.config.save_every == 0 and taken < end:
+                self._checkpoints.save(self.state)
+            if self.stop:
+                return
 
-    def _evaluate(self, state: TrainState | Average, stop: Interruption) -> Evaluation:
-        # Filling up goes to the next multiple of the devices at most: a batch may be named larger than any memory.
-        most = -(-len(self.valid) // self.mesh.size) * self.mesh.size
+    def _recalibrate(self, epoch: int, end: int) -> None:
+        """Computes the running statistics of the averaged weights from the epoch's last batches."""
+        statistics_step = self.trainer.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
+        steps = range(max(end - self.config.recalibrate_steps, end - self.trainer.steps_per_epoch), end)
+        with contextlib.closing(self.trainer.batches(steps)) as again:
+            statistics = recalibrate(statistics_step, self.state, zip(steps, again, strict=True))
+        assert self.state.ema is not None
+        self.state = self.state.replace(ema=self.state.ema.replace(batch_stats=statistics))
+
+    def _evaluate(self, weights: TrainState | Average) -> Evaluation:
+        trainer = self.trainer
+        # No batch is larger than the split, rounded up to a multiple of the number of devices. The batch size in the
+        # configuration may be larger than the memory.
+        most = -(-len(trainer.valid) // trainer.mesh.size) * trainer.mesh.size
         size = min(self.config.eval_batch_size or self.config.batch_size, most)
+        self._tell(lambda callback: callback.on_evaluation_begin(self, -(-len(trainer.valid) // size)))
         with (
             out_of_memory(f"eval_batch_size={size}", "a smaller one needs less"),
-            contextlib.closing(self.valid.eval_batches(size, own_rows(self.mesh, size))) as batches,
-            self.display.bar("evaluating", -(-len(self.valid) // size)) as bar,
+            contextlib.closing(trainer.valid.eval_batches(size, own_rows(trainer.mesh, size))) as batches,
         ):
-            return evaluate(self.steps.eval_step, state, _counted(_until(stop, batches), bar), self.mesh)
+            return evaluate(trainer.steps.eval_step, weights, self._told(batches), trainer.mesh)
+
+    def _told(self, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
+        """Yields the batches of an evaluation and tells the callbacks; ends early if the run is asked to stop."""
+        for done, batch in enumerate(batches, start=1):
+            yield batch
+            self._tell(lambda callback, done=done: callback.on_evaluation_step(self, done))
+            if self.stop:
+                return
+
+    def _save_in_need(self) -> None:
+        """Saves the state when a streamed image is found to be broken, so that the run can resume once it is repaired.
+
+        Does nothing in a run of several processes: all must take part in a save, but only one knows of the image.
+        """
+        if jax.process_count() == 1 and int(self.state.step):
+            self._checkpoints.save(self.state)
+            self._checkpoints.wait()
 
 
-def _save_in_need(state: TrainState, checkpoints: Checkpoints) -> None:
-    """Where an image that a stream came to is broken: keeps what is trained so far, for when it is whole again.
+class _NotFinite(Exception):
+    """The loss or gradient was not finite for `steps` steps in a row, of which the first is step `begun` + 1."""
 
-    Only of a run in one process. Of several, the others know nothing of it, and would not come to save.
-    """
-    if jax.process_count() == 1 and int(state.step):
-        checkpoints.save(state)
-        checkpoints.wait()
+    def __init__(self, begun: int, steps: int):
+        super().__init__(begun, steps)
+        self.begun, self.steps = begun, steps
 
 
-def _until(stop: Interruption, batches: Iterable[Batch[np.ndarray]]) -> Iterator[Batch[np.ndarray]]:
-    for batch in batches:
-        yield batch
-        if stop:
-            return
-
-
-def _counted(batches: Iterable[Batch[np.ndarray]], bar: Bar) -> Iterator[Batch[np.ndarray]]:
-    for number, batch in enumerate(batches, start=1):
-        yield batch
-        bar.to(number)
+def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverged:
+    end = streak.begun + streak.steps
+    what = f"the loss or gradient was not finite for {streak.steps} steps in a row, up to step {end}"
+    advice = "try a lower learning_rate, or clip_norm"
+    if not kept:
+        return Diverged(f"{what}; {advice}: no checkpoint is from before them, so the same workdir begins a new run")
+    base = workdir if workdir.name not in ("", "..") else workdir.resolve()
+    other = next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
+    return Diverged(
+        f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps its checkpoint of step "
+        f"{kept[-1]}",
+        kept,
+    )

@@ -1,12 +1,11 @@
-"""The learning-rate range test: a short run at a rising rate, and the two rates that its losses suggest.
+"""The learning-rate range test: a short run at a rising learning rate, and two rates suggested by its losses.
 
-Smith 2015, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3; smoothing, the end
-and the suggestions are those of fastai's `lr_find` (fastai/callback/schedule.py, `AvgSmoothLoss`).
+Smith 2015, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3. The smoothing, the
+stopping rule and the suggestions are those of fastai's `lr_find` (fastai/callback/schedule.py, `AvgSmoothLoss`).
 """
 
 import contextlib
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
@@ -17,15 +16,17 @@ import optax
 from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
-from flax_resnets.training.ahead import each_computed
-from flax_resnets.training.build import initial_state, optimizer_for
+from flax_resnets.training.build import initial_state
 from flax_resnets.training.config import Config
+from flax_resnets.training.figures import new_figure, png
+from flax_resnets.training.in_flight import each_computed
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.step import StepOutput, make_train_step
 
-# fastai's numbers: the average's decay, how far above its lowest value it ends the search, and what the suggestions
-# leave aside: a share of the steps at the beginning, where the average has seen little, and points at the end.
+# fastai's numbers: the decay of the average; how many times its lowest value it may reach before the search ends; and
+# what the suggestions ignore: a tenth of the steps at the start, where the average has seen few losses, and the last 5.
 _BETA = 0.98
 _DIVERGED = 4.0
 _SKIPPED_SHARE = 10
@@ -33,14 +34,14 @@ _SKIPPED_LAST = 5
 
 
 class RangeTest(NamedTuple):
-    """A finished search; a point for each step, in order.
+    """A finished search, with one point for each step.
 
     Attributes:
         rates: learning rates, rising.
-        losses: of each step's batch, all finite.
-        smoothed: their exponential average up to each step.
-        stopped: what ended it: `end`, every step was taken; `diverged`, the average rose above four times its lowest
-            value; `not finite`, a loss or gradient was not, and that step is not among the points.
+        losses: loss of each step's batch, all finite.
+        smoothed: moving average of the losses up to each step.
+        stopped: why the search ended. `end`: all steps were taken. `diverged`: the average rose above four times its
+            lowest value. `not finite`: a loss or gradient was not finite; the points end before that step.
     """
 
     rates: tuple[float, ...]
@@ -66,29 +67,30 @@ def lr_find(
     steps: int = 100,
     progress: Callable[[int], None] = lambda done: None,
 ) -> RangeTest:
-    """Takes the run's first steps at rates that grow exponentially from `start` to `end`.
+    """Takes the first steps of a run at learning rates that rise exponentially from `start` to `end`.
 
-    Weights, batches, augmentation, loss and optimizer are those of the run from step 0 on, its image size that of the
-    first epoch. Momentum stays where the run's schedule has it at the peak, which is the rate looked for.
+    Weights, batches, augmentation, loss and optimizer are those of the run from step 0 on; the image size is that of
+    its first epoch. The momentum is constant: the value that the run's schedule has at the peak, since the search looks
+    for the peak.
 
     Args:
-        model: the network, as `make_model` gives it.
+        model: the network, as `make_model` returns it.
         config: the run.
         train: training split.
         start: learning rate of the first step, above 0.
-        end: of the last, above `start`.
+        end: learning rate of the last step, above `start`.
         steps: at least 2.
-        progress: is told how many steps are done.
+        progress: is called with the number of steps done.
 
     Raises:
-        UserError: the network does not take such images, or there are fewer of them than a batch, or the device's
-            memory does not hold what they need.
+        UserError: the network does not take images of this shape, there are fewer images than a batch has, or the
+            device's memory is too small.
     """
-    steps_per_epoch(len(train), config.batch_size)  # raises where the images do not fill one batch
+    steps_per_epoch(len(train), config.batch_size)  # raises if the images do not fill one batch
     size = config.size_in_epoch(0)
-    config = dataclasses.replace(config, ema_decay=None)  # nothing looks at the weights' average
+    config = dataclasses.replace(config, ema_decay=None)  # nothing here uses the average
     mesh = make_mesh(config.weight_shards)
-    optimizer = optimizer_for(
+    optimizer = make_optimizer(
         config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
@@ -116,20 +118,20 @@ def lr_find(
 
 
 def _points(outputs: Iterable[StepOutput], config: Config) -> Iterator[tuple[float, float]]:
-    """Learning rate and loss of each step; not-a-number for one that was skipped."""
+    """Learning rate and loss of each step; the loss of a skipped step is not-a-number."""
     for output in outputs:
         skipped, loss = int(output.skipped_in_a_row), float(output.loss)
-        # float16 skips steps until its loss scale has come down to what the gradients bear, at any rate.
+        # With float16, steps are skipped at any learning rate until the loss scale has come down to a usable value.
         scaling = config.precision == "float16" and math.isfinite(loss) and skipped < config.max_skipped_steps
         if not (skipped and scaling):
             yield float(output.learning_rate), math.nan if skipped else loss
 
 
 def range_test(points: Iterable[tuple[float, float]]) -> RangeTest:
-    """Takes points of learning rate and loss until the loss diverges or is not finite, or there are no more.
+    """Reads points of learning rate and loss until the loss diverges, is not finite, or the points end.
 
-    The average is fastai's, corrected for its start: after k losses, the sum of 0.98^(k-i) loss_i over i, divided by
-    that of 0.98^(k-i).
+    The average is fastai's, corrected for its start: after k losses it is the sum over i of 0.98^(k-i) loss_i, divided
+    by the sum of 0.98^(k-i).
 
     Example:
         >>> range_test([(0.1, 2.0), (0.2, 1.0), (0.4, 3.0)]).stopped
@@ -158,14 +160,14 @@ def range_test(points: Iterable[tuple[float, float]]) -> RangeTest:
 
 
 def suggest(test: RangeTest, steps: int) -> Suggestions | None:
-    """Both suggestions from the smoothed losses, without the first tenth of the steps and the last five points.
+    """Both suggestions, from the smoothed losses without the first tenth of the steps and the last five points.
 
     Args:
         test: the search.
-        steps: that it would have had without divergence.
+        steps: number of steps that the search would have taken without divergence.
 
     Returns:
-        None where too few points are left, or the average nowhere falls.
+        None if too few points are left, or if the average never falls.
     """
     rates, losses = (np.array(each[steps // _SKIPPED_SHARE : -_SKIPPED_LAST]) for each in (test.rates, test.smoothed))
     if len(losses) < 2 or not (np.diff(losses) < 0).any():
@@ -174,7 +176,7 @@ def suggest(test: RangeTest, steps: int) -> Suggestions | None:
 
 
 def steepest(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate from which to the next the loss falls fastest, over the logarithm of the rate (fastai's `steep`).
+    """The rate at which the loss falls fastest to the next point, by the logarithm of the rate (fastai's `steep`).
 
     Args:
         rates: `(N,)`, rising; N at least 2.
@@ -190,9 +192,10 @@ def steepest(rates: np.ndarray, losses: np.ndarray) -> float:
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
     """The rate half way down the longest descent (fastai's `valley`).
 
-    The descent is the longest strictly falling subsequence of the losses: points in between may rise. Of several the
-    one that ends first. With its last point at index e and L points in it, the suggestion is the rate at index
-    e - L + L // 3 + L // 6, as if its points were neighbours: where some lie between, nearer to its end than half way.
+    The descent is the longest strictly falling subsequence of the losses; points in between may rise. Of several, the
+    one that ends first counts. Let e be the index of its last point, and L the number of its points. The suggestion is
+    the rate at index `e - L + L // 3 + L // 6`, as if the points were neighbours. If other points lie between them, the
+    suggestion is nearer to the end of the descent than half way.
 
     Args:
         rates: `(N,)`, rising; N at least 1.
@@ -202,7 +205,7 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
         >>> valley(np.geomspace(1e-6, 1, 7), np.array([2.4, 2.3, 2.0, 1.5, 1.2, 1.1, 3.0])).__round__(9)
         0.0001
     """
-    lengths = np.ones(len(losses), np.int64)  # of the longest that ends at each point
+    lengths = np.ones(len(losses), np.int64)  # of the longest falling subsequence that ends at each point
     for i in range(1, len(losses)):
         lengths[i] += lengths[:i].max(initial=0, where=losses[:i] > losses[i])
     last = int(lengths.argmax())
@@ -211,13 +214,8 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
-    """Losses against the logarithm of the rate, with the suggestions marked, as a PNG."""
-    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    """Draws losses against the logarithm of the learning rate, with the suggestions marked; returns a PNG."""
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     axes.plot(test.rates, test.losses, ".", color="0.7", label="loss of a batch")
     axes.plot(test.rates, test.smoothed, color="C0", label="smoothed")
@@ -226,7 +224,7 @@ def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
         axes.plot(rate, np.interp(rate, test.rates, test.smoothed), "o", color=color, label=f"{name} {short(rate)}")
     axes.set_xscale("log")
     if test.smoothed:
-        # What comes after the lowest is seen to rise, no matter how far: whole, it would flatten the rest to a line.
+        # The axis ends a little above the losses before the lowest average. The whole rise would flatten the curve.
         lowest = int(np.argmin(test.smoothed))
         low, high = min(test.losses), max(test.losses[: lowest + 1])
         margin = 0.1 * (high - low) or 1.0
@@ -236,13 +234,11 @@ def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    return picture.getvalue()
+    return png(figure)
 
 
 def short(rate: float) -> str:
-    """A rate with two digits.
+    """A rate with two digits, as text.
 
     Example:
         >>> short(0.00209)

@@ -1,7 +1,6 @@
-"""What a run says of itself in files: a JSON row an epoch, TensorBoard events, a picture of the curves."""
+"""The metrics of a run: a row for each epoch in `metrics.jsonl`."""
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -10,26 +9,25 @@ from typing import Any
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
-from flax_resnets.training.tensorboard import EventFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """One epoch's row.
+    """The figures of one epoch.
 
     Attributes:
         epoch: counted from 1.
-        step: steps taken by its end.
-        train_loss: mean over its steps of the loss that was optimised, label smoothing and augmentation included;
-            not-a-number where every step was skipped. In the row a loss that is not finite is null.
-        valid_loss: cross-entropy in nats, a mean over every image of the validation split.
-        accuracy: share of those images whose class came first, 0 to 1.
-        top5_accuracy: share of those images whose class came among the first five.
-        seconds: that the epoch's training took, since the run was last started; evaluation apart.
-        images_per_second: trained on in that time.
+        step: number of steps taken at the end of the epoch.
+        train_loss: mean of the training losses of the epoch's steps, with label smoothing and augmentation;
+            not-a-number if every step was skipped. In `metrics.jsonl` a loss that is not finite is null.
+        valid_loss: mean cross-entropy over all validation images, in nats.
+        accuracy: share of the validation images whose class had the highest logit, 0 to 1.
+        top5_accuracy: share of the validation images whose class was among the five highest logits, 0 to 1.
+        seconds: of training in this epoch, without evaluation, since the run was last started.
+        images_per_second: training images in that time.
         skipped_steps: steps of the run so far whose loss or gradient was not finite.
-        ema_valid_loss, ema_accuracy, ema_top5_accuracy: of the weights' average; None, and not in the row, where none
-            is kept.
+        ema_valid_loss, ema_accuracy, ema_top5_accuracy: the same for the averaged weights; None, and not in the row, if
+            the run keeps no average.
     """
 
     epoch: int
@@ -46,40 +44,38 @@ class EpochMetrics:
     ema_top5_accuracy: float | None = None
 
     def as_row(self) -> dict[str, int | float]:
-        """What there is of it, by name."""
+        """The figures that are not None, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 class MetricsLog:
-    """A run's record: rows in `metrics.jsonl`, points in `tensorboard/`, and `curves.png`, all in its workdir.
+    """The rows of a run, kept in its workdir's `metrics.jsonl`.
 
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
-        steps_per_epoch: of the run; tells which step an epoch's row must be of.
-        writes: whether this process is the one that writes; the others keep the record in mind alone.
-        eval_flip: whether the accuracies are with a test-time flip; the curves and the closing row say so.
+        steps_per_epoch: of the run; used to check the step of each epoch's row.
+        writes: whether this process writes files; other processes only keep the rows in memory.
+        eval_flip: whether accuracies are measured with a test-time flip; the last row then says so.
 
     Attributes:
         epochs: the rows so far.
-        done: the closing row; None before the run is done.
+        done: the last row; None until the run is done.
 
     Raises:
-        UserError: a line of `metrics.jsonl` is no such row, or not of this run.
+        UserError: a line of `metrics.jsonl` is not a row of this run.
     """
 
     def __init__(self, workdir: Path, steps_per_epoch: int, writes: bool = True, eval_flip: bool = False):
-        self._workdir = workdir
         self._writes = writes
         self._eval_flip = eval_flip
         self._path = workdir / "metrics.jsonl"
-        self._tensorboard: EventFile | None = None
         self.epochs: list[EpochMetrics] = []
         self.done: dict[str, Any] | None = None
         try:
             text = self._path.read_text() if self._path.exists() else ""
         except (OSError, ValueError) as error:
             raise UserError(f"{self._path}: cannot be read as text ({error})") from None
-        # A row without its line's end was cut short by a kill: its epoch has yet to end.
+        # A last line without a line break was cut off by a kill. Its epoch will be run again.
         for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
                 row = json.loads(line)
@@ -92,62 +88,40 @@ class MetricsLog:
 
     @property
     def last_epoch(self) -> int:
-        """The number of the epoch recorded last; 0 before the first."""
+        """The number of the last recorded epoch; 0 if there is none."""
         return self.epochs[-1].epoch if self.epochs else 0
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch of the highest accuracy, the first of equals; None before the first."""
+        """The epoch with the highest accuracy, the first if several are equal; None if there is no epoch."""
         return max(self.epochs, key=lambda row: row.accuracy, default=None)
 
     def start(self, step: int) -> None:
-        """Begins to record after so many steps, forgetting what came later: the run will come by there again."""
+        """Starts recording after this number of steps. Later rows are removed, because the run repeats those steps."""
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
-        if not self._writes:
-            return
-        write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
-        self._tensorboard = EventFile(self._workdir / "tensorboard", purge_step=step + 1)
-
-    def add_point(self, step: int, **values: float) -> None:
-        """Records a step's figures, for TensorBoard alone."""
-        if not self._writes:
-            return
-        assert self._tensorboard is not None, "start() comes first"
-        for name, value in values.items():
-            self._tensorboard.add(f"step/{name}", value, step)
+        if self._writes:
+            write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
 
     def add_epoch(self, row: EpochMetrics) -> None:
-        """Records an epoch, in all three places."""
+        """Records an epoch."""
         self.epochs.append(row)
-        if not self._writes:
-            return
-        self._append(_line("epoch", row.as_row()))
-        assert self._tensorboard is not None, "start() comes first"
-        for name, value in row.as_row().items():
-            if name not in ("epoch", "step"):
-                self._tensorboard.add(f"epoch/{name}", value, row.step)
-        self._tensorboard.flush()
-        draw_curves(self.epochs, self._workdir / "curves.png", self._eval_flip)
+        if self._writes:
+            self._append(_line("epoch", row.as_row()))
 
     def finish(self, state_digest: str) -> None:
-        """Appends the closing row."""
+        """Appends the last row."""
         assert self.best is not None, "a run is done after its last epoch"
         self.done = {"best_accuracy": self.best.accuracy, "state_digest": state_digest}
         if self._writes:
             flip = {"eval_flip": True} if self._eval_flip else {}
             self._append(_line("done", self.done | flip))
 
-    def close(self) -> None:
-        """Lets go of files and threads."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
     def _append(self, line: str) -> None:
         with self._path.open("a") as file:
             file.write(line)
             file.flush()
-            # The checkpoint that follows must not reach the disk before the row it belongs to.
+            # The row must be on the disk before the checkpoint that belongs to it.
             os.fsync(file.fileno())
 
 
@@ -155,7 +129,7 @@ _LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
 
 
 def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMetrics:
-    """The row of an epoch, or a ValueError or TypeError where it is none, or not of one after the epoch before."""
+    """Raises ValueError or TypeError unless the row is that of an epoch of this run, later than epoch `before`."""
     row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():
@@ -176,41 +150,8 @@ def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMet
 
 
 def _line(event: str, row: dict[str, Any]) -> str:
-    # JSON has no word for not-a-number, and Python's own is refused by other readers.
+    # JSON has no not-a-number, and other readers refuse what Python writes for it.
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
     return json.dumps({"event": event, **finite}, allow_nan=False) + "\n"
-
-
-def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
-    """Draws losses and accuracies against the epoch into a PNG; with a test-time flip, it says so."""
-    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, accuracies = figure.subplots(1, 2)
-    numbers = [row.epoch for row in epochs]
-    losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
-    losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
-    losses.set_ylabel("loss (nats)")
-    accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
-    accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
-    accuracies.set_ylabel("valid accuracy (%)" + ", with a test-time flip" * eval_flip)
-    averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
-    if averaged:
-        numbers = [row["epoch"] for row in averaged]
-        losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
-        accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
-    for axes in (losses, accuracies):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # else one epoch has ticks at 0.95 and 1.05
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    write_whole(path, picture.getvalue())

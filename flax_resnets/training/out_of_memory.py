@@ -1,4 +1,4 @@
-"""What a user hears where the devices' memory does not hold what was asked for."""
+"""Turns a device's lack of memory into a `UserError`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ from flax_resnets.errors import UserError
 
 @contextmanager
 def out_of_memory(cause: str, remedy: str) -> Iterator[None]:
-    """Has a device's lack of memory raised as what brought it about.
+    """Turns an out-of-memory error of a device into a `UserError` that names its cause.
 
     Args:
         cause: the field and its value, such as `batch_size=4096`.
-        remedy: what would need less.
+        remedy: what would need less memory.
 
     Raises:
-        UserError: in place of XLA's error of exhausted memory, whose words it passes on. Other errors of XLA's pass
-            as they are.
+        UserError: in place of XLA's out-of-memory error, whose message it contains. Other errors of XLA are not
+        changed.
 
     Example:
         >>> with out_of_memory("batch_size=64", "take fewer"):

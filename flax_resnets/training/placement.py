@@ -1,7 +1,8 @@
-"""Where things lie: the mesh of all devices, the batch split over it, and the weights, whole or split, on it."""
+"""The mesh of all devices; how batches are split over it, and whether weights are split or replicated."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -15,19 +16,19 @@ from flax_resnets.data.batches import Batch
 Tree = TypeVar("Tree")
 
 _WEIGHTS = "weights"
-# Smaller ones stay whole on every device: fetching them would cost more than they take.
+# Smaller arrays are replicated: gathering them would cost more than the memory they take.
 _SMALLEST_SPLIT = 2**12
 
 
 def make_mesh(weight_shards: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices in one row, named `data`; or, with the weights split, in rows of so many, named `weights`.
+    """All devices along one axis, `data`; or, with split weights, along two axes, `data` and `weights`.
 
-    Axes are Auto: with the Explicit ones that jax makes by default, the gradient of a cross-entropy with integer labels
-    fails to compile on jax 0.12.
+    The axes are Auto. JAX's default is Explicit, with which the gradient of a cross-entropy with integer labels fails
+    to compile on jax 0.12.
 
     Args:
-        weight_shards: devices over which each large weight is split; divides their number.
-        devices: to take; None for all there are.
+        weight_shards: number of devices over which each large weight is split; must divide the number of devices.
+        devices: devices to use; None for all.
     """
     count = jax.device_count() if devices is None else len(devices)
     axes = {"data": count // weight_shards, _WEIGHTS: weight_shards} if weight_shards > 1 else {"data": count}
@@ -38,31 +39,45 @@ def make_mesh(weight_shards: int = 1, devices: Sequence[Any] | None = None) -> M
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over all of the mesh."""
+    """The sharding that splits the leading axis over all devices of the mesh."""
     return NamedSharding(mesh, P(mesh.axis_names) if splits_weights(mesh) else P("data"))
 
 
+def per_device(function: Callable[..., Any], mesh: Mesh, split: Sequence[bool]) -> Callable[..., Any]:
+    """The function computed by each device on its own share of the batch: `jax.shard_map`.
+
+    Args:
+        function: takes the mesh's axes as the keyword `axis_names`, and averages its results over them.
+        mesh: of all devices.
+        split: for each positional argument, whether its leading axis is split over the devices.
+    """
+    share = batch_sharding(mesh).spec
+    in_specs = tuple(share if each else P() for each in split)
+    return jax.shard_map(partial(function, axis_names=mesh.axis_names), mesh=mesh, in_specs=in_specs, out_specs=P())
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding with a whole copy on every device."""
     return NamedSharding(mesh, P())
 
 
 def splits_weights(mesh: Mesh) -> bool:
-    """Whether large weights lie in parts on the mesh."""
+    """Whether large weights are split over the mesh."""
     return _WEIGHTS in mesh.axis_names
 
 
 def weight_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
-    """How an array of the training state lies: in parts along its longest axis that can be split, or whole.
+    """The sharding of an array of the training state: split along its longest divisible axis, or replicated.
 
-    Kernels alone are split; vectors, BatchNorm's statistics among them, are whole everywhere.
+    Only arrays of two or more dimensions, such as kernels, are split. Vectors, such as BatchNorm's statistics, are
+    replicated.
 
-    Fully sharded data parallelism, in the words of Zhao et al. 2023, arXiv:2304.11277: parameters, what the optimizer
-    keeps of them, and their average each lie on the devices in parts, and are put together where they are used.
+    This is fully sharded data parallelism: Zhao et al. 2023, arXiv:2304.11277. Each device holds a part of the
+    parameters, of the optimizer's state and of the weights' average; arrays are gathered where they are used.
 
     Args:
         shape: of the array.
-        mesh: as `make_mesh` gives it.
+        mesh: as `make_mesh` returns it.
     """
     if splits_weights(mesh) and len(shape) > 1 and math.prod(shape) >= _SMALLEST_SPLIT:
         shards = mesh.shape[_WEIGHTS]
@@ -79,30 +94,30 @@ def weight_shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def split_weights(tree: Tree, mesh: Mesh) -> Tree:
-    """Inside a compiled function: the tree's arrays where `weight_sharding` has them."""
+    """Inside a compiled function: places the tree's arrays as `weight_sharding` says."""
     return jax.lax.with_sharding_constraint(tree, weight_shardings(tree, mesh)) if splits_weights(mesh) else tree
 
 
 def whole_weights(tree: Tree, mesh: Mesh) -> Tree:
-    """Inside a compiled function: the tree's arrays put together, a copy on every device."""
+    """Inside a compiled function: gathers the tree's arrays, so that every device has a whole copy."""
     return jax.lax.with_sharding_constraint(tree, replicated(mesh)) if splits_weights(mesh) else tree
 
 
 def to_devices(batch: Batch[np.ndarray], mesh: Mesh) -> Batch[jax.Array]:
-    """This process's share of a global batch, made into global arrays split over the mesh."""
+    """Makes global arrays, split over the mesh, from this process's share of a global batch."""
     sharding = batch_sharding(mesh)
     return Batch(*(jax.make_array_from_process_local_data(sharding, array) for array in batch))
 
 
 def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """The rows of a global batch that lie on this process's devices.
+    """The rows of a global batch that belong to this process's devices.
 
     Args:
-        mesh: as `make_mesh` gives it.
-        batch_size: rows of the global batch; a multiple of the devices.
+        mesh: as `make_mesh` returns it.
+        batch_size: rows of the global batch; a multiple of the number of devices.
 
     Returns:
-        int64, rising, from 0 to `batch_size`.
+        int64, in rising order, from 0 to below `batch_size`.
 
     Example:
         >>> own_rows(make_mesh(devices=jax.devices()[:1]), 4).tolist()
@@ -113,7 +128,7 @@ def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def on_host(tree: Any) -> Any:
-    """The tree's arrays as numpy's, whole in every process."""
+    """The tree's arrays as whole numpy arrays, in every process."""
 
     def fetch(leaf: Any) -> np.ndarray:
         if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):

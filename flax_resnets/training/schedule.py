@@ -1,10 +1,13 @@
-"""How the learning rate and the momentum move over a run."""
+"""Schedules of the learning rate and the momentum."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import optax
+
+from flax_resnets.fields import Fields, OneOf, Rule
 
 
 def one_cycle(
@@ -17,18 +20,18 @@ def one_cycle(
 ) -> optax.Schedule:
     """Smith's one-cycle learning rate in its cosine form: up to the peak, then down to almost nothing.
 
-    Smith and Topin 2017, "Super-Convergence", arXiv:1708.07120, section 4; the cosine form and the defaults are
-    fastai's `fit_one_cycle`.
+    Smith and Topin 2017, "Super-Convergence", arXiv:1708.07120, section 4. The cosine form and the defaults are those
+    of fastai's `fit_one_cycle`.
 
     Args:
         steps: of the whole run.
         peak: the largest value.
-        pct_start: share of the run that goes up.
+        pct_start: share of the run in which the value rises.
         div_factor: the first value is `peak / div_factor`.
         final_div_factor: the last value is `peak / final_div_factor`.
 
     Returns:
-        step, counted from 0, to learning rate.
+        A function from step, counted from 0, to learning rate.
 
     Example:
         >>> schedule = one_cycle(100, 1.0)
@@ -39,16 +42,16 @@ def one_cycle(
 
 
 def one_cycle_momentum(steps: int, ends: float, middle: float, *, pct_start: float = 0.25) -> optax.Schedule:
-    """Momentum against the learning rate: low where that is high (same source as `one_cycle`).
+    """Momentum that falls while the learning rate of `one_cycle` rises, and rises while it falls (same source).
 
     Args:
         steps: of the whole run.
         ends: the first value and the last.
         middle: the value at the learning rate's peak.
-        pct_start: share of the run that leads to the peak.
+        pct_start: share of the run before the peak.
 
     Returns:
-        step, counted from 0, to momentum.
+        A function from step, counted from 0, to momentum.
 
     Example:
         >>> momentum = one_cycle_momentum(100, 0.95, 0.85)
@@ -59,17 +62,18 @@ def one_cycle_momentum(steps: int, ends: float, middle: float, *, pct_start: flo
 
 
 def flat_cosine(steps: int, peak: float, *, flat: float) -> optax.Schedule:
-    """The peak for a share of the run, then a cosine down to 0.
+    """A constant learning rate for a share of the run, then a cosine down to 0.
 
-    fastai's `fit_flat_cos`, whose own end is `peak / 1e5`; made for optimizers that warm up by themselves, as `ranger`.
+    This is fastai's `fit_flat_cos`, except that fastai's ends at `peak / 1e5`. It suits optimizers that warm up by
+    themselves, such as `ranger`.
 
     Args:
         steps: of the whole run.
-        peak: the first value.
-        flat: share of the run that stays there.
+        peak: the constant value.
+        flat: share of the run at the constant value.
 
     Returns:
-        step, counted from 0, to learning rate.
+        A function from step, counted from 0, to learning rate.
 
     Example:
         >>> schedule = flat_cosine(100, 1.0, flat=0.5)
@@ -80,18 +84,18 @@ def flat_cosine(steps: int, peak: float, *, flat: float) -> optax.Schedule:
 
 
 def warmup_cosine(steps: int, peak: float, *, warmup_steps: int) -> optax.Schedule:
-    """A straight line up to the peak, then a cosine down to 0.
+    """A linear rise to the peak, then a cosine down to 0.
 
-    Loshchilov and Hutter 2016, "SGDR", arXiv:1608.03983, equation 5, without restarts; the warm-up is Goyal et al.
-    2017, "Accurate, Large Minibatch SGD", arXiv:1706.02677, section 2.2.
+    Loshchilov and Hutter 2016, "SGDR", arXiv:1608.03983, equation 5, without restarts. The warm-up is that of Goyal et
+    al. 2017, "Accurate, Large Minibatch SGD", arXiv:1706.02677, section 2.2.
 
     Args:
         steps: of the whole run.
         peak: the largest value.
-        warmup_steps: how many lead to the peak; the last of them is taken at it.
+        warmup_steps: steps of the rise; the last of them is taken at the peak.
 
     Returns:
-        step, counted from 0, to learning rate.
+        A function from step, counted from 0, to learning rate.
 
     Example:
         >>> schedule = warmup_cosine(100, 1.0, warmup_steps=10)
@@ -105,19 +109,19 @@ def warmup_cosine(steps: int, peak: float, *, warmup_steps: int) -> optax.Schedu
 def step_decay(
     peak: float, *, warmup_steps: int = 0, boundaries: Sequence[int] = (), decay_rate: float = 0.1
 ) -> optax.Schedule:
-    """A straight line up to the peak, and from each boundary on a share of what was before.
+    """A linear rise to the peak; then, at each boundary, the learning rate is multiplied by `decay_rate`.
 
-    With 0.1 at epochs 30, 60 and 80 the schedule of Goyal et al. 2017, arXiv:1706.02677, section 5.1; the warm-up is
-    `warmup_cosine`'s.
+    With 0.1 at epochs 30, 60 and 80 this is the schedule of Goyal et al. 2017, arXiv:1706.02677, section 5.1. The
+    warm-up is that of `warmup_cosine`.
 
     Args:
         peak: the largest value.
         warmup_steps: see `warmup_cosine`.
-        boundaries: steps, counted from 0; each is the first to be taken at the lower value.
-        decay_rate: the share.
+        boundaries: steps, counted from 0; each is the first one at the lower value.
+        decay_rate: factor at each boundary.
 
     Returns:
-        step, counted from 0, to learning rate.
+        A function from step, counted from 0, to learning rate.
 
     Example:
         >>> schedule = step_decay(1.0, warmup_steps=2, boundaries=(30, 60), decay_rate=0.1)
@@ -125,7 +129,7 @@ def step_decay(
         [0.5, 1.0, 1.0, 0.1, 0.01]
     """
     rise = _rise(peak, warmup_steps)
-    # optax's piecewise_constant_schedule has its boundaries in a dict, where two that are one step would be one.
+    # optax.piecewise_constant_schedule takes its boundaries as a dict, which would merge two at the same step.
 
     def schedule(count: Any) -> Any:
         passed = sum(jnp.int32(count >= boundary) for boundary in boundaries)
@@ -135,12 +139,12 @@ def step_decay(
 
 
 def _rise(peak: float, steps: int) -> optax.Schedule:
-    # Step 0 is the first of so many, and not at 0: its update would be none.
+    # Step 0 is the first step of the rise. Its rate is not 0, because an update at rate 0 would change nothing.
     return lambda count: peak * jnp.minimum(count + 1, max(steps, 1)) / max(steps, 1)
 
 
 def _up_and_down(steps: int, pct_start: float, first: float, middle: float, last: float) -> optax.Schedule:
-    turn = steps * pct_start  # between two steps, as a rule: rounded, a short run's rates would not be fastai's
+    turn = steps * pct_start  # not rounded to a whole step: the rates of a short run would not be fastai's
     up, down = _cosine(first, middle, turn), _cosine(middle, last, steps - turn)
 
     def schedule(count: Any) -> Any:
@@ -150,60 +154,89 @@ def _up_and_down(steps: int, pct_start: float, first: float, middle: float, last
 
 
 def _cosine(first: float, last: float, steps: float) -> optax.Schedule:
-    # optax's own decays towards a share of its first value, so it can do neither up nor exactly this end, and takes
-    # whole steps alone. One of no steps is at its first value where it begins, as the way down is where none leads up.
+    # optax's cosine cannot rise, cannot end at exactly this value, and takes whole steps only. With 0 steps this one is
+    # at its first value at step 0: that is where the way down begins when there is no way up.
     steps = max(steps, 1e-3)
     return lambda count: last + (first - last) * (0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(count, 0, steps) / steps)))
 
 
+SCHEDULES: Mapping[str, Callable[["ScheduleConfig", int, int], optax.Schedule]] = {
+    "one_cycle": lambda config, steps, _: one_cycle(
+        steps,
+        config.learning_rate,
+        pct_start=config.pct_start,
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+    ),
+    "flat_cosine": lambda config, steps, _: flat_cosine(steps, config.learning_rate, flat=config.pct_start),
+    "warmup_cosine": lambda config, steps, steps_per_epoch: warmup_cosine(
+        steps, config.learning_rate, warmup_steps=round(config.warmup_epochs * steps_per_epoch)
+    ),
+    "step": lambda config, steps, steps_per_epoch: step_decay(
+        config.learning_rate,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        # Boundaries beyond the run are clipped, because they may not fit into int32.
+        boundaries=[round(min(epoch * steps_per_epoch, steps)) for epoch in config.decay_epochs],
+        decay_rate=config.decay_rate,
+    ),
+    "constant": lambda config, *_: optax.constant_schedule(config.learning_rate),
+}
+"""The learning rate of each schedule: a function of the configuration, the steps of the run and those of an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Fields):
+    """How the learning rate and the momentum change. To add a schedule: a function, and a line in `SCHEDULES`.
+
+    Attributes:
+        schedule: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step` (see `step_decay`), or `constant` at
+            `learning_rate` and the first momentum.
+        learning_rate: the peak of the schedule.
+        pct_start, div_factor, final_div_factor: shape of the one-cycle schedule, see `one_cycle`; in `flat_cosine`,
+            `pct_start` is the share of the run that is flat.
+        warmup_epochs: length of the rise to the peak in `warmup_cosine` and `step`.
+        decay_epochs: after each of these epochs, `step` multiplies the learning rate by `decay_rate`.
+        decay_rate: see `decay_epochs`.
+        momentum: of the one-cycle schedule: at both ends, and at the peak. The other schedules use the first value
+            throughout. For `adamw`, `lamb` and `ranger` it is b1.
+    """
+
+    schedule: Annotated[str, OneOf(SCHEDULES)] = "one_cycle"
+    learning_rate: float
+    pct_start: float = 0.25
+    div_factor: float = 25.0
+    final_div_factor: float = 1e5
+    warmup_epochs: float = 0.0
+    decay_epochs: tuple[float, ...] = ()
+    decay_rate: float = 0.1
+    momentum: tuple[float, float] = (0.95, 0.85)
+
+    RULES = (
+        Rule("learning_rate div_factor final_div_factor", lambda v: v > 0, "above 0"),
+        Rule("warmup_epochs", lambda v: v >= 0, "at least 0"),
+        Rule("pct_start", lambda v: 0 < v < 1, "between 0 and 1"),
+        Rule("decay_rate", lambda v: 0 < v <= 1, "above 0 and up to 1"),
+        Rule("decay_epochs", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)), "rising, and above 0"),
+        Rule("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
+    )
+
+
 def make_schedules(
-    name: str,
-    steps: int,
-    learning_rate: float,
-    momentum: tuple[float, float],
-    *,
-    steps_per_epoch: int = 1,
-    pct_start: float = 0.25,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e5,
-    warmup_epochs: float = 0.0,
-    decay_epochs: Sequence[float] = (),
-    decay_rate: float = 0.1,
+    config: ScheduleConfig, steps: int, steps_per_epoch: int = 1
 ) -> tuple[optax.Schedule, optax.Schedule]:
-    """Learning rate and momentum over a run.
+    """The schedules of the learning rate and of the momentum.
 
     Args:
-        name: `one_cycle`, `flat_cosine`, `warmup_cosine`, `step` (see `step_decay`), or `constant`.
+        config: the schedule and its shape.
         steps: of the whole run.
-        learning_rate: the largest value.
-        momentum: at the ends of a one-cycle schedule, and at its peak; the others stay at the first.
-        steps_per_epoch: what the epochs below are counted in, and rounded to whole steps by.
-        pct_start: see `one_cycle`, as the two that follow; of `flat_cosine`, its share `flat`.
-        div_factor: see `one_cycle`.
-        final_div_factor: see `one_cycle`.
-        warmup_epochs: length of the warm-up of `warmup_cosine` and `step`.
-        decay_epochs: boundaries of `step`: epochs gone by.
-        decay_rate: see `step_decay`.
+        steps_per_epoch: turns `warmup_epochs` and `decay_epochs` into steps, rounded to whole ones.
 
-    Raises:
-        ValueError: no such schedule.
+    Example:
+        >>> learning_rate, momentum = make_schedules(ScheduleConfig(learning_rate=0.1, schedule="constant"), steps=10)
+        >>> round(float(learning_rate(7)), 2), momentum(7)
+        (0.1, 0.95)
     """
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
-    if name == "one_cycle":
-        shape = {"pct_start": pct_start, "div_factor": div_factor, "final_div_factor": final_div_factor}
-        return one_cycle(steps, learning_rate, **shape), one_cycle_momentum(steps, *momentum, pct_start=pct_start)
-    if name == "flat_cosine":
-        rate = flat_cosine(steps, learning_rate, flat=pct_start)
-    elif name == "warmup_cosine":
-        rate = warmup_cosine(steps, learning_rate, warmup_steps=warmup_steps)
-    elif name == "step":
-        # What lies beyond the run may lie beyond int32.
-        boundaries = [round(min(epoch * steps_per_epoch, steps)) for epoch in decay_epochs]
-        rate = step_decay(learning_rate, warmup_steps=warmup_steps, boundaries=boundaries, decay_rate=decay_rate)
-    elif name == "constant":
-        rate = optax.constant_schedule(learning_rate)
-    else:
-        raise ValueError(
-            f"schedule={name!r}: must be 'one_cycle', 'flat_cosine', 'warmup_cosine', 'step' or 'constant'"
-        )
-    return rate, optax.constant_schedule(momentum[0])
+    rate = SCHEDULES[config.schedule](config, steps, steps_per_epoch)
+    if config.schedule == "one_cycle":
+        return rate, one_cycle_momentum(steps, *config.momentum, pct_start=config.pct_start)
+    return rate, optax.constant_schedule(config.momentum[0])

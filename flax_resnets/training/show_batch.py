@@ -1,7 +1,6 @@
-"""A training step's images as a picture: as they are stored, and what augmentation makes of them."""
+"""A picture of the images of one training step: as they are stored, and after augmentation."""
 
 import contextlib
-import io
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,17 +11,18 @@ import numpy as np
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
+from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
-from flax_resnets.training.step import shown, step_key
+from flax_resnets.training.step import network_inputs, step_key
 
 _COLUMNS = 8
 
 
 class ShownBatch(NamedTuple):
-    """A step's batch, before and after augmentation.
+    """The batch of one step, before and after augmentation.
 
     Attributes:
         step: counted from 0.
@@ -31,7 +31,7 @@ class ShownBatch(NamedTuple):
         stored: uint8 `(N, S, S, C)`.
         labels: int32 `(N,)`.
         images: float32 `(N, size, size, C)`, normalised.
-        targets: float32 `(N, classes)`, each row's sum being 1; before label smoothing.
+        targets: float32 `(N, classes)`; each row sums to 1; before label smoothing.
     """
 
     step: int
@@ -44,17 +44,17 @@ class ShownBatch(NamedTuple):
 
 
 def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) -> ShownBatch:
-    """What the network is shown in one step of a run: the same images as in training, at that step's size.
+    """The images that the network sees in one step of a run, at that step's image size.
 
     Args:
         config: the run.
         train: training split.
-        num_classes: of its labels.
+        num_classes: number of classes.
         step: counted from 0.
 
     Raises:
-        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory does not
-            hold the batch.
+        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory is too
+            small.
     """
     an_epochs = steps_per_epoch(len(train), config.batch_size)
     steps = config.epochs * an_epochs
@@ -64,40 +64,35 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         stored, labels = next(batches)
     epoch = step // an_epochs
     of_step = partial(
-        shown,
+        network_inputs,
         config=config,
         num_classes=num_classes,
         image_size=config.size_in_epoch(epoch),
         mixing=config.mix_off_epoch is None or epoch < config.mix_off_epoch,
     )
-    compiled = jax.jit(of_step, compiler_options=for_once(make_mesh()))
+    compiled = jax.jit(of_step, compiler_options=quick_to_compile(make_mesh()))
     batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
     with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
-        # To the end: where there is no memory, to fetch what was not made aborts the process.
+        # Wait here: fetching an array that could not be computed for lack of memory aborts the process.
         result = jax.block_until_ready(compiled(step_key(config, jnp.int32(step)), batch))
     images, targets = jax.device_get(result)
     return ShownBatch(step, steps, epoch + 1, stored, labels, images.astype(np.float32), targets)
 
 
 def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: str, images: int = 16) -> bytes:
-    """The first images of a batch, each above what became of it, as a PNG.
+    """Draws the first images of a batch, each above its augmented version; returns a PNG.
 
     Args:
-        batch: as `show_batch` gives it.
-        config: the run, whose `mean` and `std` are taken back.
+        batch: as `show_batch` returns it.
+        config: the run; its `mean` and `std` are used to undo the normalisation.
         class_names: in the order of the labels.
-        title: over the picture.
-        images: how many; all of a batch that has fewer.
+        title: of the picture.
+        images: how many images to draw; all if the batch has fewer.
     """
-    # By hand, not through pyplot, whose global figure and choice of window would be the importing program's too.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     images = min(images, len(batch.labels))
     columns = min(images, _COLUMNS)
     rows = 2 * -(-images // columns)
-    figure = Figure(figsize=(1.7 * max(columns, 4), 1.9 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.7 * max(columns, 4), 1.9 * rows + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -111,16 +106,14 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
     sizes = f"stored at {batch.stored.shape[1]} px, shown at {batch.images.shape[1]}"
     figure.suptitle(f"{title}, step {batch.step} of {batch.steps} (epoch {batch.epoch}): {sizes}", fontsize=10)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    return png(figure)
 
 
 def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
-    r"""A target's classes, the larger share first, a line each with its share where there are two.
+    r"""The classes of a target, the larger share first; if there are two, each on a line with its share.
 
     Args:
-        target: `(classes,)`; mixing joins two images, so there are at most two that are not 0.
+        target: `(classes,)`; mixing joins two images, so at most two values are not 0.
         class_names: in the order of the labels.
 
     Example:

@@ -1,28 +1,71 @@
-"""The images that a configuration names, decoded beforehand or as they are read."""
+"""Opens the splits that a configuration names, with images decoded beforehand or while they are read."""
 
+from pathlib import Path
 from typing import Literal
 
-from flax_resnets.data.batches import Split
-from flax_resnets.data.cache import cached_images
-from flax_resnets.data.source import open_source
+from flax_resnets.data.batches import Split, steps_per_epoch
+from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
+from flax_resnets.data.source import Source, check_data_dir, dataset_metadata, open_source
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 
 
 def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
-    """A split, decoded or to be decoded as it is read, and how many classes it tells apart.
+    """Opens a split and loads its images; returns them and the number of classes.
+
+    Args:
+        config: the run's configuration.
+        split: `train` or `validation`.
+        display: shows the progress of decoding, and which broken images are left out.
 
     Raises:
-        UserError: there is no such data, or `mean` and `std` do not fit its channels.
+        UserError: see `open_split` and `load_images`.
     """
-    source = open_source(config.dataset, split, config.data_dir)
-    check_channels(config, source.channels)
+    source = open_split(config, split)
+    return load_images(config, source, display), source.num_classes
+
+
+def open_split(config: Config, split: Literal["train", "validation"], dataset: str | None = None) -> Source:
+    """Opens a split without decoding images.
+
+    Args:
+        config: the run's configuration.
+        split: `train` or `validation`.
+        dataset: name of the dataset; None for the configuration's.
+
+    Raises:
+        UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels; or
+            there are fewer training images than a batch.
+    """
+    dataset = dataset or config.dataset
+    check_data_dir(config.data_dir)
+    check_channels(config, dataset_metadata(dataset, config.data_dir).channels)  # before anything is downloaded
+    source = open_source(dataset, split, config.data_dir)
+    if split == "train":
+        steps_per_epoch(len(source), config.batch_size)
+    return source
+
+
+def load_images(config: Config, source: Source, display: Display, listed: Path | None = None) -> Split:
+    """Opens a split's images in the cache, or for streaming, as `config.images` says. Decodes them for a new cache.
+
+    Args:
+        config: the run's configuration.
+        source: the split.
+        display: shows the progress of decoding, and which broken images are left out.
+        listed: the file in which `list_broken` will list the broken images, for the message; None if there is none.
+
+    Raises:
+        UserError: images are broken and the configuration does not leave them out, or all images are broken.
+    """
     size = config.store_size or config.image_size
     if config.images == "streamed":
-        return StreamedImages(source, size, config.resize), source.num_classes
-    with display.bar(f"decoding {config.dataset} {split}", len(source), "images/s") as bar:
+        return StreamedImages(source, size, config.resize)
+    what = f"{source.dataset} {source.split}"
+    with display.bar(f"decoding {what}", len(source), "images/s") as bar:
         images = cached_images(
             source,
             size,
@@ -31,14 +74,21 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
             broken=config.broken_images,
         )
     if images.broken:
-        count = f"{len(images.broken)} of {len(source)} images are broken and left out"
+        count = f"{what}: {len(images.broken)} of {len(source)} images are broken and left out"
         if not len(images):
-            raise UserError(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
-        display.say(f"{config.dataset} {split}: {count}; the first: {images.broken[0]}")
-    return images, source.num_classes
+            raise UserError(f"{count}; the first: {first_broken(source, images.broken)}")
+        where = f"; all in {listed}" if listed else ""
+        display.say(f"{count}; the first: {first_broken(source, images.broken, 450 - len(where))}{where}")
+    return images
+
+
+def list_broken(path: Path, *splits: Split) -> None:
+    """Writes the file that lists the images left out of these splits; writes none if no images are left out."""
+    if broken := [each for split in splits if isinstance(split, CachedImages) for each in split.broken]:
+        write_whole(path, in_lines(broken).encode())
 
 
 def check_channels(config: Config, channels: int) -> None:
-    """Raises UserError unless `mean`, and with it `std`, fits images of so many channels."""
+    """Raises UserError unless `mean` fits images with this number of channels. `std` has as many values as `mean`."""
     if len(config.mean) not in (1, channels):
         raise UserError(f"mean: has {len(config.mean)} values; {config.dataset} has {channels} channels")

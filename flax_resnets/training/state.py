@@ -1,4 +1,4 @@
-"""What a run carries from one step to the next, and the digest that proves two runs equal."""
+"""The state that a run carries from step to step, and the digest that shows whether two states are equal."""
 
 import hashlib
 from typing import Any
@@ -11,35 +11,24 @@ from flax import linen as nn
 from flax import struct
 from flax.training.dynamic_scale import DynamicScale
 
+from flax_resnets.training.average import Average
 from flax_resnets.training.placement import on_host
 
 
-class Average(struct.PyTreeNode):
-    """An exponential average over steps: Polyak and Juditsky 1992's idea, as evaluated beside the weights themselves.
-
-    Attributes:
-        params: the parameters' average, float32.
-        batch_stats: the running statistics that go with them, float32.
-    """
-
-    params: Any
-    batch_stats: Any
-
-
 class TrainState(struct.PyTreeNode):
-    """A run at one step. All of it is saved, so that the run goes on from it bit for bit.
+    """The state of a run at one step. All of it is saved, so that a resumed run computes the same bits.
 
     Attributes:
-        step: int32, steps taken, skipped ones among them; what the next step's images and draws depend on.
+        step: int32, steps taken, including skipped ones; the next step's images and random draws depend on it.
         params: the network's parameters, float32.
         batch_stats: its running statistics, float32.
         opt_state: the optimizer's state.
-        loss_scale: of float16's gradients; None in other precisions.
-        loss_sum: float32, of the finite losses of the epoch so far.
-        loss_count: int32, how many those are.
-        skipped: int32, steps skipped over the run.
-        skipped_in_a_row: int32, how many of them up to this one.
-        ema: the weights' average over steps; None where it is not kept.
+        loss_scale: dynamic loss scale for float16; None in other precisions.
+        loss_sum: float32, sum of the finite losses of the epoch so far.
+        loss_count: int32, number of these losses.
+        skipped: int32, steps skipped in the whole run.
+        skipped_in_a_row: int32, number of consecutive skipped steps up to this one.
+        ema: EMA of the weights; None if it is not kept.
     """
 
     step: jax.Array
@@ -67,11 +56,11 @@ def create_state(
 
     Args:
         model: the network.
-        optimizer: what will train it.
-        image_shape: `(H, W, C)` of the images it will see.
-        seed: of the initial parameters.
-        scale_loss: whether float16's dynamic loss scale is wanted.
-        ema: whether the weights' average is to be kept.
+        optimizer: the optimizer that will train it.
+        image_shape: `(H, W, C)` of the images.
+        seed: for the initial parameters.
+        scale_loss: whether to add float16's dynamic loss scale.
+        ema: whether to keep an EMA of the weights.
 
     Returns:
         The state, on the default device.
@@ -88,7 +77,7 @@ def create_state(
         loss_count=jnp.int32(0),
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
-        # Copies: a donated state must not hold one buffer twice.
+        # Copies: a donated state must not contain the same buffer twice.
         ema=jax.tree.map(jnp.copy, Average(params, batch_stats)) if ema else None,
     )
 

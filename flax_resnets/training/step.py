@@ -1,4 +1,4 @@
-"""One training step and one evaluation step, compiled over the mesh."""
+"""The compiled training step and the compiled evaluation step."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,34 +12,35 @@ from einops import rearrange
 from flax import linen as nn
 from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from flax_resnets.data import augment
+from flax_resnets import augment
 from flax_resnets.data.batches import Batch
-from flax_resnets.training.ahead import each_computed
+from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.in_flight import each_computed
+from flax_resnets.training.loss import LOSSES
+from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
     batch_sharding,
+    per_device,
     replicated,
     split_weights,
     splits_weights,
     to_devices,
     whole_weights,
 )
-from flax_resnets.training.state import Average, TrainState
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+from flax_resnets.training.state import TrainState
 
 
 class StepOutput(NamedTuple):
-    """What a training step tells the loop.
+    """What a training step returns besides the state.
 
     Attributes:
         loss: float32, of this batch.
         learning_rate: float32, of this update.
         momentum: float32, of this update.
-        skipped_in_a_row: int32, steps skipped up to this one; 0 where it was not.
+        skipped_in_a_row: int32, number of consecutive skipped steps up to this one; 0 if this step was not skipped.
     """
 
     loss: jax.Array
@@ -49,13 +50,13 @@ class StepOutput(NamedTuple):
 
 
 class EvalSums(NamedTuple):
-    """What one evaluation batch adds up to; filled-up images count nowhere.
+    """Sums over one evaluation batch. Padding images are not counted.
 
     Attributes:
         loss: float32, cross-entropy summed over the images.
-        top1: int32, images whose class came first.
-        top5: int32, images whose class came among the first five.
-        images: int32, how many there were.
+        top1: int32, images whose class had the highest logit.
+        top5: int32, images whose class was among the five highest logits.
+        images: int32, number of images.
     """
 
     loss: jax.Array
@@ -65,7 +66,7 @@ class EvalSums(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Means over a whole split: cross-entropy in nats, and shares of 1."""
+    """Means over a whole split: loss (cross-entropy in nats), and accuracies from 0 to 1."""
 
     loss: float
     accuracy: float
@@ -81,37 +82,31 @@ def make_train_step(
     image_size: int | None = None,
     mix_until: int | None = None,
 ) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
-    """The compiled step: augment, forward, backward, update, all in one program.
+    """Compiles the training step: augmentation, forward pass, backward pass and update in one program.
 
-    A loss or gradient that is not finite leaves parameters, statistics and optimizer as they were; the step counts as
-    skipped. What is drawn depends on `(config.seed, state.step)` alone.
+    If the loss or a gradient is not finite, the step counts as skipped: parameters, running statistics and optimizer
+    state stay as they were. All random draws depend on `(config.seed, state.step)` alone.
 
     Args:
         model: the network, with its dtype, batch_norm and num_classes set.
-        optimizer: as `make_optimizer` gives it.
+        optimizer: as `make_optimizer` returns it.
         config: the run's configuration.
-        mesh: as `make_mesh` gives it.
-        image_size: side of the images that the network sees, in pixels; None for the configuration's.
-        mix_until: the step from which on mixup and CutMix rest; None for none.
+        mesh: as `make_mesh` returns it.
+        image_size: side of the images that the network sees, in pixels; None for `config.image_size`.
+        mix_until: first step without mixup and CutMix; None to use them in all steps.
 
     Returns:
-        A function from state and batch to the next state and the step's figures. The state passed in is donated: its
-        buffers are gone.
+        A function from state and batch to the next state and the step's figures. The state passed in is donated: it
+        cannot be used afterwards.
     """
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
-        split_in_batches = batch_sharding(mesh).spec
-        gradients = jax.shard_map(
-            partial(gradients, axis_names=mesh.axis_names),
-            mesh=mesh,
-            in_specs=(P(), P(), P(), split_in_batches, split_in_batches, P()),
-            out_specs=P(),
-        )
+        gradients = per_device(gradients, mesh, split=(False, False, False, True, True, False))
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)
         mixing = True if mix_until is None else state.step < mix_until
-        images, targets = shown(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
+        images, targets = network_inputs(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
         targets = optax.smooth_labels(targets, config.label_smoothing)
         loss, batch_stats, grads, loss_scale = gradients(
             whole_weights(state.params, mesh), state.batch_stats, state.loss_scale, images, targets, dropout_key(key)
@@ -136,12 +131,12 @@ def make_train_step(
             ema=averaged(state.ema, Average(params, batch_stats), state.step, config),
         )
         state = split_weights(state, mesh)
-        scheduled = optax.tree.get(opt_state, "hyperparams")  # where `inject_hyperparams` keeps them
+        scheduled = optax.tree.get(opt_state, "hyperparams")  # the entry of `inject_hyperparams`
         return state, StepOutput(loss, scheduled["learning_rate"], scheduled["momentum"], skipped_in_a_row)
 
-    if splits_weights(mesh):  # the state comes as `create_state` placed it, and goes so
+    if splits_weights(mesh):  # the state keeps the placement of `create_state`
         return jax.jit(step, donate_argnums=0, compiler_options=for_speed(mesh))
-    # Every leaf's placement is stated, so that a restored state and a fresh one run the same program.
+    # The placement of every leaf is given, so that a restored state and a fresh one run the same program.
     one, split = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
         step,
@@ -153,42 +148,20 @@ def make_train_step(
 
 
 def step_key(config: Config, step: jax.Array) -> jax.Array:
-    """What a step's every draw comes from."""
+    """The PRNG key of a training step: all its draws derive from this key."""
     return jax.random.fold_in(jax.random.key(config.seed), step)
 
 
 def dropout_key(step_key: jax.Array) -> jax.Array:
-    """What the network's own draws in a step come from."""
-    # Splitting a key in two is folding in 0 and 1, which augmentation does; from 3 on it folds in more.
+    """The PRNG key for dropout in a step, derived from the step's key."""
+    # Augmentation folds in 0, 1 (as splitting a key in two does) and numbers from 3 on.
     return jax.random.fold_in(step_key, 2)
 
 
-_MIX = 8  # the first that augmentation leaves free
+_MIX = 8  # the first number that augmentation does not use
 
 
-def augmented(key: jax.Array, images: jax.Array, config: Config, image_size: int | None = None) -> jax.Array:
-    """A training batch as the configuration has it; see `augment.for_training`."""
-    return augment.for_training(
-        key,
-        images,
-        size=image_size or config.image_size,
-        crop_scale=config.crop_scale,
-        crop_ratio=config.crop_ratio,
-        flip=config.flip,
-        translate=config.translate,
-        rotate=config.rotate,
-        shear=config.shear,
-        color_jitter=config.color_jitter,
-        auto_augment=config.auto_augment,
-        randaugment=config.randaugment,
-        random_erasing=config.random_erasing,
-        mean=config.mean,
-        std=config.std,
-        dtype=DTYPES[config.precision],
-    )
-
-
-def shown(
+def network_inputs(
     key: jax.Array,
     batch: Batch[jax.Array],
     config: Config,
@@ -196,37 +169,23 @@ def shown(
     image_size: int | None = None,
     mixing: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """What the network is shown in a training step: images, and their targets before label smoothing.
+    """The images and targets of a training step: images after augmentation, targets before label smoothing.
 
     Args:
-        key: as `step_key` gives it.
-        batch: as it is stored.
+        key: as `step_key` returns it.
+        batch: images as they are stored.
         config: the run.
         num_classes: of the targets.
         image_size: see `make_train_step`.
-        mixing: whether mixup and CutMix are on, where the configuration has them.
+        mixing: whether mixup and CutMix are on, if the configuration has them.
 
     Returns:
         Normalised images `(N, image_size, image_size, C)` in the run's precision, and float32 `(N, num_classes)`.
     """
-    images = augmented(key, batch.images, config, image_size)
+    size = image_size or config.image_size
+    images = augment.for_training(key, batch.images, config, size, DTYPES[config.precision])
     targets = jax.nn.one_hot(batch.labels, num_classes)
-    return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config.mixup, config.cutmix, mixing)
-
-
-def averaged(ema: Average | None, new: Average, step: jax.Array, config: Config) -> Average | None:
-    """The average with one more step's weights in it; None stays None.
-
-    The first steps weigh more, or the initial weights would linger: after t steps the decay is at most
-    (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. Statistics that are to be recalibrated are left
-    alone here.
-    """
-    if ema is None or config.ema_decay is None:
-        return None
-    decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
-    if config.ema_batch_norm == "recalibrate":
-        new = new.replace(batch_stats=ema.batch_stats)
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, new)
+    return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config, mixing)
 
 
 def _gradients(
@@ -241,8 +200,8 @@ def _gradients(
     dropout_key: jax.Array,
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
-    """Loss, new statistics, gradients, loss scale; averaged over `axis_names` where each device sees its own share."""
-    loss_of = {"cross_entropy": optax.softmax_cross_entropy, "bce": _binary_cross_entropy}[loss_name]
+    """Loss, new statistics, gradients, loss scale; averaged over `axis_names`, if given."""
+    loss_of = LOSSES[loss_name]
 
     def loss_and_stats(
         params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, key: jax.Array
@@ -255,13 +214,13 @@ def _gradients(
         return loss_of(logits, targets).mean(), updates.get("batch_stats", {})
 
     if axis_names is not None:
-        # As values of its own on each device: else autodiff would sum the gradients over devices by itself, apart from
-        # the one all-reduce below.
+        # Mark them as values that vary over devices. Otherwise autodiff would sum the gradients over devices in an
+        # all-reduce of its own, besides the one below.
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
     inputs = batch_stats, images, targets, dropout_key
     if loss_scale is not None:
-        names: Any = axis_names  # Flax's annotation knows one name, jax.lax.pmean beneath it several
+        names: Any = axis_names  # Flax annotates one name; jax.lax.pmean, which it calls, takes several
         differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=names)
         loss_scale, _, (loss, stats), grads = differentiate(params, *inputs)
         if axis_names is not None:
@@ -286,7 +245,7 @@ def _in_parts(
     targets: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
-    """Mean loss, last statistics and mean gradients of a batch's parts, one after the other."""
+    """Computes a batch in parts, one after the other: mean loss, last running statistics, mean gradients."""
 
     def part(carry: Any, inputs: Any) -> tuple[Any, None]:
         batch_stats, sums = carry
@@ -296,9 +255,9 @@ def _in_parts(
         )
         return (batch_stats, jax.tree.map(jnp.add, sums, (loss, grads))), None
 
-    # Every parts-th image, so that each device finds its share of a part in its share of the batch.
+    # A part is every parts-th image, so that each device already holds its share of every part.
     images, targets = (rearrange(array, "(n part) ... -> part n ...", part=parts) for array in (images, targets))
-    # Zeros that are each device's own where the parameters are.
+    # Multiplied by 0, so that they vary over devices as the parameters do.
     zeros = jax.tree.map(lambda leaf: leaf * 0, params)
     start = batch_stats, ((targets * 0).sum(), zeros)
     (batch_stats, sums), _ = jax.lax.scan(part, start, (images, targets, jnp.arange(parts)))
@@ -306,22 +265,15 @@ def _in_parts(
     return loss, batch_stats, grads
 
 
-def _binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """One yes or no for each class, averaged over the classes: Wightman et al. 2021, arXiv:2110.00476, section 2.2."""
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
-
-
 def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
-    """The compiled evaluation of one batch by the running statistics; arguments as `make_train_step`'s.
+    """The compiled evaluation of one batch by the running statistics; for the arguments see `make_train_step`.
 
     Returns:
-        A function from params, batch_stats and batch to the batch's sums. Images with label −1 count nowhere.
+        A function from params, batch_stats and batch to sums over the batch. Images with label −1 are not counted.
     """
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
-        images = augment.for_evaluation(
-            batch.images, size=config.image_size, crop_pct=config.crop_pct, mean=config.mean, std=config.std
-        )
+        images = augment.for_evaluation(batch.images, config, config.image_size)
         variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
         logits = cast(jax.Array, model.apply(variables, images, train=False))
         if config.eval_flip:
@@ -340,7 +292,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
         )
 
     one, split = replicated(mesh), batch_sharding(mesh)
-    weights = None if splits_weights(mesh) else one  # None: wherever they lie
+    weights = None if splits_weights(mesh) else one  # None: as they are placed
     return jax.jit(step, in_shardings=(weights, one, split), out_shardings=one, compiler_options=for_speed(mesh))
 
 
@@ -350,15 +302,15 @@ def evaluate(
     batches: Iterable[Batch[np.ndarray]],
     mesh: Mesh,
 ) -> Evaluation:
-    """Loss and accuracies over every image of the batches, the same at any batch size and device count.
+    """Loss and accuracies over all images of the batches; independent of batch size and number of devices.
 
     Args:
-        eval_step: as `make_eval_step` gives it.
-        state: whose params and batch_stats are evaluated: the run's, or its average.
-        batches: as `eval_batches` gives them.
-        mesh: as `make_mesh` gives it.
+        eval_step: as `make_eval_step` returns it.
+        state: gives params and batch_stats: the run's state or its average.
+        batches: as `eval_batches` returns them.
+        mesh: as `make_mesh` returns it.
     """
-    # Sums stay on the devices to the end; they are added up here, in float64.
+    # The sums stay on the devices until the end, and are added up here in float64.
     sums = list(each_computed(eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches))
     loss, top1, top5, images = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
     return Evaluation(loss / images, top1 / images, top5 / images)

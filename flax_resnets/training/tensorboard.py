@@ -1,29 +1,37 @@
-"""TensorBoard's event files, written by the thread that trains."""
+"""TensorBoard's event files, written in the training thread."""
 
 import contextlib
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.record_writer import RecordWriter
 
-_FLUSH_SECONDS = 30  # how far what TensorBoard shows, and what a kill leaves, is behind at most
+from flax_resnets.training.callbacks import Callback
+from flax_resnets.training.metrics import EpochMetrics
+from flax_resnets.training.step import StepOutput
+
+if TYPE_CHECKING:
+    from flax_resnets.training.loop import Run
+
+_FLUSH_SECONDS = 30  # the file and TensorBoard lag behind the run by at most this
 
 
 class EventFile:
     """The event file of one start of a run.
 
-    tensorboardX's own `SummaryWriter` hands events to a thread, which dies of a full disk; whoever gives it more events
-    then waits for ever.
+    tensorboardX's `SummaryWriter` hands events to a thread. That thread dies when the disk is full, and further calls
+    then wait forever.
 
     Args:
-        directory: made if it is not there; earlier starts' files stay.
-        purge_step: TensorBoard forgets what those have from this step on.
+        directory: is made if it does not exist; files of earlier starts stay.
+        purge_step: TensorBoard ignores what earlier files have from this step on.
 
     Raises:
-        OSError: the file cannot be written; from every method.
+        OSError: the file cannot be written; any method can raise this.
     """
 
     def __init__(self, directory: Path, purge_step: int):
@@ -36,22 +44,22 @@ class EventFile:
         try:
             self.flush()
         except OSError:
-            path.unlink(missing_ok=True)  # it would be empty
+            path.unlink(missing_ok=True)  # it is empty
             with contextlib.suppress(OSError):
                 self.close()
             raise
 
     def add(self, name: str, value: float, step: int) -> None:
-        """Records a number."""
+        """Records one number."""
         self._write(Event(step=step, summary=summary.scalar(name, value)))
 
     def flush(self) -> None:
-        """Brings everything to the disk."""
+        """Writes everything to the disk."""
         self._records.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Brings everything to the disk and closes the file."""
+        """Writes everything to the disk and closes the file."""
         self._records.close()
 
     def _write(self, event: Event) -> None:
@@ -59,3 +67,39 @@ class EventFile:
         self._records.write(event.SerializeToString())
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
+
+
+class TensorBoard(Callback):
+    """Writes a run's figures for TensorBoard, into `tensorboard/` of the workdir.
+
+    `step/loss`, `step/learning_rate` and `step/momentum` come every `log_every` steps; each number of an epoch's row,
+    such as `epoch/accuracy`, at the epoch's end.
+    """
+
+    def __init__(self):
+        self._file: EventFile | None = None
+
+    def on_run_begin(self, run: "Run") -> None:
+        """Begins an event file."""
+        self._file = EventFile(run.workdir / "tensorboard", purge_step=int(run.state.step) + 1)
+
+    def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
+        """Records a step's figures."""
+        assert self._file is not None
+        if step % run.config.log_every == 0:
+            for name in ("loss", "learning_rate", "momentum"):
+                self._file.add(f"step/{name}", float(getattr(output, name)), step)
+
+    def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
+        """Records an epoch's row."""
+        assert self._file is not None
+        for name, value in row.as_row().items():
+            if name not in ("epoch", "step"):
+                self._file.add(f"epoch/{name}", value, row.step)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,4 +1,4 @@
-"""A run's directory: made or found again, kept from others, refused where it is something else's."""
+"""Opens the directory of a run, locks it against other processes, and refuses one that holds something else."""
 
 import contextlib
 import json
@@ -7,33 +7,37 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 
+_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt")
+
 
 @contextlib.contextmanager
 def opened(config: Config, workdir: Path) -> Iterator[None]:
-    """Makes the workdir, or finds this run in it, and keeps others out of it.
+    """Makes the workdir, or checks that it holds this run, and locks it against other processes.
 
-    Where a run that begins here turns out to be impossible (a UserError) before anything of it is saved, what it wrote
-    is taken away again: else the same command, put right, would be refused as another run.
+    If a new run fails with a UserError before its first checkpoint, the files that it wrote are removed. Otherwise the
+    corrected command would be refused, because the workdir would hold another run.
     """
     with contextlib.ExitStack() as stack:
         try:
             before = set(os.listdir(workdir)) if os.path.isdir(workdir) else None
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, wait=False))
-            check_workdir(config, workdir)  # another process may have begun in it since
+            check_workdir(config, workdir)  # another process may have begun a run since the last check
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
         except UserError:
             raise
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error  # the latter of a name with a NUL
+            reason = error.strerror if isinstance(error, OSError) else error  # ValueError: the path contains a NUL
             raise UserError(f"workdir={workdir}: {reason}; pick a directory that can be written") from None
         try:
             yield
@@ -49,8 +53,11 @@ def _has_checkpoints(workdir: Path) -> bool:
 
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
-    """Removes what a run writes, but for what was there before it; the workdir too, if it was not (None)."""
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    """Removes what the run wrote, except the names in `before`, which were in the workdir before it.
+
+    If `before` is None, the run made the workdir, and the workdir is removed too.
+    """
+    for name in _FILES:
         if name not in (before or ()):
             (workdir / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
@@ -61,14 +68,36 @@ def _take_away(workdir: Path, before: set[str] | None) -> None:
             workdir.rmdir()
 
 
+def forget(workdir: Path) -> None:
+    """Removes a run's files except TensorBoard's, so that any run can begin in the workdir."""
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    for name in reversed(_FILES):  # config.json last: without it the other files would be refused as not a run's
+        (workdir / name).unlink(missing_ok=True)
+
+
+def nothing_to_keep(workdir: Path) -> bool:
+    """Whether the workdir's run ended (was killed, or diverged) before its first row and its first checkpoint."""
+    metrics, directories = workdir / "metrics.jsonl", (workdir / "checkpoints", workdir / "damaged")
+    return (
+        metrics.exists()
+        and metrics.stat().st_size == 0
+        and not any(directory.is_dir() and os.listdir(directory) for directory in directories)
+    )
+
+
+def recorded_data(workdir: Path) -> Identity | None:
+    """The identity of the data of the workdir's run; None if it is not recorded, or the run has nothing to resume."""
+    return None if os.path.isdir(workdir) and nothing_to_keep(workdir) else read_identity(workdir / "data.json")
+
+
 def check_workdir(config: Config, workdir: Path) -> None:
-    """Refuses a workdir that holds something other than this run."""
-    if not os.path.exists(workdir):  # which takes any text, as Path.exists does not
+    """Raises UserError if the workdir holds anything other than this run, except a run that has nothing to keep."""
+    if not os.path.exists(workdir):  # Path.exists raises an error for some paths
         return
     if not workdir.is_dir():
         raise UserError(f"workdir={workdir}: is a file; name a directory")
-    # What is written must not end up elsewhere, and what is read must end.
-    for name in ("config.json", "metrics.jsonl", "curves.png"):
+    # A link would lead writes elsewhere, and reading a device would never end.
+    for name in _FILES:
         for path in (workdir / name, temporary_of(workdir / name)):
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
                 raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
@@ -77,18 +106,48 @@ def check_workdir(config: Config, workdir: Path) -> None:
             raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
     path = workdir / "config.json"
     if not path.exists():
-        foreign = [name for name in ("checkpoints", "metrics.jsonl", "curves.png") if (workdir / name).exists()]
+        foreign = [name for name in ("checkpoints", *_FILES) if (workdir / name).exists()]
         if foreign:
             raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
         return
+    if nothing_to_keep(workdir):
+        return
+    recorded = recorded_data(workdir)
     try:
         theirs = json.loads(path.read_text())
         ours = json.loads(config.to_json())
-        # Written before a field was there, it means what the field's default now says.
+        # An earlier version may have written it without some fields. They get their defaults.
         theirs = {**DEFAULTS, **theirs}
+        if _same_dataset(theirs.get("dataset"), config.dataset, recorded):
+            theirs["dataset"] = config.dataset
+        elif recorded is not None:
+            theirs["dataset"] = recorded.pinned
         differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
     if differing:
         changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
+
+
+def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:
+    """Whether two names mean the same dataset. A name without a version means the version that the run recorded."""
+    (name, _, version), (our_name, _, our_version) = str(theirs).partition(":"), ours.partition(":")
+    versions = {version, our_version, recorded.version if recorded else ""} - {""}
+    return name == our_name and len(versions) <= 1
+
+
+def check_data(found: Identity, config: Config, workdir: Path) -> None:
+    """Raises UserError if the workdir's run has recorded its data, and this is other data."""
+    recorded = recorded_data(workdir)
+    if recorded is not None and (difference := recorded.difference(found)):
+        raise other_data(recorded, difference, config, workdir)
+
+
+def other_data(recorded: Identity, difference: str, config: Config, workdir: Path) -> UserError:
+    """The error for a run that would resume with other data."""
+    here = f"data_dir={config.data_dir}" if config.data_dir else "TFDS's default data_dir"
+    return UserError(
+        f"workdir={workdir}: its run trains on {recorded.dataset} {recorded.version}, but {here} has {difference}; "
+        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
+    )

@@ -1,4 +1,4 @@
-"""A recipe of its own for commands that take one: LeNet on the sample that comes with the package."""
+"""A small recipe for commands that take one: LeNet on the bundled sample."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def get_config():
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch) -> str:
-    """Its path, relative to the working directory, in which there is nothing else."""
+    """The recipe's path, relative to the working directory, which holds nothing else."""
     monkeypatch.chdir(tmp_path)
     Path("small.py").write_text(RECIPE)
     return "small.py"

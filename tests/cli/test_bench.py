@@ -1,4 +1,4 @@
-"""`python -m flax_resnets bench` on a case as small as cases get, and what it refuses."""
+"""`python -m flax_resnets bench` on the smallest case, and the mistakes that it refuses."""
 
 import json
 import sys
@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from flax_resnets import cli
-from flax_resnets.bench import contenders
-from flax_resnets.bench.cases import CASES
-from flax_resnets.bench.interleave import Measurement
+from flax_resnets.cli.bench import contenders
+from flax_resnets.cli.bench.cases import CASES
+from flax_resnets.cli.bench.interleave import Measurement
 
 TINY = ["bench", "--batch=2", "--size=32", "--rounds=2", "--turn=0.01"]
 
@@ -43,7 +43,7 @@ def test_a_peer_that_is_not_installed_is_named(capsys, monkeypatch):
 
 
 def test_a_peer_that_does_not_start_is_named_and_figures_come_all_the_same(capfd):
-    # This python stands for an environment's without torch in it.
+    # This python stands for one of an environment without torch.
     nothing = [*TINY, "--case=rn18-train", "--only=torchvision", f"--torch={sys.executable}"]
     if contenders.torch_is_here():
         pytest.skip("torch is here")
@@ -57,7 +57,7 @@ def test_a_peer_that_does_not_start_is_named_and_figures_come_all_the_same(capfd
     ("line", "message"),
     [
         ("--case=rn19-train", "--case: invalid choice: 'rn19-train'"),
-        ("--rounds=0", "--rounds: 0: must be a whole number from 1 up"),
+        ("--rounds=0", "--rounds=0: must be a whole number from 1 up"),
         ("--turn=0", "--turn=0: must be above 0"),
         ("--turn=long", "--turn: invalid float value: 'long'"),
         ("--case=scaling-batch --batch=8", "--batch=8: scaling-batch varies it; --size can be given"),

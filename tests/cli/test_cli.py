@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(capsys, *arguments: str) -> str:
-    """What a command line prints."""
+    """The output of a command line."""
     assert cli.main(list(arguments)) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -82,7 +82,7 @@ def test_commands_are_listed(capsys, arguments):
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_each_command_explains_itself(capsys, command):
     out = run(capsys, command, "--help")
-    assert out.startswith(f"usage: python -m flax_resnets {command}")
+    assert out.startswith(f"usage: flax-resnets {command}")
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_each_command_explains_itself(capsys, command):
         ("frobnicate", "frobnicate: no such command; see --help"),
         ("summary", "summary: the following arguments are required: model"),
         ("summary resnt50", "model='resnt50': no such model; did you mean resnet50"),
-        ("summary resnet18 --image-sise=3", "summary: --image-sise: not understood; did you mean --image-size?"),
-        ("summary resnet18 --image-size", "summary: --image-size: expected one argument"),
-        ("summary resnet18 --image-size=big", "summary: --image-size: big: must be a whole number from 1 up"),
-        ("summary resnet18 --depth=0", "summary: --depth: 0: must be a whole number from 1 up"),
+        ("summary resnet18 --image-sise=3", "summary: --image-sise: no such flag; did you mean --image-size?"),
+        ("summary resnet18 --image-size", "summary: --image-size: needs a value"),
+        ("summary resnet18 --image-size=big", "summary: --image-size=big: must be a whole number from 1 up"),
+        ("summary resnet18 --depth=0", "summary: --depth=0: must be a whole number from 1 up"),
         ("summary alexnet --image-size=28", "summary: alexnet on images of 28 x 28 x 1: the image is too small"),
         (
             f"summary lenet --image-size={10**20}",
             f"summary: lenet on images of {10**20} x {10**20} x 1: Python int too",
         ),
-        ("models resnet18 resnet50", "models: resnet50: not understood; see --help"),
+        ("models resnet18 resnet50", "models: resnet50: no such flag; see --help"),
         ("models nothing", "models: no name matches nothing"),
     ],
 )

@@ -8,14 +8,14 @@ from PIL import Image
 
 from flax_resnets import cli
 from flax_resnets.training import lr_find as finder
-from flax_resnets.training.config import load_config
 from flax_resnets.training.lr_find import RangeTest
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
 
 
 @pytest.fixture
 def search(monkeypatch):
-    """Puts a finished search into the place of one that would take seconds."""
+    """Replaces the search, which takes seconds, by its result."""
 
     def put(test: RangeTest):
         monkeypatch.setattr(finder, "lr_find", lambda *_, **__: test)
@@ -48,7 +48,7 @@ def test_a_search_on_the_bundled_sample(capsys, recipe):
     assert captured.out.splitlines()[-1] == f"{directory}/lr_find.png and lr_find.json"
     with Image.open(directory / "lr_find.png") as picture:
         assert picture.size == (800, 500)
-    # train.py takes the run's directory as if nothing were in it.
+    # For train.py the run's directory is still empty.
     check_workdir(load_config(recipe), directory.parent)
 
 
@@ -95,18 +95,18 @@ def test_nothing_to_suggest_is_said(capsys, recipe, search, test, said, complain
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "lr-find: the following arguments are required: --config"),
+        ("", "lr-find: --config=RECIPE is needed"),
         ("--config nowhere.py", "--config=nowhere.py: No such file or directory"),
         ("--config small.py --config.epoch=3", "--config.epoch: no such field; did you mean epochs?"),
         ("--config small.py --config.epochs 3", "lr-find: --config.epochs: write --config.epochs=VALUE"),
         ("--config small.py --config.epochs=0", "epochs=0: must be at least 1"),
         ("--config small.py --config.model=lenett", "model='lenett': no such model; did you mean lenet"),
         ("--config small.py --config.batch_size=9999", "batch_size=9999: must be at most the 6000 training images"),
-        ("--config small.py --config.data=3 --stpes=9", "lr-find: --stpes: not understood; did you mean --steps?"),
-        ("--config small.py --start=0", "lr-find: --start: 0: must be a number above 0"),
-        ("--config small.py --end=inf", "lr-find: --end: inf: must be a number above 0"),
+        ("--config small.py --config.data=3 --stpes=9", "lr-find: --stpes: no such flag; did you mean --steps?"),
+        ("--config small.py --start=0", "lr-find: --start=0: must be a number above 0"),
+        ("--config small.py --end=inf", "lr-find: --end=inf: must be a number above 0"),
         ("--config small.py --start=1 --end=0.1", "lr-find: --end=0.1: must be above --start=1"),
-        ("--config small.py --steps=9", "lr-find: --steps: 9: must be a whole number from 10 up"),
+        ("--config small.py --steps=9", "lr-find: --steps=9: must be a whole number from 10 up"),
         ("--config small.py --output small.py", "lr-find: --output=small.py: File exists; name a directory"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from flax_resnets import cli
-from flax_resnets.training.config import load_config
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
 
 
@@ -18,7 +18,7 @@ def test_a_picture_of_the_bundled_sample(capsys, recipe):
     assert captured.out.splitlines()[-1] == str(path)
     with Image.open(path) as picture:
         assert picture.size == (680, 420)
-    # train.py takes the run's directory as if nothing were in it.
+    # For train.py the run's directory is still empty.
     check_workdir(load_config(recipe), path.parents[1])
 
 
@@ -34,12 +34,12 @@ def test_an_earlier_picture_is_kept(capsys, recipe):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "show-batch: the following arguments are required: --config"),
+        ("", "show-batch: --config=RECIPE is needed"),
         ("--config nowhere.py", "--config=nowhere.py: No such file or directory"),
         ("--config small.py --config.mixxup=1", "--config.mixxup: no such field; did you mean mixup?"),
         ("--config small.py --config.batch_size=9999", "batch_size=9999: must be at most the 6000 training images"),
         ("--config small.py --step=186", "show-batch: --step=186: must be below the run's 186 steps"),
-        ("--config small.py --images=0", "show-batch: --images: 0: must be a whole number from 1 up"),
+        ("--config small.py --images=0", "show-batch: --images=0: must be a whole number from 1 up"),
         ("--config small.py --images=129", "show-batch: --images=129: must be at most 128"),
         ("--config small.py --output small.py", "show-batch: --output=small.py: File exists; name a directory"),
     ],

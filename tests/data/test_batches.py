@@ -1,4 +1,4 @@
-"""Which images a step sees."""
+"""The images that a step sees."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
-"""cached_images: decoded once, read back exactly, never half."""
+"""cached_images: images are decoded once and read back exactly; an incomplete cache is never used."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from flax_resnets.data.cache import cached_images, resized
 from flax_resnets.data.source import open_source
@@ -25,7 +27,7 @@ def source():
 
 
 def caches(cache_dir: Path) -> list[Path]:
-    """Every cache that is there, whole or half-made."""
+    """All caches, complete or not."""
     return sorted(cache_dir.glob("*/*"))
 
 
@@ -68,11 +70,20 @@ def test_each_size_and_way_to_resize_is_a_cache_of_its_own(source, cache_dir):
 def test_when_the_files_change_the_old_cache_makes_way(prepared, cache_dir):
     cached_images(open_source("my_images", "validation", prepared), size=28)
     [old] = caches(cache_dir)
-    for path in (prepared / "my_images" / "1.0.0").glob("*.array_record*"):
-        os.utime(path, (1, 1))
+    (features,) = prepared.rglob("features.json")
+    features.write_text(features.read_text() + "\n")
     cached_images(open_source("my_images", "validation", prepared), size=28)
     [new] = caches(cache_dir)
     assert new != old
+
+
+def test_files_touched_and_a_version_named_leave_the_cache_as_it_is(prepared, cache_dir):
+    cached_images(open_source("my_images", "validation", prepared), size=28)
+    before = caches(cache_dir)
+    for path in prepared.rglob("*"):
+        os.utime(path, (1, 1))
+    cached_images(open_source("my_images:1.0.0", "validation", prepared), size=28)
+    assert caches(cache_dir) == before
 
 
 def short(path: Path) -> None:
@@ -116,6 +127,59 @@ def test_a_broken_image_is_named_and_leaves_no_cache(with_a_broken_image, cache_
     with pytest.raises(UserError, match=r"'my_images', split 'test', image \d+"):
         cached_images(with_a_broken_image, size=28)
     assert caches(cache_dir) == []
+
+
+@pytest.fixture
+def with_broken_images(make_set, data_dir):
+    """Two hundred images with names in three files; every twentieth image is broken."""
+    import tensorflow_datasets as tfds
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(buffer, "PNG")
+    png = buffer.getvalue()
+    names = [f"IMG_{number:03}.png" for number in range(200)]
+    examples = [
+        {"image": io.BytesIO(png[:60] if number % 20 == 7 else png), "label": number % 2, "file_name": name}
+        for number, name in enumerate(names)
+    ]
+    features = {
+        "image": tfds.features.Image(shape=(9, 9, 3)),
+        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+        "file_name": tfds.features.Text(),
+    }
+    make_set("photos", features, {"train": [examples[:80], examples[80:150], examples[150:]]})
+    return open_source("photos", "train", data_dir)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_all_broken_images_are_told_of_at_once(with_broken_images, writable, cache_dir, tmp_path, monkeypatch):
+    if not writable:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "file"))
+    with (
+        contextlib.nullcontext() if writable else pytest.warns(RuntimeWarning),
+        pytest.raises(UserError) as caught,
+    ):
+        cached_images(with_broken_images, size=9)
+    message = str(caught.value)
+    assert len(message) < 600
+    assert message.startswith("dataset 'photos', split 'train', image 7 in ")
+    for number in (7, 27, 47):
+        assert f"image {number} in photos-train.array_record-00000-of-00003, record {number}, file_name" in message
+    assert "image 67" not in message
+    assert "; 10 of 200 images are broken" in message
+    assert caches(cache_dir) == []
+    found = re.search("all of them in (.*?);", message)
+    assert (found is not None) == writable
+    if found is None:
+        return
+    lines = Path(found[1]).read_text().splitlines()
+    assert len(lines) == 10
+    directory = with_broken_images.directory
+    assert lines[4].startswith(
+        f"dataset 'photos', split 'train', image 87 in {directory}/photos-train.array_record-00001-of-00003, record 7, "
+        "file_name 'IMG_087.png' (class 'dog'): "
+    )
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -170,13 +234,13 @@ def test_images_that_neither_cache_nor_memory_holds_are_one_line(source, tmp_pat
     with (
         pytest.warns(RuntimeWarning, match="image cache not written"),
         pytest.raises(
-            UserError, match=r"images of 1048576 px: memory does not hold their 1024000\.0 GiB, which .*file"
+            UserError, match=r"images of 1048576 px: their 1024000\.0 GiB fit neither in .*file.* nor in memory"
         ),
     ):
         cached_images(source, size=2**20)
 
 
-# Room for a hundred of the thousand images; past it write() fails as it does on a full disk.
+# A file may hold a hundred of the thousand images. Beyond that, write() fails as on a full disk.
 FULL_DISK = """
 import resource, signal, sys, warnings
 from flax_resnets.data.cache import cached_images

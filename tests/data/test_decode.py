@@ -1,4 +1,4 @@
-"""decode: one whole image or an error, never a part of one."""
+"""decode: gives a whole image or an error, never a part of an image."""
 
 import io
 
@@ -13,7 +13,7 @@ from flax_resnets.data.decode import decode
 
 
 def gradient(height=24, width=40) -> np.ndarray:
-    """A smooth colour picture, which survives JPEG nearly unchanged."""
+    """A smooth colour picture, which JPEG hardly changes."""
     down, across = np.linspace(0, 250, height), np.linspace(0, 250, width)
     return np.stack(
         np.broadcast_arrays(down[:, None], across[None], (down[:, None] + across[None]) / 2), axis=-1

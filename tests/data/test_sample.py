@@ -1,4 +1,4 @@
-"""The bundled sample: six thousand real images, ready without a download."""
+"""The bundled sample: six thousand real images, without a download."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def records(source: Source) -> list[tuple[bytes, int]]:
 
 
 def test_it_can_be_made_again_from_the_whole_set(prepared, tmp_path):
-    """From a stand-in for the whole set: the sample itself, whose 600 of a class are then all taken."""
+    """The sample itself stands in for the whole dataset. It has 600 images of each class, so all are taken."""
     whole = prepared / "fashion_mnist" / "3.0.1"
     whole.parent.mkdir()
     (prepared / "my_images" / "1.0.0").rename(whole)

@@ -1,4 +1,4 @@
-"""StreamedImages: to the bit what the cache gives, decoded ahead, by threads that end."""
+"""StreamedImages: the same bits as from the cache, decoded ahead, by threads that end."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ def source():
 
 
 class Counting:
-    """A source that notes which images were asked for, and may have broken ones."""
+    """A source that records which images were read, and may have broken images."""
 
     def __init__(self, source, broken=()):
         self.source, self.broken, self.seen = source, broken, []
@@ -53,7 +53,7 @@ def ended() -> bool:
 
 
 def same(streamed, cached) -> int:
-    """How many batches there are, all the same."""
+    """Checks that all batches are equal; returns their number."""
     pairs = list(zip(streamed, cached, strict=True))
     for one, other in pairs:
         for a, b in zip(one, other, strict=True):
@@ -114,5 +114,5 @@ def test_a_broken_image_comes_in_its_place(source):
     assert [len(next(batches).labels) for _ in range(2)] == [100, 100]
     with pytest.raises(UserError, match="image 250: broken") as caught:
         next(batches)
-    assert str(caught.value) == "image 250: broken"  # the one line that is shown; Grain's note is beside it
+    assert str(caught.value) == "image 250: broken"  # this line is shown; Grain's note is kept apart from it
     assert ended()

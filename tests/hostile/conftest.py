@@ -1,4 +1,4 @@
-"""What becomes of a hostile input: one printable line on stderr, exit code 2, and no trace of it anywhere."""
+"""Checks that a hostile input gives one printable line on stderr and exit code 2, and leaves no file behind."""
 
 import tempfile
 import warnings
@@ -14,9 +14,9 @@ from flax_resnets import cli
 
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch) -> Path:
-    """A home, a working directory and a place for temporary files, all of which are watched.
+    """A directory with a home, a working directory and a directory for temporary files, in which nothing may change.
 
-    Decoded images and compiled programs go where those of all tests go: they are no request's.
+    Decoded images and compiled programs are kept elsewhere, with those of all tests.
     """
     for name in ("home", "work", "tmp"):
         (tmp_path / name).mkdir()
@@ -27,13 +27,13 @@ def sandbox(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-# Room for a field's name, its value, and all there could have been instead.
+# Long enough for a field's name, its value, and all allowed values.
 LONGEST_LINE = 6000
 
 
 @pytest.fixture
 def refused(sandbox, capfd) -> Callable[..., str]:
-    """Runs a door (a function that returns an exit code) and checks how it refuses; returns its line on stderr."""
+    """Calls a function that must return exit code 2, checks what it leaves, and returns its line on stderr."""
 
     def check(door: Callable[[], int], *mentioned: str) -> str:
         before = listing(sandbox)
@@ -59,18 +59,18 @@ def refused(sandbox, capfd) -> Callable[..., str]:
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch) -> None:
-    """A request that should have been refused must not train for minutes instead."""
-    from flax_resnets.training.loop import Trainer
+    """Fails a test whose request is accepted, instead of training for minutes."""
+    from flax_resnets.training.loop import Run
 
     def accepted(*_):
         pytest.fail("accepted: the training begins")
 
-    monkeypatch.setattr(Trainer, "_fit", accepted)
+    monkeypatch.setattr(Run, "_epochs", accepted)
 
 
 @pytest.fixture
 def train_refuses(refused) -> Callable[..., str]:
-    """`train.py` with these arguments is refused, in a line that holds what is `mentioned`."""
+    """Checks that `train.py` refuses these arguments, in a line that contains the texts `mentioned`."""
 
     def check(arguments: list[str], *mentioned: str) -> str:
         line = refused(lambda: train.main(arguments), *mentioned)
@@ -82,7 +82,7 @@ def train_refuses(refused) -> Callable[..., str]:
 
 @pytest.fixture
 def command_refuses(refused) -> Callable[..., str]:
-    """`python -m flax_resnets` with these arguments is refused, in a line that holds what is `mentioned`."""
+    """Checks that `python -m flax_resnets` refuses these arguments, in a line that contains the texts `mentioned`."""
 
     def check(arguments: list[str], *mentioned: str) -> str:
         line = refused(lambda: cli.main(arguments), *mentioned)

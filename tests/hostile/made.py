@@ -1,8 +1,8 @@
-"""What hypothesis makes hostile inputs of."""
+"""Hypothesis strategies for hostile inputs."""
 
 from hypothesis import strategies as st
 
-# Whatever a terminal, a path or a parser of text may take for something else.
+# Texts that a terminal, a path or a parser may misunderstand.
 TEXT = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
@@ -10,7 +10,7 @@ TEXT = st.one_of(
     ),
 )
 
-# Whatever a JSON file or a recipe may hold where something else is expected.
+# Values that a JSON file or a recipe may hold in place of the expected one.
 JSON = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.integers(-(10**40), 10**40), st.floats(), st.text(max_size=8)

@@ -1,4 +1,4 @@
-"""A dataset's archive from a server, with members that would leave the directory they are extracted into."""
+"""A dataset's archive with members whose paths lead out of the directory into which they are extracted."""
 
 import importlib.util
 import io
@@ -57,7 +57,7 @@ MEMBERS: dict[str, list[tarfile.TarInfo]] = {
 }
 
 
-# Preparing takes a second each. All that do no more than the first are passed over: see `prepared_or_refused`.
+# Preparing takes a second for each, so these are slow. The next test has most members in one archive.
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in MEMBERS])
 def test_a_member_that_would_leave_its_directory(sandbox, website, monkeypatch, name):
     prepared_or_refused(sandbox, website, monkeypatch, MEMBERS[name])
@@ -82,7 +82,7 @@ def test_any_members(sandbox, website, monkeypatch, members):
 
 
 def prepared_or_refused(sandbox, website, monkeypatch, members) -> None:
-    """What the archive is good for is prepared, or it is refused in a line; nothing lies outside `data_dir`."""
+    """Either the dataset is prepared, or one line refuses the archive; nothing is written outside `data_dir`."""
     from tensorflow_datasets.datasets.imagenette import imagenette_dataset_builder
 
     directory, address = website

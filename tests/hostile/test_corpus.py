@@ -1,18 +1,18 @@
-"""How much the corpus comes to."""
+"""The number of hostile inputs in all files here."""
 
 import test_archives
 import test_commands
 import test_fields
 import test_flags
 import test_images
-import test_recipes
+import test_recipe_files
 import test_weight_files
 import test_workdirs
 
 CORPUS = {
     "flags": [*test_flags.FLAGS, *test_flags.IN_A_SHELL],
     "fields": [*test_fields.FIELDS, *(("option", *each) for each in test_fields.OPTIONS)],
-    "recipes": [*test_recipes.RECIPES, *test_recipes.PATHS],
+    "recipes": [*test_recipe_files.RECIPES, *test_recipe_files.PATHS],
     "commands": test_commands.COMMANDS,
     "images": test_images.IMAGES,
     "weights": [*test_weight_files.CASES, *test_weight_files.PATHS],

@@ -14,7 +14,7 @@ ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 FIELDS: list[tuple[str, str, str]] = [
     # Code stays text.
     *((name, CODE, f"{name}=") for name in FIELD_TYPES if name != "model_options"),
-    # So does what means something to a terminal, or tries to write a line of its own.
+    # So does text with a terminal's escape sequences, or with a line end.
     *((name, f"1{ESCAPE}", name) for name in ("model", "dataset", "data_dir", "batch_norm", "epochs", "mean", "flip")),
     *((name, "1\ntrain.py: done\r\n", name) for name in ("model", "dataset", "data_dir", "epochs", "optimizer", "std")),
     ("model", "resnet18\0", "model="),
@@ -53,7 +53,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("epochs", "10**18", "epochs="),
     ("epochs", str(10**30), "epochs="),
     ("epochs", str(2**31), "epochs="),
-    ("epochs", str(10**9), "epochs="),  # steps would not fit into an int32
+    ("epochs", str(10**9), "epochs="),  # the number of steps does not fit into an int32
     ("epochs", "1_000_000_000_000", "epochs="),
     ("epochs", "0x" + "f" * 40, "epochs="),
     ("epochs", "1j", "epochs="),
@@ -65,8 +65,8 @@ FIELDS: list[tuple[str, str, str]] = [
     ("epochs", "nan", "epochs="),
     ("epochs", "-0", "epochs="),
     ("epochs", "1 if 1 else 2", "epochs="),
-    ("epochs", "1if 1else 2", "epochs="),  # on which Python's parser has a word to say
-    ("epochs", r"'\d'", "epochs="),  # here too
+    ("epochs", "1if 1else 2", "epochs="),  # Python's parser warns about it
+    ("epochs", r"'\d'", "epochs="),  # and about this
     ("epochs", "1;2", "epochs="),
     ("epochs", "1\\", "epochs="),
     ("epochs", DEEP, "epochs="),
@@ -103,7 +103,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("seed", str(2**32), "seed="),
     ("seed", str(-(10**30)), "seed="),
     ("randaugment", f"{10**30},9", "randaugment="),
-    ("randaugment", "1000000,9", "randaugment="),  # which would be compiled one after the other
+    ("randaugment", "1000000,9", "randaugment="),  # all of them would be compiled
     ("randaugment", "2,9,9", "randaugment="),
     ("randaugment", "2.5,9", "randaugment="),
     ("randaugment", "nan,9", "randaugment="),
@@ -114,7 +114,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("batch_norm", f"ghost:{LONG}", "batch_norm="),
     ("batch_norm", "ghost:4:4", "batch_norm="),
     ("batch_norm", "folded", "batch_norm="),
-    # Numbers that are none, or that no float32 holds.
+    # NaN, and numbers that float32 cannot hold.
     *((name, "nan", f"{name}=nan") for name in ("learning_rate", "weight_decay", "mixup", "clip_norm", "ema_decay")),
     *((name, "inf", f"{name}=inf") for name in ("learning_rate", "div_factor", "cutmix", "epsilon", "rotate")),
     ("learning_rate", "1e999", "learning_rate="),
@@ -193,7 +193,7 @@ FIELDS: list[tuple[str, str, str]] = [
     ("auto_augment", "autoaugment", "auto_augment="),
 ]
 
-# The same of `model_options`, whose names and values are the network's.
+# The same for `model_options`, whose names and values are those of the network.
 OPTIONS: list[tuple[str, str, str]] = [
     ("width", "0", "width="),
     ("width", "-8", "width="),
@@ -230,7 +230,7 @@ OPTIONS: list[tuple[str, str, str]] = [
     ("width_per_group", "1.5", "width_per_group="),
     ("zero_init_last", "no", "zero_init_last="),
     ("zero_init_last", "2", "zero_init_last="),
-    ("squeeze_excite", "false", "squeeze_excite="),
+    ("squeeze_excite", "no", "squeeze_excite="),
     ("blur_pool", "None", "blur_pool="),
     ("frozen", "3", "frozen="),
     ("frozen", "stem", "frozen="),

@@ -1,4 +1,4 @@
-"""Command lines of train.py: flags that are not, values that cannot be, and text that means harm to a terminal."""
+"""Command lines of train.py: unknown flags, impossible values, and text that would control a terminal."""
 
 import os
 import subprocess
@@ -45,12 +45,19 @@ FLAGS: list[tuple[list[str], str]] = [
     (["@/etc/passwd"], "@/etc/passwd: no such flag"),
     ([RECIPE, "train"], "train: no such flag"),
     ([RECIPE, "--resume"], "--resume: no such flag"),
-    ([RECIPE, "--epochs=1"], "--epochs: no such flag"),
-    ([RECIPE, "--compile_only=1"], "--compile_only=1: takes no value"),
-    ([RECIPE, "--compile_only="], "--compile_only=: takes no value"),
+    ([RECIPE, "--epochs=1"], "--epochs: no such flag; did you mean --config.epochs=1?"),
+    ([RECIPE, "--epochs", "3"], "did you mean --config.epochs=3?"),
+    ([RECIPE, "--lr", "0.1"], "did you mean --config.learning_rate=0.1?"),
+    ([RECIPE, "--batch-size", "--workdir=x"], "did you mean --config.batch_size=VALUE?"),
+    ([RECIPE, "--Seed=\x1b[2J"], r"did you mean --config.seed=\x1b[2J?"),
+    ([RECIPE, "--model_options.width=8"], "did you mean --config.model_options.width=8?"),
+    ([RECIPE, f"--epochs={LONG}"], "did you mean --config.epochs=999"),
+    ([RECIPE, "--workdir=~nobody-of-that-name/run"], "--workdir=~nobody-of-that-name/run: there is no such user"),
+    ([RECIPE, "--compile_only=1"], "--compile_only: takes no value: '1'"),
+    ([RECIPE, "--compile_only="], "--compile_only: takes no value: ''"),
     (["--config"], "--config: needs a value"),
-    (["--config="], "--config=FILE is needed"),
-    (["--workdir=x"], "--config=FILE is needed"),
+    (["--config="], "--config=RECIPE is needed"),
+    (["--workdir=x"], "--config=RECIPE is needed"),
     ([RECIPE, "--workdir"], "--workdir: needs a value"),
     ([RECIPE, "--workdir="], "--workdir=: needs a value"),
     ([RECIPE, "--workdir", ""], "--workdir=: needs a value"),

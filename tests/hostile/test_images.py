@@ -1,4 +1,4 @@
-"""Images that are none, or mean harm: bombs of pixels and of scans, other formats, and files cut or changed."""
+"""Files that are no images or do harm: too many pixels or scans, other formats, and files cut short or changed."""
 
 import io
 import struct
@@ -39,12 +39,12 @@ def patched(content: bytes, position: int, patch: bytes) -> bytes:
     return content[:position] + patch + content[position + len(patch) :]
 
 
-FRAME = JPEG.index(b"\xff\xc0")  # height and width follow five bytes on
+FRAME = JPEG.index(b"\xff\xc0")  # height and width begin five bytes later
 SCAN = JPEG.index(b"\xff\xda")
 
 
 def progressive_bomb(scans: int, side: int = 1000) -> bytes:
-    """A progressive JPEG that asks for as many passes over all of its pixels as it has scans of a few bytes."""
+    """A progressive JPEG of many small scans. Each scan costs the decoder a pass over all pixels."""
     whole = encoded("JPEG", progressive=True)
     frame = whole.index(b"\xff\xc2")
     first = whole.index(b"\xff\xda")
@@ -82,7 +82,7 @@ IMAGES: list[bytes] = [
     b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 40,
     b"8BPS\0\x01" + b"\0" * 40,
     b"\0\0\0\x1cftypavif" + b"\0" * 40,
-    # More pixels than any memory.
+    # More pixels than fit into memory.
     png(2**31 - 1, 2**31 - 1),
     png(100_000, 100_000),
     png(2**31 - 1, 1),
@@ -97,7 +97,7 @@ IMAGES: list[bytes] = [
     patched(BMP, 18, struct.pack("<ii", 100_000, 2)),
     patched(BMP, 18, struct.pack("<ii", -40, 24)),
     patched(BMP, 18, struct.pack("<ii", 0, 0)),
-    # Claims that the data does not bear out.
+    # Headers that contradict the data.
     png(40, 24),
     png(40, 24, data=b"\0" * 100),
     png(40, 24, depth=3),
@@ -121,13 +121,13 @@ IMAGES: list[bytes] = [
     patched(BMP, 28, b"\x21\0"),
     patched(BMP, 30, b"\x09\0\0\0"),
     patched(JPEG, FRAME + 4, b"\x0c"),  # twelve bits
-    patched(JPEG, FRAME + 1, b"\xc9"),  # arithmetic coding of what is Huffman's
+    patched(JPEG, FRAME + 1, b"\xc9"),  # says arithmetic coding, but is Huffman-coded
     patched(JPEG, FRAME + 9, b"\x00"),  # no components
     patched(JPEG, FRAME + 2, b"\xff\xff"),
     patched(JPEG, SCAN + 2, b"\xff\xff"),
     patched(WEBP, 4, b"\x08\0\0\0"),
     patched(WEBP, 16, b"\xff\xff\xff\x7f"),
-    # More work than a picture of that size is worth.
+    # Much work for a small picture.
     progressive_bomb(2000),
 ]
 

@@ -1,4 +1,4 @@
-"""Weights that are none: files, paths and mappings made to be believed too much."""
+"""Files, paths and mappings that are no weights, or whose headers must not be trusted."""
 
 import io
 import json

@@ -1,10 +1,11 @@
-"""Workdirs that something else has been at: nothing is started over in silence, nothing of the user's is lost."""
+"""Damaged workdirs, and directories of something else: no run starts over silently, and no user's file is lost."""
 
 import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -13,16 +14,19 @@ from made import JSON
 from watching import QUICKSTART, short
 
 import train
+from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.checksums import write_checksums
-from flax_resnets.training.config import FREE_FIELDS, Config, load_config
+from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS
 from flax_resnets.training.display import Display
-from flax_resnets.training.loop import Trainer
+from flax_resnets.training.loop import Run, Stopped
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
+from flax_resnets.training.trainer import Trainer
 
 SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}
 CHANGES = [f"--config.{name}={value}" for name, value in SMALL.items()]
@@ -37,6 +41,17 @@ ROW = {
     "seconds": 1.0,
     "images_per_second": 6000.0,
     "skipped_steps": 0,
+}
+
+
+RECORD: dict[str, Any] = {
+    "dataset": "fashion_mnist_sample",
+    "version": "1.0.0",
+    "fingerprint": "0" * 64,
+    "counts": {"train": 6000, "validation": 1000},
+    "splits": {"train": "train", "validation": "test"},
+    "channels": 1,
+    "class_names": ("boot", "shoe"),
 }
 
 
@@ -78,7 +93,7 @@ def config_with(**changes) -> bytes:
     return json.dumps({**config, **changes}).encode()
 
 
-# What config.json holds, and what the line must name. Refused before anything is read but this file.
+# The content of config.json, and what the line must name. It is refused before any other file is read.
 CONFIGS: list[tuple[bytes, str]] = [
     (b"", "config.json: is no run's configuration"),
     (b"\0" * 100, "config.json: is no run's configuration"),
@@ -112,7 +127,7 @@ def test_a_configuration_that_is_not_this_runs(train_refuses, sandbox, content, 
     train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
 
 
-FIXED_FIELDS = sorted(Config.__dataclass_fields__.keys() - set(FREE_FIELDS))
+FIXED_FIELDS = sorted(FIELD_TYPES.keys() - set(FREE_FIELDS))
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,7 +139,56 @@ def test_any_other_value_in_a_configuration(train_refuses, sandbox, name, value)
     train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], f"{name}=")
 
 
-# What metrics.jsonl holds; the line must name it.
+DATA: list[bytes] = [
+    b"",
+    b"\xff\xfe{}",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"dataset": "my own"}',
+    DEEP.encode(),
+    *(
+        json.dumps({**RECORD, **change}).encode()
+        for change in (
+            {"dataset": 3},
+            {"version": None},
+            {"fingerprint": ["0"]},
+            {"channels": True},
+            {"channels": "1\x1b[2J"},
+            {"counts": {}},
+            {"counts": {"train": "6000", "validation": 1000}},
+            {"counts": 10**400},
+            {"splits": {"train": "train"}},
+            {"class_names": [1, 2]},
+            {"class_names": None},
+            {"unknown": 1},
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("content", DATA, ids=short)
+def test_a_record_of_the_data_that_is_none(train_refuses, workdir, content):
+    (workdir / "data.json").write_bytes(content)
+    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/data.json: is no record of a run's data")
+
+
+@given(name=st.sampled_from(sorted(RECORD)), value=JSON)
+def test_any_record_of_the_data_is_read_or_refused_in_a_line(tmp_path_factory, name, value):
+    path = tmp_path_factory.mktemp("run") / "data.json"
+    path.write_text(json.dumps({**RECORD, name: value}))
+    line = "data.json"
+    try:
+        recorded = read_identity(path)
+        assert recorded is not None
+        assert Identity(**RECORD).difference(recorded) != ""
+    except UserError as error:
+        line = str(error)
+    assert line.isprintable()
+    assert "data.json" in line
+
+
+# The content of metrics.jsonl. The line must name the file.
 METRICS: list[bytes] = [
     b"\xff\xfe\n",
     b"\0\n",
@@ -146,7 +210,7 @@ METRICS: list[bytes] = [
             {"epoch": "1"},
             {"epoch": None},
             {"epoch": 0},
-            {"epoch": 2},  # whose step is not 6
+            {"epoch": 2},  # its step must be 6
             {"epoch": 1.0},
             {"epoch": True},
             {"step": "6"},
@@ -219,7 +283,7 @@ def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-# What stands in a file's place, and the name that the line must have.
+# Other things in place of a file, and the name that the line must have.
 PLACES = {
     "config.json is a directory": (lambda d: a_directory(d / "config.json"), "run/config.json: must be a file"),
     "config.json is a pipe": (lambda d: a_pipe(d / "config.json"), "run/config.json: must be a file"),
@@ -229,6 +293,9 @@ PLACES = {
     ),
     "config.json is endless": (lambda d: link(d / "config.json", "/dev/zero"), "run/config.json: must be a file"),
     "config.json leads to itself": (lambda d: link(d / "config.json", "config.json"), "run/config.json: must be"),
+    "data.json is a directory": (lambda d: (d / "data.json").mkdir(), "run/data.json: must be a file"),
+    "data.json is a pipe": (lambda d: a_pipe(d / "data.json"), "run/data.json: must be a file"),
+    "data.json leads out": (lambda d: link(d / "data.json", "../../home/x"), "run/data.json: must be a file"),
     "metrics.jsonl is a directory": (lambda d: a_directory(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
     "metrics.jsonl is a pipe": (lambda d: a_pipe(d / "metrics.jsonl"), "run/metrics.jsonl: must be a file"),
     "metrics.jsonl leads out": (
@@ -283,7 +350,7 @@ def rewrite_json(path: Path, value: object) -> None:
 
 
 def rewrite_proof(step: Path, value: object) -> None:
-    """With a checksum that fits."""
+    """Changes the checkpoint's metadata, with the right checksum."""
     rewrite_json(step / "proof" / "metadata", value)
     write_checksums(step, [step / "proof" / "metadata"])
 
@@ -298,7 +365,7 @@ def halve(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-# What was done to the newest checkpoint; the one before it stands in, and a line says so.
+# Damages to the newest checkpoint. The run must use the previous checkpoint, and a line must say so.
 DAMAGES = {
     "empty directory": lambda step: (shutil.rmtree(step), step.mkdir()),
     "noise in every file": lambda step: every_file(step, os.urandom(64)),
@@ -328,11 +395,21 @@ DAMAGES = {
 }
 
 
+def train_from(monkeypatch, began: list[int]) -> None:
+    """Makes a run record the step from which it resumes, and stop there."""
+
+    def stops_at_once(run, _):
+        began.append(int(run.state.step))
+        raise Stopped("a test")
+
+    monkeypatch.setattr(Run, "_epochs", stops_at_once)
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, capfd, name):
     DAMAGES[name](workdir / "checkpoints" / "6")
     began = []
-    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    train_from(monkeypatch, began)
     assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
     out, err = capfd.readouterr()
     assert (began, err) == ([3], "")
@@ -361,7 +438,7 @@ def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factor
     assert tree_digest(restored) == tree_digest(expected)
 
 
-# Names beside the checkpoints that are none of steps: they stay, and do not disturb.
+# Names in `checkpoints/` that are not steps. They stay, and the run ignores them.
 STRANGERS = ["notes", "6.bak", "-6", "6e3", "1x", " 7", "x" * 200, "a\nb", "\x1b[2J"]
 
 
@@ -371,7 +448,7 @@ def test_what_is_no_checkpoint_stays(workdir, monkeypatch, capfd):
         (workdir / "checkpoints" / name / "mine").write_text("mine")
     (workdir / "checkpoints" / "9").write_text("mine")  # a file
     began = []
-    monkeypatch.setattr(Trainer, "_fit", lambda self, state, *_: began.append(int(state.step)))
+    train_from(monkeypatch, began)
     assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
     assert (began, capfd.readouterr().err) == ([6], "")
     for name in STRANGERS:
@@ -395,7 +472,7 @@ def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
 
 
 def test_rows_and_a_checkpoint_beyond_the_runs_end(workdir, capfd):
-    """As of a dataset that had more images: it must not train for ever."""
+    """As if the dataset had more images before: the run must not train forever."""
     config = load_config(QUICKSTART, {**SMALL, "epochs": "1", "batch_size": "3000"})
     (workdir / "config.json").write_text(config.to_json())
     arguments = [f"--config.{name}={value}" for name, value in {**SMALL, "epochs": "1", "batch_size": "3000"}.items()]

@@ -1,4 +1,4 @@
-"""What the tests of hostile inputs share: where things are, what lies in a directory, and names for long values."""
+"""Shared by the tests of hostile inputs: paths, the content of a directory, and names for long values."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 
 
 def listing(top: Path) -> dict[str, object]:
-    """All that lies under a directory: kind, permissions and content of each entry. Links are not followed."""
+    """Everything in a directory: kind, permissions and content of each entry. Links are not followed."""
     entries: dict[str, object] = {}
     for parent, directories, files in os.walk(top):
         for name in (*directories, *files):
@@ -27,6 +27,6 @@ def listing(top: Path) -> dict[str, object]:
 
 
 def short(value: object) -> str:
-    """A test's name for a value of any length."""
+    """A short name for a test with this value."""
     text = ascii(value)
     return text if len(text) <= 50 else f"{text[:40]}...{len(text)}"

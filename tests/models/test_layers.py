@@ -10,21 +10,19 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flax_resnets.models.convolution import Conv, convolve
 from flax_resnets.models.layers import (
-    BatchNorm,
-    Conv,
     Dropout,
     Linear,
     SqueezeExcite,
     StochasticDepth,
     avg_pool,
     blur_pool,
-    convolve,
-    ghost_size,
     global_avg_pool,
     max_pool,
     mish,
 )
+from flax_resnets.models.normalization import BatchNorm, ghost_size
 
 
 def images(*shape: int, seed: int = 0) -> jax.Array:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import meshes
+from benchmarks.parity import meshes
 
+ROOT = Path(__file__).parents[2]
 STEMS = [name for name in meshes.CASES if name.startswith("stem=")]
 
 
@@ -30,8 +31,8 @@ def assert_near(rows: list[dict], count: int) -> None:
 
 
 def compared(*arguments: str) -> list[dict]:
-    command = [sys.executable, "-W", "error", str(Path(meshes.__file__)), *arguments]
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.parity.meshes", *arguments]
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     return [row for line in result.stdout.splitlines() if "network" in (row := json.loads(line))]

@@ -1,4 +1,4 @@
-"""The networks against torchvision and timm, by figures that benchmarks/parity_reference.py wrote down.
+"""The networks against torchvision and timm, by figures that benchmarks/parity/reference.py wrote down.
 
 torch is not needed: weights and images are drawn from random streams that both sides know.
 """
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import parity_cases, parity_ours
+from benchmarks.parity import cases as parity_cases
+from benchmarks.parity import ours as parity_ours
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,4 +1,4 @@
-"""Takes training steps on so many simulated devices and prints what came of it; run in a process of its own.
+"""Takes training steps on simulated devices and prints the results; runs in its own process.
 
 python steps_on_devices.py DEVICES BATCH_NORM STEPS WEIGHT_SHARDS OPTIMIZER
 """
@@ -13,7 +13,7 @@ import numpy as np
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.batches import eval_batches, train_batch
 from flax_resnets.training.config import Config
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import make_mesh, to_devices, weight_shardings
 from flax_resnets.training.recalibration import make_statistics_step
 from flax_resnets.training.schedule import make_schedules
@@ -22,7 +22,7 @@ from flax_resnets.training.step import evaluate, make_eval_step, make_train_step
 
 
 def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -> dict:
-    """Losses of the first steps; after them statistics, anew too, and the evaluation; the all-reduces in a step."""
+    """Losses of the first steps; then statistics, recomputed ones, the evaluation, and the all-reduces in a step."""
     config = Config(
         model="a small one: made below",
         dataset="noise: made below",
@@ -36,14 +36,14 @@ def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -
         clip_norm=1.0,
         batch_norm=batch_norm,
         weight_shards=weight_shards,
+        optimizer=optimizer_name,
     )
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, 203).astype(np.int32)
     images = (random.integers(0, 150, (203, 14, 14, 1)) + 10 * labels[:, None, None, None]).astype(np.uint8)
 
     model = ResNet((1, 1), BasicBlock, num_classes=10, width=16, stem="small", batch_norm=batch_norm)
-    schedules = make_schedules("one_cycle", 600, config.learning_rate, config.momentum)
-    optimizer = make_optimizer(optimizer_name, *schedules, weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+    optimizer = make_optimizer(config, *make_schedules(config, steps=600))
     mesh = make_mesh(weight_shards)
 
     def batch_of(step: int):

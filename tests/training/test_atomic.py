@@ -1,4 +1,4 @@
-"""A file is the old one or the new one, whatever happens between."""
+"""A file has the old content or the new, whatever happens in between."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Saving and finding again: the latest two and the best, and damage that is noticed."""
+"""Saving and restoring: the latest two and the best are kept, and damage is noticed."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ LIKE = jax.eval_shape(lambda: state_at(0))
 
 @pytest.fixture
 def saved(tmp_path) -> Path:
-    """Checkpoints of steps 1 to 5, of which 2 was the best."""
+    """Checkpoints of steps 1 to 5; step 2 is the best."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: 2)
     for step in range(1, 6):
         checkpoints.save(state_at(step))
@@ -61,7 +61,7 @@ def test_the_latest_two_and_the_best_are_kept(saved):
 
 def test_skipped_steps_do_not_push_out_those_from_before_them(tmp_path):
     directory = tmp_path / "checkpoints"
-    for steps in (range(1, 6), range(6, 9)):  # and after a new start
+    for steps in (range(1, 6), range(6, 9)):  # and after a restart
         checkpoints = Checkpoints(directory, best_step=lambda: 1)
         for step in steps:
             checkpoints.save(state_at(step).replace(skipped_in_a_row=jnp.int32(max(0, step - 3))))
@@ -90,7 +90,7 @@ def test_nothing_saved_is_none(tmp_path):
 
 
 def test_a_state_saved_while_it_is_donated_is_still_the_one_saved(tmp_path):
-    """Saving goes on while the next step writes over the buffers it was given."""
+    """Saving continues while the next step overwrites the buffers of the saved state."""
     advance = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
     checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: None)
     state = state_at(1).replace(params={"kernel": jnp.zeros((2000, 1000))})
@@ -145,7 +145,7 @@ DAMAGES = [truncate, flip_a_byte, empty, remove_a_file, remove_everything, lose_
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_does_not_come_to_orbax(saved, monkeypatch, damage):
-    """A changed byte once ended the process in one of TensorStore's threads, before any error was raised."""
+    """A changed byte used to end the process in a thread of TensorStore, before any error was raised."""
     read = []
     orbax = ocp.CheckpointManager.restore
     monkeypatch.setattr(
@@ -153,7 +153,7 @@ def test_what_is_damaged_does_not_come_to_orbax(saved, monkeypatch, damage):
     )
     damage(saved / "5")
     restore(saved)
-    # An empty directory has no checksums, and nothing else that could be read.
+    # An empty directory has no checksums, and nothing else to read.
     assert read == ([5, 4] if damage is remove_everything else [4])
 
 
@@ -187,10 +187,10 @@ def test_a_damaged_newest_one_is_set_aside_and_the_one_before_taken(saved, damag
 def test_with_none_left_it_refuses(saved):
     for path in list(saved.iterdir()):
         flip_a_byte(path)
-    for _ in range(2):  # the second time, too: it must not take an empty directory for a new run
+    for _ in range(2):  # twice: the second start must not take an empty directory for a new run
         with pytest.raises(UserError, match="none of its checkpoints can be read"):
             restore(saved)
-    assert len(list((saved.parent / "damaged").iterdir())) == 3  # nothing is thrown away
+    assert len(list((saved.parent / "damaged").iterdir())) == 3  # nothing is deleted
 
 
 def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
@@ -230,7 +230,7 @@ for step in (1, 2, 3):
     except OSError as error:
         print(error.strerror)
 """
-# As train.py ends: a failed save leaves threads of Orbax's, for which Python would wait for minutes.
+# Ends like train.py: after a failed save Python would wait for minutes for Orbax's threads.
 END = "sys.stdout.flush(); os._exit(0)"
 
 

@@ -1,4 +1,4 @@
-"""A list of checksums: sha256sum reads it, and any changed byte is noticed."""
+"""A list of checksums: sha256sum can read it, and any changed byte is noticed."""
 
 import subprocess
 from pathlib import Path

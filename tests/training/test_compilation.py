@@ -1,4 +1,4 @@
-"""XLA's options for processors: taken where this XLA knows them, left out where not."""
+"""XLA's options for CPUs: used if this XLA knows them, left out if not."""
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from flax_resnets.training.placement import make_mesh
 
 
 def test_this_xla_knows_the_options_for_speed():
-    # Where it fails, a new XLA has dropped them: look for what took their place, and measure.
+    # If this fails, a new XLA has dropped the options: look for their replacement, and measure.
     assert compilation.for_speed(make_mesh())
 
 
-@pytest.mark.parametrize("options_for", [compilation.for_speed, compilation.for_once])
+@pytest.mark.parametrize("options_for", [compilation.for_speed, compilation.quick_to_compile])
 def test_a_program_compiles_with_them(options_for):
     add = jax.jit(lambda x: x + 1, compiler_options=options_for(make_mesh()))
     assert add(jnp.ones(())) == 2
@@ -22,3 +22,21 @@ def test_a_program_compiles_with_them(options_for):
 @pytest.mark.parametrize("option", [("xla_cpu_no_such_option", "1"), ("xla_backend_optimization_level", "high")])
 def test_an_option_that_xla_refuses_is_not_known(option):
     assert not compilation._known((option,))
+
+
+@pytest.mark.parametrize("blocked", ["cache", "cache/compiled"])
+def test_where_nothing_can_be_written_no_programs_are_kept(tmp_path, monkeypatch, blocked):
+    """JAX would warn at each."""
+    monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path / "cache"))
+    kept = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "compiled")
+        (tmp_path / blocked).parent.mkdir(exist_ok=True)
+        (tmp_path / blocked).touch()
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_compiled_programs()
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)

@@ -1,6 +1,10 @@
-"""One device and eight: the same training. Simulated devices need a process of their own each time."""
+"""Training on one device and on eight gives the same result; messages about the devices of this machine.
+
+Each number of simulated devices needs its own process.
+"""
 
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -9,11 +13,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flax_resnets.training import devices
+from flax_resnets.training.tpu import libtpu
+
+
+def test_the_devices_in_words():
+    assert re.fullmatch(r"1 CPU device of \d+ cores?", devices.devices_in_words())
+
+
+@pytest.mark.parametrize(
+    ("here", "installed", "platforms", "message"),
+    [
+        (None, False, None, None),
+        ("nvidia", False, None, r'an NVIDIA GPU is here and not used: .* pip install -e "\.\[train,cuda\]"'),
+        ("nvidia", True, None, "an NVIDIA GPU is here and not used: .* see what JAX_PLATFORMS=cuda says"),
+        ("nvidia", False, "cpu", "an NVIDIA GPU is here and not used: JAX_PLATFORMS=cpu"),
+        ("accel", False, None, r'a device that may be a TPU is here and not used: .* pip install -e "\.\[train,tpu\]"'),
+    ],
+)
+def test_there_is_a_message_about_an_idle_accelerator(tmp_path, monkeypatch, here, installed, platforms, message):
+    if here:
+        (tmp_path / f"{here}0").touch()
+    monkeypatch.setattr(devices, "_NVIDIA", (f"{tmp_path}/nvidia[0-9]*",))
+    monkeypatch.setattr(libtpu, "_DEVICE_FILES", (f"{tmp_path}/accel[0-9]*",))
+    monkeypatch.setattr(devices, "_installed", lambda name: installed)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms) if platforms else monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    said = devices.idle_accelerator()
+    assert said == message or re.fullmatch(message, said)
+
 
 @cache
-def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw") -> dict:
+def steps(
+    device_count: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw"
+) -> dict:
     script = Path(__file__).with_name("steps_on_devices.py")
-    arguments = map(str, (devices, batch_norm, count, weight_shards, optimizer))
+    arguments = map(str, (device_count, batch_norm, count, weight_shards, optimizer))
     command = [sys.executable, "-W", "error", str(script), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
@@ -22,7 +56,7 @@ def steps(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1
 
 def assert_same_training(one: dict, other: dict) -> None:
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5)
-    # What is taken anew is a tenth of a difference of two: ten times its rounding.
+    # A recomputed statistic is ten times the difference of two numbers, so its rounding is ten times as large.
     for kind, atol in (("statistics", 1e-5), ("recalibrated", 1e-4)):
         for a, b in zip(one[kind], other[kind], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
@@ -57,7 +91,7 @@ def test_split_weights_and_norms_of_each_device():
 
 
 def test_muons_matrices_on_eight_devices_and_in_parts():
-    """Its products run through a whole kernel, wherever that lies."""
+    """Muon's products use whole kernels, also when kernels are split over devices."""
     one, eight = steps(1, "global", optimizer="muon"), steps(8, "global", optimizer="muon")
     split = steps(8, "global", weight_shards=4, optimizer="muon")
     assert_same_training(one, eight)

@@ -1,4 +1,4 @@
-"""What a signal does: noted where there is something to save, raised where there is not."""
+"""A signal sets a flag if there is something to save, and raises an exception if there is not."""
 
 import signal
 import time
@@ -8,7 +8,7 @@ import pytest
 from flax_resnets.training.interruption import Interruption, Stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_is_noted_and_the_handlers_of_before_come_back(number):
     before = signal.getsignal(number)
     with Interruption() as stop:
@@ -23,6 +23,25 @@ def test_what_came_before_it_listened_is_heard():
     signal.raise_signal(signal.SIGTERM)
     with Interruption() as stop:
         assert stop.signal == "SIGTERM"
+
+
+def test_a_hang_up_that_is_ignored_stays_so():
+    """SIGHUP is ignored, as under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_asked_for_before_the_work_begins_it_does_not_begin():
+    stop = Interruption()
+    stop.ask("a button")
+    with stop, pytest.raises(Stopped, match="a button"), stop.at_once():
+        pytest.fail("went on")
 
 
 def test_a_second_ctrl_c_does_not_wait():
@@ -51,7 +70,7 @@ def test_at_once_what_came_before_is_raised():
 
 
 def swallowed(stop: Interruption) -> None:
-    """As an extension that is stopped in its own import."""
+    """The signal comes while an extension module is imported, which raises another error."""
     with stop.at_once():
         try:
             signal.raise_signal(signal.SIGINT)
@@ -65,7 +84,7 @@ def test_what_a_library_makes_of_it_is_still_a_stop():
 
 
 class Stopping:
-    """As a callback of the garbage collector, which can raise nothing."""
+    """Like a callback of the garbage collector, whose exceptions are ignored."""
 
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)

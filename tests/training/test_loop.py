@@ -1,4 +1,4 @@
-"""A run from beginning to end, broken off and gone on with."""
+"""A run from beginning to end, stopped and resumed."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import jax
@@ -14,8 +15,14 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
+from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
-from flax_resnets.training.loop import Diverged, Stopped, Trainer
+from flax_resnets.training.config import Config
+from flax_resnets.training.loop import Diverged, Stopped, fit, run
+from flax_resnets.training.recipes import load_config
+from flax_resnets.training.trainer import Trainer
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -23,12 +30,12 @@ def rows(workdir: Path) -> list[dict]:
 
 
 def figures(workdir: Path) -> list[dict]:
-    """The rows without what a clock measured."""
+    """The rows without measured times."""
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(workdir)]
 
 
-def signal_at(monkeypatch, trainer: Trainer, step: int, number: signal.Signals = signal.SIGINT) -> None:
-    """Sends this process a signal while training step `step` is under way."""
+def signal_at(trainer: Trainer, step: int, number: signal.Signals = signal.SIGINT) -> Trainer:
+    """Sends this process a signal during training step `step`."""
     train_step_at = trainer.steps.train_step_at
 
     def stepping_at(size):
@@ -39,13 +46,24 @@ def signal_at(monkeypatch, trainer: Trainer, step: int, number: signal.Signals =
 
         return stepping
 
-    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(train_step_at=stepping_at))
+    return trainer.with_steps(train_step_at=stepping_at)
+
+
+def poisoned(trainer: Trainer) -> Trainer:
+    """The same trainer, but one initial weight is NaN."""
+
+    def create_state():
+        state = trainer.steps.create_state()
+        state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
+        return state
+
+    return trainer.with_steps(create_state=create_state)
 
 
 @pytest.fixture(scope="module")
 def unbroken(make_trainer, config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("unbroken")
-    make_trainer(config).fit(workdir)
+    fit(make_trainer(config), workdir)
     return workdir
 
 
@@ -64,47 +82,40 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", [0, 5, 8, 17])
 def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
     make_trainer, config, unbroken, tmp_path, monkeypatch, step, number
 ):
     trainer = make_trainer(config)
-    with monkeypatch.context() as patch:
-        signal_at(patch, trainer, step, number)
-        with pytest.raises(Stopped, match=number.name):
-            trainer.fit(tmp_path)
+    with pytest.raises(Stopped, match=number.name):
+        fit(signal_at(trainer, step, number), tmp_path)
     assert (tmp_path / "checkpoints" / str(step + 1)).is_dir()
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     assert figures(tmp_path) == figures(unbroken)
 
 
 def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbroken, tmp_path, monkeypatch):
     trainer = make_trainer(config)
-    with monkeypatch.context() as patch:
-        eval_step = trainer.steps.eval_step
 
-        def evaluating(*arguments):
-            signal.raise_signal(signal.SIGTERM)
-            return eval_step(*arguments)
+    def evaluating(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return trainer.steps.eval_step(*arguments)
 
-        patch.setattr(trainer, "steps", trainer.steps._replace(eval_step=evaluating))
-        with pytest.raises(Stopped):
-            trainer.fit(tmp_path)
+    with pytest.raises(Stopped):
+        fit(trainer.with_steps(eval_step=evaluating), tmp_path)
     assert rows(tmp_path) == []
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     assert figures(tmp_path) == figures(unbroken)
 
 
 @pytest.mark.parametrize("step", [2, 5, 6, 13])
 def test_a_run_of_growing_images_resumes_to_the_bit(make_trainer, config, growing, tmp_path, monkeypatch, step):
-    """Stopped before, at and after a change of size; step 5 ends an epoch: statistics have just been recalibrated."""
+    """Stops before, at and after a change of size. Step 5 ends an epoch, so statistics have just been recalibrated."""
     trainer = make_trainer(growing_config(config))
-    with monkeypatch.context() as patch:
-        signal_at(patch, trainer, step)
-        with pytest.raises(Stopped):
-            trainer.fit(tmp_path)
-    trainer.fit(tmp_path)
+    with pytest.raises(Stopped):
+        fit(signal_at(trainer, step), tmp_path)
+    fit(trainer, tmp_path)
     assert figures(tmp_path) == figures(growing)
     saved = [trainer_checkpoint(workdir, trainer).ema for workdir in (tmp_path, growing)]
     jax.tree.map(np.testing.assert_array_equal, *saved)
@@ -125,7 +136,7 @@ def trainer_checkpoint(workdir: Path, trainer: Trainer):
 @pytest.fixture(scope="module")
 def growing(make_trainer, config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("growing")
-    make_trainer(growing_config(config)).fit(workdir)
+    fit(make_trainer(growing_config(config)), workdir)
     return workdir
 
 
@@ -136,7 +147,7 @@ def test_the_averages_accuracy_stands_beside_the_weights_own(growing):
 
 
 def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, tmp_path):
-    make_trainer(dataclasses.replace(config, save_every=1)).fit(tmp_path)
+    fit(make_trainer(dataclasses.replace(config, save_every=1)), tmp_path)
     assert figures(tmp_path) == figures(unbroken)
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
     best = max(rows(tmp_path)[:-1], key=lambda row: row["accuracy"])["step"]
@@ -145,16 +156,16 @@ def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, t
 
 def test_a_finished_run_is_left_as_it_is(make_trainer, config, unbroken):
     before = (unbroken / "metrics.jsonl").read_bytes()
-    make_trainer(config).fit(unbroken)
+    fit(make_trainer(config), unbroken)
     assert (unbroken / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_test_time_flip_is_named_wherever_its_accuracy_is(make_trainer, config, unbroken, tmp_path, capsys):
     trainer = make_trainer(dataclasses.replace(config, eval_flip=True))
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     assert "accuracies are with a test-time flip (eval_flip)" in capsys.readouterr().out
     assert rows(tmp_path)[-1]["eval_flip"] is True
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     assert re.search(
         r"already done, best accuracy [\d.]+, with a test-time flip \(eval_flip\)", capsys.readouterr().out
     )
@@ -166,11 +177,9 @@ def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config
 
     def statistics_step_at(size):
         sizes.append(size)
-        return steps.statistics_step_at(size)
+        return trainer.steps.statistics_step_at(size)
 
-    steps = trainer.steps
-    monkeypatch.setattr(trainer, "steps", steps._replace(statistics_step_at=statistics_step_at))
-    trainer.fit(tmp_path)
+    fit(trainer.with_steps(statistics_step_at=statistics_step_at), tmp_path)
     assert sizes == [8, 10, 12]
 
 
@@ -178,17 +187,13 @@ def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     make_trainer, config, unbroken, tmp_path, monkeypatch, capsys
 ):
     trainer = make_trainer(config)
-    with monkeypatch.context() as patch:
-        signal_at(patch, trainer, 13)
-        with pytest.raises(Stopped):
-            trainer.fit(tmp_path)
+    with pytest.raises(Stopped):
+        fit(signal_at(trainer, 13), tmp_path)
     (tmp_path / "metrics.jsonl").unlink()
-    with monkeypatch.context() as patch:
-        signal_at(patch, trainer, 15)
-        with pytest.raises(Stopped):
-            trainer.fit(tmp_path)
-    assert "metrics.jsonl has lost the rows of epochs 1, 2; it goes on without" in capsys.readouterr().out
-    trainer.fit(tmp_path)
+    with pytest.raises(Stopped):
+        fit(signal_at(trainer, 15), tmp_path)
+    assert "metrics.jsonl has lost the rows of epochs 1, 2; the run goes on without them" in capsys.readouterr().out
+    fit(trainer, tmp_path)
     *epochs, done = figures(tmp_path)
     *whole, whole_done = figures(unbroken)
     assert epochs == whole[2:]
@@ -197,25 +202,17 @@ def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
 
 def test_an_epoch_of_skipped_steps_alone_has_no_loss(make_trainer, config, tmp_path, monkeypatch):
     trainer = make_trainer(config)
-    create_state = trainer.steps.create_state
-
-    def poisoned():
-        state = create_state()
-        state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
-        return state
-
-    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(create_state=poisoned))
-    trainer.fit(tmp_path)
+    fit(poisoned(trainer), tmp_path)
     assert [row["train_loss"] for row in rows(tmp_path)[:-1]] == [None] * 3
     assert [row["skipped_steps"] for row in rows(tmp_path)[:-1]] == [6, 12, 18]
 
 
 def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken, tmp_path):
     trainer = make_trainer(config)
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     assert figures(tmp_path) == figures(unbroken)
 
 
@@ -236,46 +233,166 @@ def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken,
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)
         with pytest.raises(Killed):
-            make_trainer(config).fit(tmp_path)
+            fit(make_trainer(config), tmp_path)
     assert len(rows(tmp_path)) == saves + 1
-    make_trainer(config).fit(tmp_path)
+    fit(make_trainer(config), tmp_path)
     assert figures(tmp_path) == figures(unbroken)
 
 
 def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(config)
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
         path.rename(tmp_path / path.name)
     with pytest.raises(UserError, match="has metrics and no checkpoint"):
-        trainer.fit(tmp_path)
+        fit(trainer, tmp_path)
 
 
 def test_a_finished_run_of_one_epoch_without_checkpoints_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(dataclasses.replace(config, epochs=1))
-    trainer.fit(tmp_path)
+    fit(trainer, tmp_path)
     before = (tmp_path / "metrics.jsonl").read_text()
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="has metrics and no checkpoint"):
-        trainer.fit(tmp_path)
+        fit(trainer, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, config, tmp_path, monkeypatch):
     trainer = make_trainer(dataclasses.replace(config, max_skipped_steps=4))
-    create_state = trainer.steps.create_state
-
-    def poisoned():
-        state = create_state()
-        state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
-        return state
-
-    monkeypatch.setattr(trainer, "steps", trainer.steps._replace(create_state=poisoned))
     with pytest.raises(Diverged, match="for 4 steps in a row"):
-        trainer.fit(tmp_path)
+        fit(poisoned(trainer), tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "max_skipped_steps": "3"}
+
+
+def small(**changes: str) -> Config:
+    """Two epochs of six steps: a narrow network on the bundled sample."""
+    return load_config(QUICKSTART, {**SMALL, "epochs": "2", **changes})
+
+
+def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(Diverged, match="the same workdir begins a new run") as caught:
+        run(small(learning_rate="1e30"), workdir)
+    assert caught.value.kept == ()
+    assert [path.name for path in workdir.iterdir()] == ["tensorboard"]  # TensorBoard still shows the run
+    run(small(learning_rate="1e-3", epochs="1"), workdir)
+    assert [row["event"] for row in rows(workdir)] == ["epoch", "done"]
+
+
+def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_path):
+    workdir = tmp_path / "run"
+    (tmp_path / "run-2").mkdir()
+    with pytest.raises(Diverged, match=f"--workdir={workdir}-3: this one keeps its checkpoint of step 1") as caught:
+        run(small(learning_rate="1e30", save_every="1"), workdir)
+    assert len(str(caught.value)) < 600
+    assert caught.value.kept == (1,)
+    assert (workdir / "checkpoints" / "1").is_dir()
+    with pytest.raises(UserError, match="holds another run, with learning_rate"):
+        run(small(learning_rate="1e-3", save_every="1"), workdir)
+
+
+def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
+    ended = []
+
+    class StopAfterAnEpoch(Callback):
+        def on_epoch_end(self, run, row):
+            run.stop.ask("a test")
+
+    def running() -> None:
+        try:
+            run(small(), str(tmp_path / "run"), [StopAfterAnEpoch()])
+        except Stopped as stopped:
+            ended.append(str(stopped))
+
+    thread = threading.Thread(target=running)
+    thread.start()
+    thread.join()
+    assert ended == ["a test"]
+    run(small(), tmp_path / "run")
+    assert [row["event"] for row in rows(tmp_path / "run")] == ["epoch", "epoch", "done"]
+    out = capsys.readouterr().out
+    assert re.search(r"resnet18: [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
+    assert "fashion_mnist_sample 1.0.0: 6,000 training and 1,000 validation images, 8 px, grey, 10 classes\n" in out
+    (best,) = re.findall(r"best accuracy ([\d.]+), in epoch [12] of 2; in .*run: curves\.png, .*\(steps .*12\)", out)
+    assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir", "message"),
+    [
+        ("configs/quickstart.py", "run", r"config=configs/quickstart\.py: must be a Config"),
+        ({"epochs": 1}, "run", "config={'epochs': 1}: must be a Config"),
+        (small(), "", "workdir=: must be the path of a directory"),
+        (small(), None, "workdir=None: must be the path of a directory"),
+        (small(), "~nobody-of-that-name/run", "workdir=~nobody-of-that-name/run: there is no such user"),
+    ],
+)
+def test_a_call_with_something_else_is_a_users_mistake(tmp_path, monkeypatch, config, workdir, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run(config, workdir)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fewer_images_than_a_batch(make_trainer, config):
     with pytest.raises(UserError, match="batch_size=256: must be at most the 203 training images"):
         make_trainer(dataclasses.replace(config, batch_size=256))
+
+
+class Watcher(Callback):
+    """Records the calls that it gets, and asks the run to stop after a given step."""
+
+    def __init__(self, stop_at: int | None = None):
+        self.told: list[tuple] = []
+        self.stop_at = stop_at
+
+    def on_run_begin(self, run):
+        self.told.append(("begin", int(run.state.step), len(run.history)))
+
+    def on_epoch_begin(self, run, epoch):
+        self.told.append(("epoch", epoch))
+
+    def on_step_end(self, run, step, output):
+        self.told.append(("step", step))
+        assert np.isfinite(float(output.loss))
+        if step == self.stop_at:
+            run.stop.ask("a watcher")
+
+    def on_evaluation_begin(self, run, batches):
+        self.told.append(("evaluation", batches))
+
+    def on_epoch_end(self, run, row):
+        self.told.append(("row", row.epoch, run.history[-1] is row))
+
+    def on_run_end(self, run):
+        self.told.append(("end", run.best.epoch))
+
+    def close(self):
+        self.told.append(("closed",))
+
+
+def test_a_callback_sees_it_all_in_order_and_changes_nothing(make_trainer, config, unbroken, tmp_path):
+    watcher = Watcher()
+    done = fit(make_trainer(config), tmp_path, callbacks=[watcher])
+    an_epoch = [[("epoch", e), *(("step", 6 * e - 5 + i) for i in range(6))] for e in (1, 2, 3)]
+    expected = [("begin", 0, 0)]
+    for epoch, told in enumerate(an_epoch, start=1):
+        expected += [*told, ("evaluation", 7), ("row", epoch, True)]
+    assert watcher.told == [*expected, ("end", done.best.epoch), ("closed",)]
+    assert figures(tmp_path) == figures(unbroken)
+    assert done.digest == rows(unbroken)[-1]["state_digest"]
+    assert [row.accuracy for row in done.history] == [row["accuracy"] for row in rows(unbroken)[:-1]]
+    assert int(done.state.step) == 18
+
+
+def test_a_callback_may_ask_for_a_stop(make_trainer, config, unbroken, tmp_path):
+    watcher = Watcher(stop_at=9)
+    with pytest.raises(Stopped, match="a watcher"):
+        fit(make_trainer(config), tmp_path, callbacks=[watcher])
+    assert watcher.told[-1] == ("closed",)
+    fit(make_trainer(config), tmp_path)
+    assert figures(tmp_path) == figures(unbroken)

@@ -1,4 +1,4 @@
-"""The learning-rate search, and what it suggests, against definitions written out."""
+"""The learning-rate search and its suggestions, compared with their definitions."""
 
 import dataclasses
 import io
@@ -16,12 +16,12 @@ from flax_resnets import BasicBlock, ResNet, create_model
 from flax_resnets.data.batches import train_batch
 from flax_resnets.errors import UserError
 from flax_resnets.training import lr_find as finder
-from flax_resnets.training.compilation import for_once
+from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.lr_find import RangeTest, Suggestions, draw, lr_find, range_test, steepest, suggest, valley
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import StepOutput
 
-QUICKLY = for_once(make_mesh())
+QUICKLY = quick_to_compile(make_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +74,10 @@ def test_momentum_is_what_the_schedule_has_at_the_peak(model, config, data, monk
     class Made(Exception):
         pass
 
-    def optimizer_for(config, learning_rate, momentum):
+    def make_optimizer(config, learning_rate, momentum):
         raise Made(float(momentum(0)))
 
-    monkeypatch.setattr(finder, "optimizer_for", optimizer_for)
+    monkeypatch.setattr(finder, "make_optimizer", make_optimizer)
     with pytest.raises(Made, match=str(momentum)):
         lr_find(model, dataclasses.replace(config, schedule=schedule, momentum=(0.9, 0.8)), data)
 
@@ -138,7 +138,7 @@ def test_the_search_ends_when_the_average_is_four_times_its_lowest():
     assert test.stopped == "diverged"
     assert test.smoothed[-2] <= 4.0 < test.smoothed[-1]
     assert test.rates == tuple(range(len(test.rates)))
-    assert next(rates) == len(test.rates)  # nothing more was asked for
+    assert next(rates) == len(test.rates)  # no further point was read
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_ends_the_search_and_is_left_out(loss):
 
 
 def half_way_down(losses: list[float]) -> int:
-    """fastai's valley out of all subsequences there are."""
+    """fastai's valley, found among all subsequences."""
     falling = [
         chosen
         for length in range(1, len(losses) + 1)
@@ -177,7 +177,7 @@ def test_steepest_is_where_the_loss_falls_fastest(losses):
 
 
 def bowl(steps: int) -> RangeTest:
-    """Flat, down a slope that is steepest at 1e-2, and up again."""
+    """Flat, then a slope that is steepest at 1e-2, then rising."""
     rates = np.geomspace(1e-6, 10, steps)
     losses = 1 + 1.3 / (1 + (rates / 1e-2) ** 2) + np.maximum(0, rates - 1) ** 2
     return RangeTest(tuple(rates), tuple(losses), tuple(losses), "diverged")
@@ -191,7 +191,7 @@ def test_suggestions_for_a_bowl():
 
 
 def test_what_is_left_aside_suggests_nothing():
-    # The fall is in the first tenth and the last five points alone.
+    # The loss falls only in the first tenth and the last five points.
     smoothed = (*np.linspace(3, 2, 10), *np.full(85, 2.0), *np.linspace(1.9, 1, 5))
     assert suggest(RangeTest(tuple(range(1, 101)), smoothed, smoothed, "end"), 100) is None
 
@@ -207,4 +207,4 @@ def test_the_picture(test, suggestions):
     assert picture.format == "PNG"
     assert picture.size == (800, 500)
     colors = {color for _, color in picture.convert("RGB").getcolors(2**20)}
-    assert ((0xFF, 0x7F, 0x0E) in colors) == (suggestions is not None)  # C1, the mark of a suggestion
+    assert ((0xFF, 0x7F, 0x0E) in colors) == (suggestions is not None)  # C1 is the color of a suggestion

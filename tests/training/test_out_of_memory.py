@@ -1,4 +1,4 @@
-"""What a user hears where memory is short, by asking for more than any processor can address."""
+"""The message for too little memory, by asking for more than any CPU can address."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Running statistics taken anew for averaged weights."""
+"""Running statistics recomputed for averaged weights."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_resnets.models.layers import convolve
+from flax_resnets.augment import for_training
+from flax_resnets.models.convolution import convolve
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.step import augmented, step_key
+from flax_resnets.training.step import step_key
 
 
 def prepared(make_trainer, config):
@@ -20,8 +21,8 @@ def prepared(make_trainer, config):
 
 
 def batches(trainer, *steps: int):
-    """Training steps' numbers and what they see."""
-    return [(step, next(trainer._batches(range(step, step + 1)))) for step in steps]
+    """Numbers of training steps, and their batches."""
+    return [(step, next(trainer.batches(range(step, step + 1)))) for step in steps]
 
 
 def test_the_first_norms_statistics_by_hand(make_trainer, config):
@@ -49,7 +50,7 @@ def test_the_images_are_of_the_size_asked_for(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
     got = recalibrate(trainer.steps.statistics_step_at(8), state, batches(trainer, 0))
     ((_, batch),) = batches(trainer, 0)
-    images = augmented(step_key(trainer.config, jnp.int32(0)), batch.images, trainer.config, image_size=8)
+    images = for_training(step_key(trainer.config, jnp.int32(0)), batch.images, trainer.config, size=8)
     assert images.shape[1:3] == (8, 8)
     y = convolve(images, state.ema.params["stem_conv"]["kernel"], padding=1)
     np.testing.assert_allclose(got["stem_norm"]["mean"], np.mean(y, (0, 1, 2)), rtol=1e-4, atol=1e-6)

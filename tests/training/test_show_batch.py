@@ -1,4 +1,4 @@
-"""The picture of a step's images: the very ones that the training step shows the network."""
+"""The picture of a step's images shows exactly the images of the training step."""
 
 import dataclasses
 import io
@@ -12,7 +12,7 @@ from flax import linen as nn
 from PIL import Image
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.optimizer import make_optimizer
+from flax_resnets.training.optimizers import OptimizerConfig, make_optimizer
 from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.show_batch import ShownBatch, draw, in_words, show_batch
 from flax_resnets.training.state import create_state
@@ -20,7 +20,7 @@ from flax_resnets.training.step import make_train_step
 
 
 class Witness(nn.Module):
-    """A network that keeps the images it was last shown where others keep statistics."""
+    """A network that stores its last input images as its statistics."""
 
     num_classes: int
 
@@ -41,7 +41,9 @@ def augmented(config):
 
 @pytest.mark.parametrize("step", [0, 7])
 def test_it_is_what_the_training_step_shows_the_network(augmented, data, step):
-    optimizer = make_optimizer("sgd", optax.constant_schedule(0.1), optax.constant_schedule(0.0))
+    optimizer = make_optimizer(
+        OptimizerConfig(optimizer="sgd"), optax.constant_schedule(0.1), optax.constant_schedule(0.0)
+    )
     model, mesh = Witness(4), make_mesh()
     state = create_state(model, optimizer, (12, 12, 1), augmented.seed).replace(step=jnp.int32(step))
     (batch,) = data.train_batches(augmented.batch_size, augmented.seed, range(step, step + 1))
@@ -88,7 +90,7 @@ def test_a_step_after_the_run_is_named(config, data):
 
 
 def batch(images: int, channels: int = 3) -> ShownBatch:
-    """Red images, stored; of what is shown, the first half is blue and the rest brighter than white."""
+    """Stored images are red; of the augmented ones, the first half is blue and the rest brighter than white."""
     stored = np.zeros((images, 8, 8, channels), np.uint8)
     stored[..., 0] = 255
     shown = np.full((images, 6, 6, channels), -1, np.float32)  # black: (0 - 0.5) / 0.5
@@ -108,7 +110,7 @@ def test_each_image_stands_above_what_became_of_it(config):
     red, blue = ((picture == color).all(2) for color in ((255, 0, 0), (0, 0, 255)))
     rows = np.flatnonzero(red.any(1))
     below = np.flatnonzero(blue.any(1))
-    # Two bands of eight: the first band's images are blue below, the second's white.
+    # Two bands of eight images: in the first band the augmented images are blue, in the second white.
     assert rows.min() < below.min() < below.max() < rows.max()
     assert picture.shape[1] == 1360
     tiles = np.diff(red[rows[0] + 5].astype(int), prepend=0) == 1

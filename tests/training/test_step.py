@@ -1,4 +1,4 @@
-"""The compiled steps: what they change, what they guard against, and what they add up."""
+"""The compiled steps: what they change, what they check, and what they sum up."""
 
 import dataclasses
 from functools import partial
@@ -145,7 +145,7 @@ def test_parts_update_the_statistics_one_after_the_other(make_trainer, config):
     in_parts, _ = train_step(twice)(twice.steps.create_state(), batch)
     for name in ("mean", "var"):
         got, expected = (tree.batch_stats["stem_norm"][name] for tree in (in_parts, state))
-        np.testing.assert_allclose(got, expected, rtol=1e-3)  # the unbiased one counts each image once
+        np.testing.assert_allclose(got, expected, rtol=1e-3)  # the unbiased variance counts each image once
 
 
 def test_bce_is_a_yes_or_no_for_each_class(make_trainer, config):
@@ -167,11 +167,11 @@ def test_the_average_by_hand(make_trainer, config, statistics):
     state = trainer.steps.create_state()
     expected = jax.device_get((state.params, state.batch_stats))
     first_statistics = expected[1]
-    for decay in (0.1, 0.15, 0.15):  # (1 + t) / (10 + t) at t = 0, and from then on what was asked for
+    for decay in (0.1, 0.15, 0.15):  # (1 + t) / (10 + t) at t = 0, then the configured decay
         state, _ = train_step(trainer)(state, first_batch(trainer))
         now = jax.device_get((state.params, state.batch_stats))
         expected = jax.tree.map(lambda old, new, decay=decay: decay * old + (1 - decay) * new, expected, now)
-    if statistics == "recalibrate":  # at an epoch's end
+    if statistics == "recalibrate":  # at the end of an epoch
         expected = expected[0], first_statistics
     got = state.ema.params, state.ema.batch_stats
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), got, expected)
@@ -182,7 +182,7 @@ def test_without_an_average_there_is_none(make_trainer, config):
 
 
 def test_mixing_rests_from_an_epoch_on(make_trainer, config):
-    """Up to it losses differ from those without, and from it on a step is the same to the bit."""
+    """Before `mix_until` losses differ from those without mixing; from it on a step is equal to the last bit."""
     plain = make_trainer(config)
     mixing = make_trainer(dataclasses.replace(config, mixup=0.4, cutmix=1.0, mix_off_epoch=1))
     last_of_first_epoch, first_of_second = plain.steps_per_epoch - 1, plain.steps_per_epoch

@@ -1,4 +1,4 @@
-"""A run whose images are decoded as it goes: the same numbers as from the cache."""
+"""A run with streamed images: the same numbers as with cached images."""
 
 import copy
 import dataclasses
@@ -12,7 +12,8 @@ import pytest
 from flax_resnets.data.batches import train_indices
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
-from flax_resnets.training.loop import Stopped, Trainer
+from flax_resnets.training.loop import Stopped, fit
+from flax_resnets.training.trainer import Trainer
 
 
 class Source:
@@ -41,14 +42,14 @@ def streamed(trainer: Trainer, data, broken_train=(), broken_valid=()) -> Traine
 
 
 def figures(workdir: Path) -> list[dict]:
-    """The rows without what a clock measured."""
+    """The rows without measured times."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
 @pytest.fixture(scope="module")
 def full(config):
-    """With a second pass over an epoch's last batches; as in test_loop.py, so that it is compiled once for both."""
+    """Statistics are recomputed after an epoch; as in test_loop.py, so that both share the compiled step."""
     return dataclasses.replace(
         config, progressive=((1, 8), (2, 10)), ema_decay=0.9, ema_batch_norm="recalibrate", recalibrate_steps=2
     )
@@ -57,12 +58,12 @@ def full(config):
 @pytest.fixture(scope="module")
 def cached(make_trainer, full, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("cached")
-    make_trainer(full).fit(workdir)
+    fit(make_trainer(full), workdir)
     return workdir
 
 
 def stopping(trainer: Trainer, step: int) -> Trainer:
-    """The same, with a signal while training step `step` is under way."""
+    """The rows of a run that gets a signal while training step `step` is running."""
     counted = itertools.count()
 
     def train_step_at(size):
@@ -73,9 +74,7 @@ def stopping(trainer: Trainer, step: int) -> Trainer:
 
         return stepping
 
-    other = copy.copy(trainer)
-    other.steps = trainer.steps._replace(train_step_at=train_step_at)
-    return other
+    return trainer.with_steps(train_step_at=train_step_at)
 
 
 @pytest.mark.parametrize("first", ["cached", "streamed"])
@@ -83,8 +82,8 @@ def test_begun_one_way_it_goes_on_the_other_to_the_same_bits(make_trainer, full,
     ways = {"cached": make_trainer(full), "streamed": streamed(make_trainer(full), data)}
     before, after = ways.pop(first), next(iter(ways.values()))
     with pytest.raises(Stopped):
-        stopping(before, 8).fit(tmp_path)
-    after.fit(tmp_path)
+        fit(stopping(before, 8), tmp_path)
+    fit(after, tmp_path)
     assert figures(tmp_path) == figures(cached)
 
 
@@ -94,7 +93,7 @@ def test_at_a_broken_image_it_keeps_what_it_has_and_goes_on_once_it_is_whole(
 ):
     broken = train_indices(len(data), full.batch_size, full.seed, 3)[0]
     with pytest.raises(UserError, match=f"image {broken}: broken"):
-        streamed(make_trainer(full), data, **{f"broken_{split}": [broken]}).fit(tmp_path)
+        fit(streamed(make_trainer(full), data, **{f"broken_{split}": [broken]}), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(saved)]
-    streamed(make_trainer(full), data).fit(tmp_path)
+    fit(streamed(make_trainer(full), data), tmp_path)
     assert figures(tmp_path) == figures(cached)

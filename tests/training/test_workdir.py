@@ -1,4 +1,4 @@
-"""A run's directory, and directories of something else."""
+"""The directory of a run, and directories of something else."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def test_a_workdir_of_this_run_is_welcome(config, tmp_path):
 
 
 def test_killed_while_it_opens_its_workdir_it_still_knows_it(config, tmp_path, monkeypatch):
-    """`config.json` is written at each start: a kill or a full disk must not find it cut short."""
+    """`config.json` is written at each start. After a kill or on a full disk it must still be complete."""
     with opened(config, tmp_path):
         pass
     before = (tmp_path / "config.json").read_text()
@@ -56,7 +56,7 @@ def test_killed_while_it_opens_its_workdir_it_still_knows_it(config, tmp_path, m
 
 
 def begin(config, workdir, error: Exception, *made: str) -> None:
-    """A run that makes these directories in its workdir, and a file in it, and fails."""
+    """A run that makes these directories and a file in its workdir, and then fails."""
 
     def fit() -> None:
         for name in made:
@@ -83,3 +83,15 @@ def test_what_is_saved_or_was_begun_before_stays(config, tmp_path):
     begin(config, tmp_path / "begun", RuntimeError("a bug"))
     begin(config, tmp_path / "begun", UserError("a full disk"))
     assert {path.name for path in (tmp_path / "begun").iterdir()} == {"config.json", "metrics.jsonl"}
+
+
+def test_what_ended_before_its_first_row_and_checkpoint_is_in_nobodys_way(config, tmp_path):
+    """The run was killed in its first epoch, or diverged in it with an earlier version."""
+    with opened(config, tmp_path):
+        (tmp_path / "metrics.jsonl").touch()
+        (tmp_path / "checkpoints").mkdir()
+    other = dataclasses.replace(config, learning_rate=1e-5)
+    check_workdir(other, tmp_path)
+    (tmp_path / "checkpoints" / "7").mkdir()
+    with pytest.raises(UserError, match=r"holds another run, with learning_rate=0\.01 \(now 1e-05\)"):
+        check_workdir(other, tmp_path)

@@ -17,7 +17,7 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, *, full_data_dir: str | None = None, **kwargs):
-        """Takes where the whole `fashion_mnist` lies, or is to be prepared, beside TFDS's own arguments."""
+        """`full_data_dir` is where the whole `fashion_mnist` is, or will be prepared; the rest are TFDS's arguments."""
         self._full_data_dir = full_data_dir
         super().__init__(**kwargs)
 
@@ -48,5 +48,5 @@ class FashionMnistSample(tfds.core.GeneratorBasedBuilder):
             label = source.label(index)
             if taken[label] < _PER_CLASS[source.split]:
                 taken[label] += 1
-                # The stored PNG as it is, so that the same bytes come out on every machine.
+                # The stored PNG unchanged, so that every machine writes the same bytes.
                 yield index, {"image": io.BytesIO(source.encoded(index)), "label": label}

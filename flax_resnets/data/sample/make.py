@@ -6,12 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flax_resnets.data.prepare import prepare
+from flax_resnets.data.tfds.prepare import prepare
 from flax_resnets.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prepares the sample from the whole of Fashion-MNIST, and puts it where the package finds it."""
+    """Makes the sample from the whole of Fashion-MNIST, in the directory where the package looks for it."""
     from flax_resnets.data.sample.builder import FashionMnistSample
 
     parser = argparse.ArgumentParser(description="Make the bundled sample of Fashion-MNIST.")

@@ -1,0 +1,487 @@
+"""Part 1 of accelerator.py: the device computes what the CPU of the same machine computes.
+
+Networks: one training step from the same weights on the same images, by the library's compiled step, on the device and
+on the CPU. Compared are the logits, the gradients and the updated running statistics. The CPU computes in float32 with
+the highest precision; the device so, in float32 as it comes (TF32 on NVIDIA's, bfloat16 products on TPUs), and in
+bfloat16.
+
+Runs: 20 steps of the quickstart against the CPU's losses, 50 steps in float16, and a run that is stopped, saved and
+gone on with. With `--small` on a machine without an accelerator the device is the CPU itself.
+"""
+
+import dataclasses
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.on_accelerator.rows import Row
+from benchmarks.on_accelerator.tasks import ROOT, Job, Task
+
+# Each as a precision of the recipes, and of the products of float32 numbers.
+PRECISIONS = {
+    "float32, highest": ("float32", "highest"),
+    "float32": ("float32", "default"),
+    "bfloat16": ("bfloat16", "default"),
+}
+"""What a device computes in, by name."""
+
+# Relative differences, as `compared` and `together` take them. `float32, highest` is the same numbers summed in another
+# order. Where products have TF32's 11 bits or bfloat16's 8, logits and statistics lose what their inputs are rounded
+# by. Gradients lose about the root of that, for ReLUs near zero switch, and small arrays more than others. Each bound
+# is some five times what a CPU gives for ResNet-50 in another order (gradients 0.001, each 0.009), with inputs rounded
+# as TF32 does (0.03), and in bfloat16 (0.13; logits and statistics 0.003). Each gradient for itself is held to a bound
+# with the highest precision alone: in others that of a bias that a norm takes away again is rounding and no more.
+BOUNDS: dict[str, dict[str, float]] = {
+    "float32, highest": {"logits": 1e-4, "statistics": 1e-4, "gradients": 1e-2, "each gradient": 5e-2},
+    "float32": {"logits": 2e-3, "statistics": 2e-3, "gradients": 0.2},
+    "bfloat16": {"logits": 2e-2, "statistics": 2e-2, "gradients": 0.5},
+}
+"""The largest difference by precision. A TPU's float32 as it comes is products of bfloat16, and gets its bounds."""
+
+# A network, its kind of BatchNorm.
+NETWORKS: dict[str, tuple[str, str]] = {
+    "resnet18": ("resnet18", "global"),
+    "resnet50": ("resnet50", "global"),
+    "resnet50d": ("resnet50d", "global"),
+    "resnetv2_50": ("resnetv2_50", "global"),
+    "resnext50_32x4d": ("resnext50_32x4d", "global"),
+    "seresnet50": ("seresnet50", "global"),
+    "densenet": ("densenet", "global"),
+    "quickstart": ("quickstart", "global"),
+    "quickstart, batch_norm=device": ("quickstart", "device"),
+    "quickstart, batch_norm=ghost:32": ("quickstart", "ghost:32"),
+}
+"""What is compared, by the name of its task."""
+
+# The quickstart's losses are calm: those on 1 and on 8 CPU devices differ by 1e-5 (configs/quickstart.py).
+LOSS_BOUND = 1e-3
+STEPS, HALF_STEPS = 20, 50
+LOSSES, HALF, RESUMED = f"{STEPS} steps", f"{HALF_STEPS} steps in float16", "stopped, saved and gone on with"
+RUNS = {
+    LOSSES: "the quickstart's first losses, float32 with highest precision, against the CPU's",
+    HALF: "the quickstart in float16 with a scaled loss: its last ten losses against its first ten",
+    RESUMED: "the quickstart stopped in its second epoch and gone on with: another digest than the unbroken run's",
+}
+"""What is compared of runs, by the name of its task."""
+
+
+def tasks(job: Job) -> dict[str, Task]:
+    """The part's tasks, in order."""
+    ours = _Programs(job)
+    return {
+        # What compiles least comes first, and the networks' programs are compiled meanwhile.
+        LOSSES: partial(_losses, ours),
+        HALF: partial(_half, ours),
+        RESUMED: partial(_resumed, job),
+        **{name: partial(_network, ours, name) for name in NETWORKS},
+    }
+
+
+def compared(found: Any, wanted: Any) -> float:
+    """The largest relative difference of any array in two trees.
+
+    Of an array it is the root mean square of the difference against that of what is wanted; where that is below a
+    hundredth of the whole tree's, against this: the gradient of a bias that a norm takes away again is rounding alone.
+
+    Args:
+        found: the device's.
+        wanted: the CPU's.
+
+    Example:
+        >>> compared({"a": np.ones(4)}, {"a": np.full(4, 2.0)})
+        0.5
+    """
+    pairs = _pairs(found, wanted)
+    floor = _rms(np.concatenate([theirs.ravel() for _, theirs in pairs])) / 100
+    differences = [_relative(ours - theirs, max(_rms(theirs), floor)) for ours, theirs in pairs]
+    return max(differences)
+
+
+def together(found: Any, wanted: Any) -> float:
+    """The relative difference of all arrays in two trees, taken as one.
+
+    Example:
+        >>> together([np.ones(3), np.ones(1)], [np.ones(3), np.zeros(1)]) ** 2
+        0.3333333333333333
+    """
+    ours, theirs = (
+        np.concatenate([array.ravel() for array in each]) for each in zip(*_pairs(found, wanted), strict=True)
+    )
+    return _relative(ours - theirs, _rms(theirs))
+
+
+def _pairs(found: Any, wanted: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    import jax
+
+    trees = jax.tree.leaves(found), jax.tree.leaves(wanted)
+    return [(np.asarray(ours, np.float64), np.asarray(theirs, np.float64)) for ours, theirs in zip(*trees, strict=True)]
+
+
+def _relative(difference: np.ndarray, scale: float) -> float:
+    size = _rms(difference)
+    if not math.isfinite(size):
+        return math.inf
+    return size / scale if scale else size
+
+
+def _rms(array: np.ndarray) -> float:
+    return math.sqrt(float((array**2).mean()))
+
+
+class _Programs:
+    """The compiled programs of the networks, each compiled once, all of them on the way while others run.
+
+    Args:
+        job: of the part.
+    """
+
+    def __init__(self, job: Job):
+        self.job = job
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._compiled: dict[tuple[Any, ...], Future] = {}
+
+    def start(self) -> None:
+        """Begins to compile what the comparisons need."""
+        from flax_resnets.data.source import SAMPLE, open_source
+        from flax_resnets.training import loop  # noqa: F401
+
+        # While TFDS and Orbax are being imported, no other thread may import anything: they have the whole process's
+        # `import` do something else.
+        open_source(SAMPLE, "train")
+        for name in NETWORKS:
+            wanted = [("float32, highest", self.cpu), *((precision, self.device) for precision in PRECISIONS)]
+            for precision, device in wanted:
+                self.step(name, precision, device)
+                self.logits(name, precision, device)
+
+    @property
+    def cpu(self) -> Any:
+        import jax
+
+        return jax.devices("cpu")[0]
+
+    @property
+    def device(self) -> Any:
+        import jax
+
+        return jax.devices()[0]
+
+    def step(self, name: str, precision: str, device: Any) -> Future:
+        """A network's training step for a device, and the shapes of the state it takes."""
+        return self._program(_compiled_step, name, precision, device)
+
+    def logits(self, name: str, precision: str, device: Any) -> Future:
+        """A network's logits by its running statistics, for which the kind of BatchNorm is no matter."""
+        network, _ = NETWORKS[name]
+        return self._program(_compiled_logits, network, precision, device)
+
+    def _program(self, compiled: Any, name: str, precision: str, device: Any) -> Future:
+        if device.platform == "cpu" and precision == "float32":
+            precision = "float32, highest"  # a CPU has one float32
+        key = compiled, name, precision, device
+        if key not in self._compiled:
+            self._compiled[key] = self._pool.submit(compiled, self.job.small, name, precision, device)
+        return self._compiled[key]
+
+
+def _config(name: str, precision: str, small: bool) -> Any:
+    from flax_resnets.training.config import Config
+    from flax_resnets.training.recipes import load_config
+
+    network, batch_norm = NETWORKS[name]
+    about = {"precision": PRECISIONS[precision][0], "batch_norm": batch_norm}
+    # SGD without momentum keeps the gradient itself as its state.
+    plain = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1.0, "momentum": (0.0, 0.0)}
+    plain |= {"weight_decay": 0.0, "epochs": 1}
+    if network == "quickstart":
+        recipe = load_config(ROOT / "configs" / "quickstart.py")
+        return dataclasses.replace(recipe, **plain, **about, flip=False)
+    return Config(
+        model=network,
+        model_options={"width": 16 if network.startswith("resnext") else 8} if small and network != "densenet" else {},
+        dataset="none: the batch is made here",
+        image_size=32 if small else 96,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        batch_size=8 if small else 32,
+        flip=False,
+        **plain,
+        **about,
+    )
+
+
+def _model(config: Any, small: bool) -> Any:
+    """The configuration's network; a small one has one stage of one block."""
+    from flax_resnets.training.network import make_model
+
+    model: Any = make_model(config, num_classes=10)
+    if small:
+        return model.clone(**{"stages" if config.model == "densenet" else "stage_sizes": (1,)})
+    return model
+
+
+def _on(device: Any) -> Any:
+    """A mesh of that device alone."""
+    from flax_resnets.training.placement import make_mesh
+
+    return make_mesh(devices=[device])
+
+
+def _shapes(config: Any, model: Any, optimizer: Any, mesh: Any) -> tuple[Any, Any]:
+    """Of the state and the batch, with their places."""
+    import jax
+    import jax.numpy as jnp
+
+    from flax_resnets.data.batches import Batch
+    from flax_resnets.training.placement import batch_sharding, replicated
+    from flax_resnets.training.state import create_state
+
+    image = config.image_size, config.image_size, len(config.mean)
+    state = jax.eval_shape(lambda: create_state(model, optimizer, image, config.seed))
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), state)
+    images = jax.ShapeDtypeStruct((config.batch_size, *image), jnp.uint8, sharding=batch_sharding(mesh))
+    labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh))
+    return state, Batch(images, labels)
+
+
+def _optimizer(config: Any) -> Any:
+    from flax_resnets.training.optimizers import make_optimizer
+    from flax_resnets.training.schedule import make_schedules
+
+    return make_optimizer(config, *make_schedules(config, steps=1))
+
+
+def _compiled_step(small: bool, name: str, precision: str, device: Any) -> tuple[Any, Any]:
+    import jax
+
+    from flax_resnets.training.step import make_train_step
+
+    config, mesh = _config(name, precision, small), _on(device)
+    model, optimizer = _model(config, small), _optimizer(config)
+    state, batch = _shapes(config, model, optimizer, mesh)
+    with jax.default_matmul_precision(PRECISIONS[precision][1]):
+        lowered = make_train_step(model, optimizer, config, mesh).lower(state, batch)
+    return lowered.compile(), state
+
+
+def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any:
+    import jax
+
+    from flax_resnets import augment
+
+    config = _config(name, precision, small)
+    model = _model(config, small)
+    state, batch = _shapes(config, model, _optimizer(config), _on(device))
+
+    def logits(params: Any, batch_stats: Any, images: jax.Array) -> Any:
+        shown = augment.for_evaluation(images, config, config.image_size)
+        return model.apply({"params": params, "batch_stats": batch_stats}, shown, train=False)
+
+    with jax.default_matmul_precision(PRECISIONS[precision][1]):
+        lowered = jax.jit(logits).lower(state.params, state.batch_stats, batch.images)
+    return lowered.compile()
+
+
+def _made_state(shapes: Any) -> Any:
+    """A state with weights drawn here, on the host: kernels by Kaiming's rule, scales about 1, biases about 0.
+
+    The last norm of a residual block has a tenth of that. With branches as strong as what they are added to, fifty
+    layers make so much of a bit that was rounded away, by ReLUs that switch, that gradients in bfloat16 have nothing to
+    do with those in float32.
+    """
+    import jax
+
+    random = np.random.default_rng(0)
+
+    def made(path: Any, leaf: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        drawn = random.standard_normal(leaf.shape)
+        if not name.startswith("params"):
+            return np.full(leaf.shape, name.endswith("var"), leaf.dtype)
+        if len(leaf.shape) > 1:
+            drawn *= math.sqrt(2 / math.prod(leaf.shape[:-1]))
+        else:
+            drawn = 0.1 * drawn + name.endswith("scale")
+        return drawn.astype(leaf.dtype)
+
+    state = jax.tree.map_with_path(made, shapes)
+    return state.replace(params={name: _calmed(part) for name, part in state.params.items()})
+
+
+def _calmed(part: Any) -> Any:
+    """A part of the parameters, with the last norm of what is a residual block made small."""
+    last = next((name for name in ("norm3", "norm2") if name in part), None)
+    if last is None:
+        return part
+    return part | {last: {name: (array / 10).astype(array.dtype) for name, array in part[last].items()}}
+
+
+def _network(ours: _Programs, name: str) -> Iterator[Row]:
+    """One step and the logits, in every precision."""
+    import jax
+    import optax
+
+    from flax_resnets.data.batches import Batch
+
+    ours.start()
+    config = _config(name, "float32", ours.job.small)
+    random = np.random.default_rng(1)
+    shape = config.batch_size, config.image_size, config.image_size, len(config.mean)
+    batch = Batch(random.integers(0, 256, shape, np.uint8), random.integers(0, 10, config.batch_size, np.int32))
+    state: Any = None
+
+    def computed(precision: str, device: Any) -> dict[str, Any]:
+        nonlocal state
+        step, shapes = ours.step(name, precision, device).result()
+        if state is None:
+            state = _made_state(shapes)
+        start, there = jax.device_put((state, batch), jax.tree.leaves(shapes)[0].sharding)
+        forward = ours.logits(name, precision, device).result()
+        found = {"logits": forward(start.params, start.batch_stats, there.images)}
+        end, _ = step(start, there)
+        return jax.device_get(
+            found | {"gradients": optax.tree.get(end.opt_state, "trace"), "statistics": end.batch_stats}
+        )
+
+    wanted = computed("float32, highest", ours.cpu)
+    for precision in PRECISIONS:
+        found = computed(precision, ours.device)
+        worst = {what: compared(found[what], wanted[what]) for what in ("logits", "statistics")}
+        worst["gradients"] = together(found["gradients"], wanted["gradients"])
+        worst["each gradient"] = compared(found["gradients"], wanted["gradients"])
+        bound = BOUNDS["bfloat16" if precision == "float32" and ours.job.backend == "tpu" else precision]
+        ok = all(worst[what] <= bound[what] for what in bound)
+        about = {"precision": precision, "batch": config.batch_size, "size": config.image_size}
+        yield {**about, "worst": worst, "bound": bound, "ok": ok}
+
+
+def _recipe(small: bool, **changes: Any) -> Any:
+    """The quickstart, on the sample that ships with the package; a small one trains LeNet."""
+    from flax_resnets.training.recipes import load_config
+
+    if small:
+        changes |= {"model": "lenet_bn", "model_options": {}}
+    return dataclasses.replace(load_config(ROOT / "configs" / "quickstart.py"), **changes)
+
+
+def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator[tuple[Any, Any]]:
+    """What a recipe's first steps on a device give: the state and the step's figures; from a state of the host's."""
+    import jax
+
+    from flax_resnets.training.build import build_steps
+    from flax_resnets.training.display import Display
+    from flax_resnets.training.network import make_model
+    from flax_resnets.training.placement import replicated, to_devices
+    from flax_resnets.training.splits import load_split
+
+    data, classes = load_split(config, "train", Display(silent=True))
+    mesh = _on(device)
+    steps = build_steps(
+        config, make_model(config, classes), mesh, data.channels, config.epochs * (len(data) // config.batch_size)
+    )
+    state = steps.create_state() if start is None else jax.device_put(start, replicated(mesh))
+    train_step = steps.train_step_at(config.image_size)
+    for batch in data.train_batches(config.batch_size, config.seed, range(count)):
+        state, output = train_step(state, to_devices(batch, mesh))
+        yield state, output
+
+
+def _losses(ours: _Programs) -> Iterator[Row]:
+    """The quickstart's first steps on the device and on the CPU, from the weights that the CPU drew."""
+    import jax
+
+    from flax_resnets.training.build import build_steps
+    from flax_resnets.training.network import make_model
+
+    ours.start()
+    config = _recipe(ours.job.small)
+    start = jax.device_get(
+        build_steps(config, make_model(config, 10), _on(ours.cpu), len(config.mean), config.epochs).create_state()
+    )
+    with jax.default_matmul_precision("highest"):
+        there, here = (
+            [float(output.loss) for _, output in _steps(config, device, STEPS, start)]
+            for device in (ours.device, ours.cpu)
+        )
+    worst = max(abs(a - b) for a, b in zip(there, here, strict=True))
+    worst = worst if math.isfinite(worst) else math.inf
+    about = {"network": config.model, "losses": there, "losses_on_cpu": here}
+    yield {**about, "worst": worst, "bound": LOSS_BOUND, "ok": worst <= LOSS_BOUND}
+
+
+def _half(ours: _Programs) -> Iterator[Row]:
+    """float16: losses that fall, and a scale that comes down from its start until gradients are finite."""
+    config = _recipe(ours.job.small, precision="float16")
+    losses, skipped, scale = [], 0, 0.0
+    for state, output in _steps(config, ours.device, HALF_STEPS):
+        losses.append(float(output.loss))
+        skipped, scale = int(state.skipped), float(state.loss_scale.scale)
+    early, late = statistics.mean(losses[:10]), statistics.mean(losses[-10:])
+    # From 2^16 down, a factor of 2 at each step that is skipped: more than ten are no matter of scale.
+    ok = all(map(math.isfinite, losses[-10:])) and late < early and skipped <= 10
+    about = {"network": config.model, "losses": losses, "loss_scale": scale}
+    yield {**about, "skipped": skipped, "worst": late / early, "bound": 1.0, "ok": ok}
+
+
+def _resumed(job: Job) -> Iterator[Row]:
+    """A run and the same with a stop in its second epoch: the digests of their final states."""
+    import json
+
+    from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.display import Display
+    from flax_resnets.training.interruption import Interruption, Stopped
+    from flax_resnets.training.loop import fit
+    from flax_resnets.training.splits import load_split
+    from flax_resnets.training.trainer import Trainer
+
+    keep_compiled_programs()
+    config = _recipe(job.small, batch_size=512, epochs=2)
+    quiet = Display(silent=True)
+    (train, classes), (valid, _) = (load_split(config, split, quiet) for split in ("train", "validation"))
+    stop = Interruption()
+
+    class Stopping:
+        """The training split, which asks for the stop as the step is begun."""
+
+        channels = train.channels
+
+        def __len__(self) -> int:
+            return len(train)
+
+        def train_batches(self, batch_size: int, seed: int, steps: range, rows: Any = None) -> Any:
+            for step, batch in zip(steps, train.train_batches(batch_size, seed, steps, rows), strict=True):
+                if step == stopped_at:
+                    stop.signal = "SIGTERM"
+                yield batch
+
+        eval_batches = train.eval_batches
+
+    def digest(workdir: Path, split: Any, stop: Interruption | None = None) -> str:
+        workdir.mkdir(exist_ok=True)
+        fit(Trainer(config, split, valid, classes, quiet), workdir, stop)
+        return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["state_digest"]
+
+    stopped_at = len(train) // config.batch_size + 5
+    with tempfile.TemporaryDirectory() as scratch:
+        unbroken = digest(Path(scratch, "unbroken"), train)
+        was_stopped = False
+        try:
+            digest(Path(scratch, "stopped"), Stopping(), stop)
+        except Stopped:
+            was_stopped = True
+        resumed = digest(Path(scratch, "stopped"), train)
+    about = {
+        "network": config.model,
+        "stopped_at": stopped_at + 1 if was_stopped else None,
+        "digest": unbroken,
+        "digest_resumed": resumed,
+    }
+    yield {**about, "worst": float(unbroken != resumed), "bound": 0.0, "ok": was_stopped and unbroken == resumed}

@@ -1,0 +1,471 @@
+"""Part 2 of accelerator.py: how fast the device is with this library, beside its peers.
+
+ResNet-50 and ResNet-18 at 224 px in bfloat16, training and inference, by turns against a plain linen step and, where
+torch with CUDA is there, torchvision's network under `torch.compile`, channels last, autocast to bfloat16. A trace of
+three steps, and what the input path gives. Images are made here: this part needs no data.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.on_accelerator.rows import Row
+from benchmarks.on_accelerator.tasks import Job, Task
+
+NETWORKS = ("resnet50", "resnet18")
+WORKS = ("train", "inference", "largest batch")
+WAYS = ("cached, 1 thread", "cached, 4 threads", "streamed")
+TRACED_STEPS = 3
+
+# Peak rates for bfloat16 without sparsity, in FLOP/s, by a part of the name that JAX gives the device; the first that
+# fits. NVIDIA's are from the data sheets of the A100, H100 and H200. TPUs' are in flax_resnets/training/tpu/chips.py.
+_GPU_PEAKS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+}
+_TPU_NAMES = {"TPU v6": "v6e", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v4": "v4"}
+
+
+class Sizes(NamedTuple):
+    """Images of a training batch and of inference's, pixels of a side, and the turns of each with their seconds."""
+
+    batch: int
+    inference: tuple[int, ...]
+    size: int
+    rounds: int
+    turn: float
+
+
+FULL = Sizes(256, (1, 32, 256), 224, 3, 1.0)
+SMALL = Sizes(4, (1, 2), 32, 1, 0.01)
+
+
+def tasks(job: Job) -> dict[str, Task]:
+    """The part's tasks, what matters most first."""
+    sizes = SMALL if job.small else FULL
+    # Two cores have no time for two networks that differ in their depth alone.
+    networks = NETWORKS[1:] if job.small else NETWORKS
+    first, *others = networks
+    return {
+        f"{first} train": partial(_train, job, sizes, first),
+        "trace": partial(_trace, job, sizes, first),
+        "input": partial(_input, job, sizes, first),
+        f"{first} inference": partial(_inference, job, sizes, first),
+        **{f"{name} train": partial(_train, job, sizes, name) for name in others},
+        **{f"{name} inference": partial(_inference, job, sizes, name) for name in others},
+        **{f"{name} largest batch": partial(_largest, job, sizes, name) for name in networks},
+    }
+
+
+def peak(device: str) -> float | None:
+    """FLOP/s that a device's maker gives it in bfloat16; None for one that is not known here.
+
+    Example:
+        >>> peak("NVIDIA H100 80GB HBM3"), peak("TPU v5 lite"), peak("cpu")
+        (989000000000000.0, 197000000000000.0, None)
+    """
+    from flax_resnets.training.tpu.chips import CHIPS
+
+    peaks = {**_GPU_PEAKS, **{name: CHIPS[chip].flops_per_second for name, chip in _TPU_NAMES.items()}}
+    return next((rate for name, rate in peaks.items() if name in device), None)
+
+
+def halved(measure: Callable[[int], Any], batch: int) -> tuple[Any, int, list[int]]:
+    """Measures with ever smaller batches until one fits the device's memory.
+
+    Args:
+        measure: given a batch, raises OutOfMemory or returns what it found.
+        batch: to begin with.
+
+    Returns:
+        What was found, the batch, and those that did not fit.
+
+    Raises:
+        OutOfMemory: not even one image fits.
+    """
+    too_large: list[int] = []
+    while True:
+        try:
+            return measure(batch), batch, too_large
+        except OutOfMemory:
+            too_large.append(batch)
+            if batch == 1:
+                raise
+            batch //= 2
+
+
+class OutOfMemory(Exception):
+    """The device's memory does not hold it."""
+
+
+def _is_out_of_memory(reason: str) -> bool:
+    return any(words in reason for words in ("RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory"))
+
+
+def _case(network: str, work: Any, batch: int, size: int) -> Any:
+    from flax_resnets.cli.bench.cases import Case
+
+    return Case(f"{network}, {work}", network, work, batch, size, precision="bfloat16")
+
+
+def _torch_is_missing() -> str | None:
+    """Why torchvision does not take part; None where it does."""
+    from flax_resnets.cli.bench.contenders import torch_is_here
+
+    if not torch_is_here():
+        return "torch or torchvision is not installed here"
+    program = "import torch; print(torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        return f"torch does not start: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+    return None if done.stdout.split()[-1:] == ["True"] else "torch sees no CUDA device here"
+
+
+def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator[Row]:
+    """A row for each contender and case, by turns; cases are of one kind of work.
+
+    Raises:
+        OutOfMemory: one of them does not fit beside the others.
+    """
+    from flax_resnets.cli.bench import contenders
+    from flax_resnets.cli.bench.figures import ratios, spread
+    from flax_resnets.cli.bench.interleave import interleave
+    from flax_resnets.models.registry import MODELS
+
+    no_torch = _torch_is_missing() if peers else None
+    wanted = [contenders.LINEN] if peers else []
+    if peers and not no_torch:
+        wanted.append(contenders.TORCH)
+    processes: list[Any] = []
+    named: dict[str, tuple[str, Any]] = {}
+    for case in cases:
+        for number, process in enumerate(contenders.peers(case, job.backend, wanted)):
+            renamed = []
+            for contender in process.contenders:
+                name = f"{contender.name}, batch {case.batch}"
+                named[name] = contender.name, case
+                more = {"compiled": True} if contender.name == contenders.TORCH else {}
+                renamed.append(dataclasses.replace(contender, name=name, options={**contender.options, **more}))
+            if number < len(processes):  # all that one contender does is done by one process
+                joined = [*processes[number].contenders, *renamed]
+                processes[number] = dataclasses.replace(processes[number], contenders=joined)
+            else:
+                processes.append(dataclasses.replace(process, contenders=renamed))
+    result = interleave(processes, sizes.rounds, turn=sizes.turn)
+    for reason in result.left_out.values():
+        if _is_out_of_memory(reason):
+            raise OutOfMemory(reason)
+    rate = peak(job.device)
+    for case in cases:
+        ours = f"{contenders.OURS}, batch {case.batch}"
+        here = {name: seconds for name, seconds in result.seconds.items() if named[name][1] is case}
+        against = ratios(here, ours) if ours in here else {}
+        for name, each_round in here.items():
+            seconds, facts = spread(each_round), result.facts[name]
+            flops = 2 * MODELS[case.network].multiply_adds * (case.size / MODELS[case.network].input_size) ** 2
+            speed = case.batch / seconds.median
+            row = {"contender": named[name][0], "network": case.network, "work": case.work, "precision": case.precision}
+            row |= {"batch": case.batch, "size": case.size, "images_per_second": speed, "seconds": seconds.median}
+            row |= {"seconds_quartiles": [seconds.low, seconds.high], "first_seconds": facts["first_seconds"]}
+            row["share_of_peak"] = speed * flops * (3 if case.work == "train" else 1) / rate if rate else None
+            row |= {name: facts.get(name) for name in ("memory_peak_bytes", "memory_limit_bytes", "versions")}
+            if name in against:
+                row |= {"ours_is_times_as_fast": against[name].median, "times_quartiles": list(against[name][1:])}
+            yield row
+        for name, reason in result.left_out.items():
+            if named[name][1] is case:
+                yield {"contender": named[name][0], "batch": case.batch, "size": case.size, "error": reason}
+    if no_torch:
+        yield {"contender": contenders.TORCH, "skipped": no_torch}
+
+
+def _train(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
+    """The training step, ours and the others', with a batch that fits."""
+
+    def measure(batch: int) -> list[Row]:
+        return list(_measured(job, sizes, [_case(network, "train", batch, sizes.size)], peers=True))
+
+    rows, _, too_large = halved(measure, sizes.batch)
+    for row in rows:
+        yield {"asked_batch": sizes.batch, "did_not_fit": too_large, **row}
+
+
+def _inference(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
+    """Logits with ours' norms folded, a row for each batch and contender; the largest halves where it does not fit."""
+    *smaller, largest = sizes.inference
+
+    def measure(batch: int) -> list[Row]:
+        cases = [_case(network, "inference", each, sizes.size) for each in dict.fromkeys((*smaller, batch))]
+        return list(_measured(job, sizes, cases, peers=True))
+
+    rows, fits, too_large = halved(measure, largest)
+    for row in rows:
+        halves = row.get("batch") == fits and fits not in smaller
+        yield {"asked_batch": largest if halves else row.get("batch"), "did_not_fit": too_large * halves, **row}
+
+
+def _largest(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
+    """The largest training batch that fits: as many images as memory has room for, going by what fewer took."""
+
+    def measure(batch: int) -> Row:
+        rows = list(_measured(job, sizes, [_case(network, "train", batch, sizes.size)], peers=False))
+        if "error" in rows[0]:
+            raise RuntimeError(rows[0]["error"])
+        return rows[0]
+
+    row, batch, too_large = halved(measure, sizes.batch)
+    if not (row["memory_peak_bytes"] and row["memory_limit_bytes"]):
+        yield row | {"tried": [batch], "note": "none larger was tried: the device does not say what memory it has"}
+        return
+    tried = [*too_large, batch]
+    step = max(sizes.batch // 8, 1)
+    fits = int(0.95 * row["memory_limit_bytes"] / (row["memory_peak_bytes"] / batch))
+    # Too large by an eighth at most, each time; what fits is known from a fit alone.
+    while (larger := min(fits, min(too_large, default=fits + 1) - 1) // step * step) > batch:
+        tried.append(larger)
+        try:
+            row, batch = measure(larger), larger
+            break
+        except OutOfMemory:
+            too_large.append(larger)
+            fits = larger * 7 // 8
+    yield row | {"tried": tried, "did_not_fit": too_large}
+
+
+def kernels(profile: Any, count: int = 10) -> list[tuple[str, float, int]]:
+    """What a trace's devices spent their time on.
+
+    Args:
+        profile: a `jax.profiler.ProfileData`.
+        count: how many to give.
+
+    Returns:
+        Names, seconds and times called of the costliest operations, those first, and last a row named `all` of them
+        and the rest.
+    """
+    on_devices = [plane for plane in profile.planes if plane.name.startswith("/device:") and any(plane.lines)]
+    planes = on_devices or [plane for plane in profile.planes if plane.name == "/host:CPU"]
+    spent: dict[str, tuple[float, int]] = {}
+    for plane in planes:
+        lines = [(line.name, line) for line in plane.lines]
+        # A GPU's kernels are on its streams, a TPU's operations on a line of their own, beside lines that sum them up;
+        # a CPU's in its threads, beside what the threads say of themselves.
+        chosen = [line for name, line in lines if name.startswith("Stream")]
+        chosen = chosen or [line for name, line in lines if name == "XLA Ops"]
+        chosen = chosen or [line for name, line in lines if name.startswith("tf_XLA")]
+        for line in chosen or [line for _, line in lines]:
+            for event in line.events:
+                name = event.name
+                if not on_devices and ("::" in name or name.startswith("end: ") or "ThunkExecutor" in name):
+                    continue
+                seconds, calls = spent.get(name, (0.0, 0))
+                spent[name] = seconds + event.duration_ns / 1e9, calls + 1
+    costliest = sorted(((name, *figures) for name, figures in spent.items()), key=lambda row: -row[1])
+    everything = "all", sum(row[1] for row in costliest), sum(row[2] for row in costliest)
+    return [*costliest[:count], everything]
+
+
+def _trace(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
+    """Three training steps under the profiler."""
+    import jax
+
+    from flax_resnets.cli.bench.ours import training_step
+    from flax_resnets.training.compilation import keep_compiled_programs
+
+    profile_data: Any = getattr(jax.profiler, "ProfileData", None)
+    if profile_data is None:
+        yield {"skipped": f"jax {jax.__version__} has no jax.profiler.ProfileData to read a trace with"}
+        return
+    keep_compiled_programs()
+
+    def measure(batch: int) -> list[Row]:
+        with _memory_errors():
+            step, state, data = training_step(network, batch, sizes.size, "bfloat16")
+            for _ in range(2):
+                state, _ = step(state, data)
+            jax.block_until_ready(state)
+            with tempfile.TemporaryDirectory() as directory:
+                started = time.perf_counter()
+                with jax.profiler.trace(directory):
+                    for _ in range(TRACED_STEPS):
+                        state, _ = step(state, data)
+                    jax.block_until_ready(state)
+                took = time.perf_counter() - started
+                (path,) = sorted(Path(directory).rglob("*.xplane.pb"))[:1]
+                found = kernels(profile_data.from_file(str(path)))
+        *costliest, (_, whole, _) = found
+        return [
+            {
+                "network": network,
+                "batch": batch,
+                "size": sizes.size,
+                "kernel": name[:200],
+                "rank": rank,
+                "seconds": seconds / TRACED_STEPS,
+                "calls": calls / TRACED_STEPS,
+                "share": seconds / whole if whole else None,
+                "traced_seconds": took,
+            }
+            for rank, (name, seconds, calls) in enumerate(costliest, start=1)
+        ]
+
+    rows, _, _ = halved(measure, sizes.batch)
+    if not rows:
+        raise RuntimeError("the trace has no operations of the device in it")
+    yield from rows
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Has a device's lack of memory raised as OutOfMemory."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if _is_out_of_memory(str(error)):
+            raise OutOfMemory(str(error)) from error
+        raise
+
+
+class MadeImages:
+    """A source of JPEGs made here, as large and as hard to decode as photographs are: see `flax_resnets.data.source`.
+
+    Args:
+        size: of a side, in pixels.
+        count: how many it seems to have; 64 are made.
+    """
+
+    channels = 3
+
+    def __init__(self, size: int, count: int):
+        from PIL import Image
+
+        random = np.random.default_rng(0)
+        self._count = count
+        self._encoded = []
+        for _ in range(64):
+            coarse = Image.fromarray(random.integers(0, 256, (size // 8, size // 8, 3), np.uint8))
+            smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.int16)
+            pixels = np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=85)
+            self._encoded.append(file.getvalue())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        from flax_resnets.data.decode import decode
+
+        return decode(self._encoded[index % len(self._encoded)], 3), index % 10
+
+    def image(self, index: int) -> np.ndarray:
+        """The decoded image."""
+        return self[index][0]
+
+    def label(self, index: int) -> int:
+        """Its class."""
+        return index % 10
+
+
+def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
+    """What the input path gives by itself, and how long the training step takes that it feeds; a row for each way."""
+    import jax
+
+    from flax_resnets.cli.bench.machine import cores
+    from flax_resnets.cli.bench.ours import training_step
+    from flax_resnets.data.batches import train_batch
+    from flax_resnets.data.stream import StreamedImages
+    from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.in_flight import each_computed
+    from flax_resnets.training.placement import make_mesh, to_devices
+
+    keep_compiled_programs()
+    mesh = make_mesh(devices=jax.devices()[:1])
+    count = 2 if job.small else 30  # steps of a measurement
+
+    def measure(batch: int) -> list[Row]:
+        images = MadeImages(sizes.size, 64 * batch)
+        kept = 8 * batch  # decoded: more than any cache of the machine's cores holds
+        pixels = np.stack([images.image(index) for index in range(min(kept, 64))])
+        pixels = np.tile(pixels, (-(-kept // len(pixels)), 1, 1, 1))[:kept]
+        labels = (np.arange(kept) % 10).astype(np.int32)
+
+        def gathered(step: int) -> Any:
+            return train_batch(pixels, labels, batch, 0, step)
+
+        def cached(threads: int, start: int) -> Iterator[Any]:
+            if threads == 1:
+                yield from map(gathered, range(start, start + count))
+                return
+            with ThreadPoolExecutor(threads) as pool:
+                yield from pool.map(gathered, range(start, start + count))
+
+        def streamed(start: int) -> Iterator[Any]:
+            return StreamedImages(images, sizes.size).train_batches(batch, 0, range(start, start + count))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+        ways = dict(zip(WAYS, (partial(cached, 1), partial(cached, 4), streamed), strict=True))
+        rows = []
+        with _memory_errors():
+            step, state, data = training_step(network, batch, sizes.size, "bfloat16")
+
+            def trained(batches: Iterator[Any]) -> float:
+                """Seconds a step; the first is not timed."""
+                nonlocal state
+                state, _ = step(state, next(batches))
+                jax.block_until_ready(state)
+
+                def outputs() -> Iterator[Any]:
+                    nonlocal state
+                    for each in batches:
+                        state, output = step(state, each)
+                        yield output
+
+                started = time.perf_counter()
+                steps = sum(1 for _ in each_computed(outputs()))
+                return (time.perf_counter() - started) / steps
+
+            trained(itertools.repeat(data, 3))
+            alone = trained(itertools.repeat(data, count))
+            for way, batches in ways.items():
+                fed = trained(to_devices(each, mesh) for each in batches(0))
+                delivered = (jax.block_until_ready(to_devices(each, mesh)) for each in batches(count))
+                next(delivered)  # threads have been started, batches are on the way
+                started = time.perf_counter()
+                steps = sum(1 for _ in delivered)
+                given = steps * batch / (time.perf_counter() - started)
+                rows.append(
+                    {
+                        "network": network,
+                        "way": way,
+                        "batch": batch,
+                        "size": sizes.size,
+                        "cores": cores(),
+                        "images_per_second": given,
+                        "step_seconds": fed,
+                        "step_seconds_without_input": alone,
+                        # What the step took beyond what it takes on a batch that lies there.
+                        "waiting_share": max(0.0, 1 - alone / fed),
+                    }
+                )
+        return rows
+
+    rows, _, _ = halved(measure, sizes.batch)
+    yield from rows

@@ -1,0 +1,1 @@
+"""How far networks are from torchvision's and timm's."""

@@ -1,0 +1,221 @@
+"""Measures how far our networks are from torchvision's and timm's, and writes the table of docs/models.md.
+
+    python -m benchmarks.parity.compare --torch /environment/with/torch/bin/python         # all cases, random images
+    python -m benchmarks.parity.compare --torch ... --images photos.npy resnet18 resnet50  # photographs instead
+    python -m benchmarks.parity.compare --torch ... --pairs                                # every two options together
+    python -m benchmarks.parity.compare                                                    # the tables alone
+
+Both sides compute in float32 on the CPU, from the same weights. Every measurement is kept in parity.json, beside this
+file (of pairs in parity_pairs.json), under its case; a case measured again replaces its own. `photos.npy` holds
+normalised NHWC images of 224 pixels or more.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.parity import cases as parity_cases
+from benchmarks.parity import ours as parity_ours
+from flax_resnets.models.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RESULTS = Path(__file__).with_name("parity.json")
+PAIR_RESULTS = Path(__file__).with_name("parity_pairs.json")
+TABLE = ROOT / "docs" / "models.md"
+KINDS = ("eval", "train", "statistics", "gradients", "torch's own")
+_PHOTOGRAPHS = " photographs"
+_AT_ONCE = 24  # pairs: torch's start takes longer than they do, and their tensors take 10 MB each
+
+
+def limits(case: parity_cases.Case) -> dict[str, float]:
+    """The largest errors that are allowed; see `parity_cases` for why ReLU's gradients are not judged."""
+    smooth = case.options.get("activation", "relu") != "relu"
+    return {"eval": 1e-4, "train": 1e-4, "statistics": 1e-4, **({"gradients": 1e-3} if smooth else {})}
+
+
+def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
+    """The largest errors of one case over its sizes, with what they were measured on."""
+    case = parity_cases.CASES[name]
+    given = np.load(photos) if photos else None
+    with tempfile.TemporaryDirectory() as folder:
+        _run_reference(torch_python, name, "--tensors", folder, *(["--images", photos] if photos else []))
+        reference = dict(np.load(Path(folder, f"{name}.npz")))
+    errors = dict.fromkeys(KINDS, 0.0)
+    for size in case.sizes:
+        x = parity_cases.images(size, case.batch) if given is None else given[: case.batch, :size, :size]
+        computed = parity_ours.compute(case, np.ascontiguousarray(x, np.float32))
+        logits, statistics, gradients = (computed[kind] for kind in ("logits", "statistics", "gradients"))
+        of_size = {mode: _relative(value, reference[f"{size}/logits/{mode}"], np.inf) for mode, value in logits.items()}
+        of_size["statistics"] = max(
+            _relative(value, reference[f"{size}/statistics/{tensor}"], np.inf) for tensor, value in statistics.items()
+        )
+        exact = {tensor: reference[f"{size}/exact gradients/{tensor}"] for tensor in gradients}
+        of_size["gradients"] = max(_relative(value, exact[tensor], 2) for tensor, value in gradients.items())
+        of_size["torch's own"] = max(
+            _relative(reference[f"{size}/gradients/{tensor}"], value, 2) for tensor, value in exact.items()
+        )
+        errors = {kind: max(error, of_size[kind]) for kind, error in errors.items()}
+    return {
+        "sizes": case.sizes,
+        "batch": case.batch,
+        **{kind: float(f"{error:.2g}") for kind, error in errors.items()},
+        "versions": {**json.loads(str(reference["versions"])), "jax": version("jax"), "flax": version("flax")},
+    }
+
+
+def measure_pairs(names: Sequence[str], torch_python: Path) -> dict[str, dict[str, float]]:
+    """The largest errors of pairs of options over their sizes, by `parity_cases.comparable` kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_reference(torch_python, *names, "--pairs", "--tensors", folder)
+        return {name: _pair_errors(name, dict(np.load(Path(folder, f"{name}.npz")))) for name in names}
+
+
+def _pair_errors(name: str, reference: dict[str, np.ndarray]) -> dict[str, float]:
+    case = parity_cases.PAIRS[name]
+    errors = dict.fromkeys(parity_cases.comparable(case), 0.0)
+    for size in case.sizes:
+        computed = parity_ours.forward(case, parity_cases.images(size, case.batch))
+        for kind in errors:
+            place = "logits" if kind in ("eval", "train") else kind
+            tensors = {kind: computed["logits"][kind]} if place == "logits" else computed[kind]
+            for tensor, value in tensors.items():
+                errors[kind] = max(errors[kind], _relative(value, reference[f"{size}/{place}/{tensor}"], np.inf))
+    return {kind: float(f"{error:.2g}") for kind, error in errors.items()}
+
+
+def _run_reference(torch_python: Path, *arguments: str | Path) -> None:
+    command = [torch_python, "-m", "benchmarks.parity.reference", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def _relative(value: np.ndarray, expected: np.ndarray, order: float) -> float:
+    """The difference's norm as a share of the expected tensor's: of the largest number, or Euclid's."""
+    assert value.shape == expected.shape
+    return float(np.linalg.norm((value - expected).ravel(), order) / np.linalg.norm(expected.ravel(), order))
+
+
+_HEAD = """\
+# Networks
+
+Every name that `create_model` knows. Parameters and multiply-adds (of convolutions and linear layers, for one image)
+are those at the native size, channels and classes of the network. Written by `benchmarks/parity/compare.py`.
+"""
+
+_EXPLANATION = """
+The last columns are the largest relative errors against the reference, both in float32, from the same random weights
+and two to four random images: of the logits in evaluation and in training (largest difference by largest logit), of the
+updated running statistics (the same, tensor by tensor), and of the gradient of the cross-entropy by each parameter
+(‖difference‖ / ‖gradient‖). Networks without a reference in torchvision or timm have no errors here.
+
+Gradients in float32, ours and in the last column torch's own, are compared with torch's in float64: ReLU's gradient
+jumps at 0, and where rounding carries one activation of millions across, the gradients of all layers before it move, by
+a percent or two when there are only two small images. It happens to either library. The smooth activations among the
+options below show the same graphs without that jump.
+"""
+
+
+_PAIRS = """\
+## Pairs of options
+
+Every two options that timm has as well, together, and on the diagonal each alone: the largest relative error, as above,
+of logits and stages in evaluation and of logits and running statistics in training. Of training that draws (stochastic
+depth, dropout before the logits) only what does not depend on the draw is compared. Each cell is the worst of the
+networks that have both options ({networks}, with 1, 1, 2 and 2 blocks), on four images of 64 x 64 and of 75 x 53
+pixels. Empty cells: two values of one attribute, or a pair that timm has on no network. `output_stride=32` is the
+network without the option; `zero_init_last` changes no graph, only what is 0 at the start, and there agrees with timm.
+"""
+
+
+def pair_table(results: dict) -> str:
+    """The worst error of every two options, each named once and numbered."""
+    worst: dict[frozenset[str], float] = {}
+    for name, errors in results.items():
+        pair = frozenset(name.split("+")[1:])
+        worst[pair] = max(worst.get(pair, 0.0), *errors.values())
+    options = list(parity_cases.PAIRED_OPTIONS)
+    lines = [
+        _PAIRS.format(networks=", ".join(f"`{name}`" for name in parity_cases.PAIRS if "+" not in name)),
+        f"| | option | {' | '.join(map(str, range(1, len(options) + 1)))} |",
+        f"|---:|---|{'---:|' * len(options)}",
+    ]
+    for i, option in enumerate(options):
+        errors = [worst.get(frozenset((option, other))) for other in options[: i + 1]]
+        cells = [f"{error:.0e}" if error is not None else "" for error in errors] + [""] * (len(options) - i - 1)
+        lines.append(f"| {i + 1} | `{option}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(results: dict, pair_results: dict) -> str:
+    """The page: every registered name with its facts and its errors, then options, their pairs, and photographs."""
+    lines = [
+        _HEAD,
+        f"| name | reference | native | parameters | multiply-adds | {' | '.join(KINDS)} |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, entry in MODELS.items():
+        native = f"{entry.input_size} px, {entry.channels} ch, {entry.num_classes} classes"
+        macs = entry.multiply_adds
+        facts = f"{native} | {entry.parameters:,} | {f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.1f} M'}"
+        reference = parity_cases.CASES[name].library if name in parity_cases.CASES else "none"
+        lines.append(f"| `{name}` | {reference} | {facts} | {_errors(results.get(name))} |")
+    lines.append(_EXPLANATION)
+    for title, keys in (
+        ("Options", [name for name in parity_cases.CASES if "+" in name]),
+        ("Photographs", [key for key in results if key.endswith(_PHOTOGRAPHS)]),
+    ):
+        lines += [f"## {title}", "", f"| network | px | {' | '.join(KINDS)} |", "|---|---|---:|---:|---:|---:|---:|"]
+        for key in keys:
+            sizes = ", ".join(map(str, results[key]["sizes"])) if key in results else ""
+            lines.append(f"| `{key.removesuffix(_PHOTOGRAPHS)}` | {sizes} | {_errors(results.get(key))} |")
+        lines += ["", pair_table(pair_results)] if title == "Options" else [""]
+    versions = sorted({", ".join(f"{k} {v}" for k, v in result["versions"].items()) for result in results.values()})
+    lines.append(f"Measured with {'; '.join(versions)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _errors(result: dict | None) -> str:
+    return " | ".join(f"{result[kind]:.0e}" if result else "" for kind in KINDS)
+
+
+def main() -> None:
+    """Measure what is asked for, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--pairs", action="store_true", help="every two options together, instead of the networks")
+    parser.add_argument("--torch", type=Path, help="python of an environment with torch, torchvision and timm")
+    parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
+    arguments = parser.parse_args()
+    results, pair_results = (json.loads(path.read_text()) if path.exists() else {} for path in (RESULTS, PAIR_RESULTS))
+    too_far = []
+    if arguments.torch and arguments.pairs:
+        names = arguments.cases or list(parity_cases.PAIRS)
+        for i in range(0, len(names), _AT_ONCE):
+            measured = measure_pairs(names[i : i + _AT_ONCE], arguments.torch)
+            print(*measured.items(), sep="\n", flush=True)
+            pair_results |= measured
+            PAIR_RESULTS.write_text(json.dumps(pair_results, indent=1) + "\n")
+            too_far += [f"{name} {kind}" for name, each in measured.items() for kind in each if each[kind] > 1e-4]
+    elif arguments.torch:
+        for name in arguments.cases or list(parity_cases.CASES):
+            result = measure(name, arguments.torch, arguments.images)
+            print(name, {kind: result[kind] for kind in KINDS}, flush=True)
+            results[name + (_PHOTOGRAPHS if arguments.images else "")] = result
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            most = limits(parity_cases.CASES[name])
+            too_far += [f"{name} {kind}" for kind, limit in most.items() if result[kind] > limit]
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text(table(results, pair_results))
+    if too_far:
+        sys.exit(f"beyond the limits: {', '.join(too_far)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The other side of the comparison: what torchvision and timm compute. Needs torch, torchvision, timm; not jax.
+
+    python -m benchmarks.parity.reference --golden                        # tests/models/golden/*.json, all cases
+    python -m benchmarks.parity.reference resnet18 --tensors /tmp/out     # whole tensors, for compare.py
+    python -m benchmarks.parity.reference --pairs --tensors /tmp/out      # of every two options, without gradients
+
+Golden files are computed in float64, whole tensors in float32; of gradients there are both.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torchvision
+
+from benchmarks.parity import cases as parity_cases
+
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models" / "golden"
+
+
+def build(case: parity_cases.Case) -> torch.nn.Module:
+    """The reference with the case's weights."""
+    options = {"num_classes": parity_cases.CLASSES, **case.reference_options}
+    if case.library == "torchvision":
+        model = torchvision.models.get_model(case.reference, weights=None, **options)
+    else:
+        model = timm.create_model(case.reference, **options)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if value.ndim}
+    state = {name: torch.from_numpy(value) for name, value in parity_cases.weights(shapes).items()}
+    model.load_state_dict(state)
+    return model
+
+
+def compute(
+    case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, np.ndarray]]:
+    """As `forward`, and the gradients of the cross-entropy in training."""
+    model, computed = forward(case, images, dtype)
+    labels = torch.from_numpy(parity_cases.labels(len(images)))
+    torch.nn.functional.cross_entropy(computed["logits"]["train"], labels).backward()
+    computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
+    gradients = {name: value.grad.numpy() for name, value in model.named_parameters()}
+    return {**computed, "gradients": gradients}
+
+
+def forward(
+    case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
+) -> tuple[torch.nn.Module, dict[str, dict[str, Any]]]:
+    """The network after one step; its stages and logits in evaluation, logits and running statistics in training.
+
+    The logits in training are torch's, which leads back to the parameters.
+    """
+    model = build(case).to(dtype)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype)
+    stages: dict[str, np.ndarray] = {}
+    hooks = [
+        module.register_forward_hook(lambda _, __, y, stage=stage: stages.update({stage: y.detach().numpy().copy()}))
+        for stage, module in stage_modules(model).items()
+    ]
+    model.eval()
+    with torch.no_grad():
+        evaluated = model(x)
+    for hook in hooks:
+        hook.remove()
+    model.train()
+    trained = model(x)
+    statistics = {name: value.numpy() for name, value in model.named_buffers() if "running" in name}
+    return model, {
+        "logits": {"eval": evaluated.numpy(), "train": trained},
+        "stages": {stage: value.transpose(0, 2, 3, 1) for stage, value in stages.items()},
+        "statistics": statistics,
+    }
+
+
+def stage_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The modules whose outputs are what `method="features"` gives."""
+    if hasattr(model, "stages"):  # timm's resnetv2
+        convs = [module for name, module in model.stem.named_children() if name.startswith("conv")]
+        return {"stem": convs[-1], **{f"stage{i + 1}": stage for i, stage in enumerate(model.stages)}}
+    stem = model.act1 if hasattr(model, "act1") else model.relu
+    return {"stem": stem, **{f"stage{i}": getattr(model, f"layer{i}") for i in range(1, 5)}}
+
+
+def golden(case: parity_cases.Case, size: int) -> dict:
+    """The figures a golden file keeps of one size."""
+    computed = compute(case, parity_cases.images(size, case.batch), torch.float64)
+    tensors = computed["gradients"] | computed["statistics"]
+    norms = {
+        module: [
+            rounded(np.linalg.norm(tensors[f"{module}.{leaf}"]), 5)
+            for leaf in parity_cases.LEAVES
+            if f"{module}.{leaf}" in tensors
+        ]
+        for module in dict.fromkeys(name.rsplit(".", 1)[0] for name in tensors)
+    }
+    return {
+        "size": size,
+        "batch": case.batch,
+        "logits": {
+            mode: {"sum": rounded(value.sum()), "norm": rounded(np.linalg.norm(value)), "first": rounded(value[:2, :4])}
+            for mode, value in computed["logits"].items()
+        },
+        "stages": {stage: rounded([value.mean(), value.std()]) for stage, value in computed["stages"].items()},
+        # By module: the norms of its parameters' gradients and, after one step, of its running statistics.
+        "norms": norms,
+    }
+
+
+def rounded(value, digits: int = 7) -> float | list:
+    """Numbers with so many digits; seven are as many as float32 has."""
+    return np.vectorize(lambda number: float(f"{number:.{digits}g}"))(value).tolist()
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that computed."""
+    return {library.__name__: library.__version__.split("+")[0] for library in (torch, torchvision, timm)}
+
+
+def main() -> None:
+    """Write what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--pairs", action="store_true", help="of parity_cases.PAIRS")
+    parser.add_argument("--golden", action="store_true")
+    parser.add_argument("--tensors", type=Path, metavar="DIR")
+    parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
+    arguments = parser.parse_args()
+    cases = parity_cases.PAIRS if arguments.pairs else parity_cases.CASES
+    for name in arguments.cases or cases:
+        case = cases[name]
+        if arguments.golden:
+            content = {"case": name, "versions": versions(), "sizes": [golden(case, size) for size in case.sizes]}
+            text = json.dumps(content, separators=(",", ":"))
+            # A line for each module and stage: small, and changes can be seen.
+            (GOLDEN / f"{name}.json").write_text(text.replace('],"', '],\n"') + "\n")
+        if arguments.tensors:
+            arrays = {"versions": np.array(json.dumps(versions()))}
+            for size in case.sizes:
+                given = np.load(arguments.images)[: case.batch, :size, :size] if arguments.images else None
+                x = parity_cases.images(size, case.batch) if given is None else given
+                x = np.ascontiguousarray(x, np.float32)
+                if arguments.pairs:
+                    _, computed = forward(case, x)
+                    computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
+                else:
+                    computed = compute(case, x)
+                    computed["exact gradients"] = compute(case, x, torch.float64)["gradients"]
+                for kind, tensors in computed.items():
+                    arrays |= {f"{size}/{kind}/{tensor}": value for tensor, value in tensors.items()}
+            np.savez(arguments.tensors / f"{name}.npz", **arrays)
+        print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main()

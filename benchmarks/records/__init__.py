@@ -1,0 +1,1 @@
+"""Keeps the records of runs, and writes pages from them."""

@@ -1,0 +1,61 @@
+"""Preprocessing of evaluation batches, without randomness."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from flax_resnets.augment import geometry
+from flax_resnets.augment.normalise import normalise
+from flax_resnets.fields import Fields, Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(Fields):
+    """How images are evaluated.
+
+    Attributes:
+        crop_pct: share of a side that the centre crop keeps in evaluation; 1 for the whole image.
+        eval_flip: evaluate by the mean of the logits of an image and of its mirror image. This is a test-time
+            augmentation: say so wherever you quote the accuracy.
+    """
+
+    crop_pct: float = 1.0
+    eval_flip: bool = False
+
+    RULES = (Rule("crop_pct", lambda v: 0 < v <= 1, "above 0 and up to 1"),)
+
+
+class Preprocessing(Protocol):
+    """The fields that `for_evaluation` reads; every `Config` has them."""
+
+    @property
+    def crop_pct(self) -> float:
+        """See `EvaluationConfig`."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """See `Normalise`."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """See `Normalise`."""
+        ...
+
+
+def for_evaluation(images: jax.Array, config: Preprocessing, size: int) -> jax.Array:
+    """Prepares an evaluation batch for the network: centre crop, resize, normalise.
+
+    Args:
+        images: uint8 `(N, H, W, C)`.
+        config: gives `crop_pct`, `mean` and `std`.
+        size: side of the result, in pixels.
+
+    Returns:
+        float32 `(N, size, size, C)`.
+    """
+    images = geometry.centre_crop(images, config.crop_pct)
+    return normalise(geometry.resize(images.astype(jnp.float32), size), config.mean, config.std)

@@ -1,0 +1,42 @@
+"""Describes the machine on which a measurement was made."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+# Environment variables that change speed.
+_SETTINGS = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_", "XLA_", "JAX_", "OMP_", "MKL_", "KMP_", "TF_ONEDNN", "DNNL_")
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, number of cores that this process may use, system, Python, and environment variables that change speed.
+
+    Example:
+        >>> sorted(describe_machine())
+        ['cores', 'environment', 'platform', 'processor', 'python']
+    """
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_SETTINGS) and not name.endswith("_DIR")  # directories do not change speed
+        },
+    }
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,202 @@
+"""Batch normalisation: over the whole batch, over each device's share, or over ghost batches."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+from flax.typing import Dtype
+from jax.sharding import NamedSharding, PartitionSpec
+
+from flax_resnets.models.layers import at_least_float32
+
+EPSILON = 1e-5
+"""What batch normalisation adds to the variance, in torch as here."""
+
+
+def ghost_size(batch_norm: str) -> int | None:
+    """Images that share their statistics under `batch_norm`: K for `ghost:K`, None for the other words.
+
+    Raises:
+        ValueError: for any other word.
+
+    Example:
+        >>> ghost_size("ghost:32")
+        32
+    """
+    kind, _, size = batch_norm.partition(":") if isinstance(batch_norm, str) else ("", "", "")
+    if kind == "ghost" and size.isascii() and size.isdecimal() and len(size) < 10 and int(size) > 0:
+        return int(size)
+    if batch_norm in ("global", "device", "folded"):
+        return None
+    raise ValueError(
+        f"batch_norm={batch_norm!r}: must be 'global', 'device' or 'ghost:K' with K images, such as ghost:32"
+    )
+
+
+def batch_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    statistics: tuple[jax.Array, jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The mathematics of batch normalisation: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+
+    Args:
+        x: `(G, N, ..., C)`: G batches of N images, each batch with statistics of its own.
+        scale: γ, `(C,)`.
+        bias: β, `(C,)`.
+        epsilon: added to the variance.
+        statistics: a mean and a variance `(C,)` to normalise by, as in evaluation; None to take those of x.
+        axis_name: a mapped axis over which to take them.
+
+    Returns:
+        float32: x normalised, and the mean and the biased variance it was normalised by: `(G, C)`, or `statistics`.
+
+    Example:
+        >>> x = jnp.array([[[1.0], [3.0]]])  # one batch of two images of one number
+        >>> y, mean, var = batch_norm(x, jnp.ones(1), jnp.zeros(1), epsilon=0.0)
+        >>> y.ravel().tolist(), mean.item(), var.item()
+        ([-1.0, 1.0], 2.0, 1.0)
+    """
+    x = x.astype(jnp.float32)
+    if statistics is None:
+        axes = tuple(range(1, x.ndim - 1))
+        # The two moments travel together, so that devices meet once a layer, not twice.
+        moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
+        if axis_name is not None:
+            moments = jax.lax.pmean(moments, axis_name)
+        mean, mean_of_squares = moments
+        # E[x^2] - E[x]^2 needs one pass over x, not two; rounding can take it below 0.
+        var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
+        to_x = (-1, *(1 for _ in axes), x.shape[-1])
+        statistics = mean.reshape(to_x), var.reshape(to_x)
+    else:
+        mean, var = statistics
+    # As one slope and one offset a channel, whose gradients are the only two sums over x that the backward pass needs.
+    slope = jax.lax.rsqrt(statistics[1] + epsilon) * scale
+    return x * slope + (bias - statistics[0] * slope), mean, var
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with its statistics chosen by name: the parameters and running statistics of `batch_norm`.
+
+    Statistics and parameters are float32 whatever `dtype` is. The running variance is the *unbiased* one (divided by
+    n - 1), as torch keeps it, so that a network trained here evaluates as the same network trained there;
+    `flax.linen.BatchNorm` keeps the biased one, which `unbiased=False` gives. `momentum` is Flax's: the share of the
+    old value that stays, torch's momentum subtracted from 1.
+
+    Args of the call:
+        x: `(N, ..., C)`, any float dtype.
+        train: normalise by this batch's statistics and update the running ones (the `batch_stats` collection must
+            be mutable); otherwise normalise by the running ones and touch nothing.
+
+    Returns:
+        x normalised, in `dtype`.
+
+    Raises:
+        ValueError: N is not a multiple of a ghost's size.
+
+    Attributes:
+        batch_norm: `global`: over every image this call sees, and over the devices of `axis_name` where one is given.
+            Under plain `jax.jit` the call sees the whole batch, however it is sharded.
+            `device`: over the images this call sees, never across devices; differs from `global` inside
+            `jax.shard_map`, where a call sees one device's share.
+            `ghost:K`: over K consecutive images at a time (Hoffer et al. 2017, arXiv:1705.08741, algorithm 1).
+            `folded`: over nothing: β alone is left, see `flax_resnets.fold_batch_norm`, and training refused.
+        axis_name: a mapped axis to average over, as in `flax.linen.BatchNorm`.
+        momentum: share of the old running statistic kept at each update.
+        epsilon: added to the variance.
+        unbiased: which variance is kept as running statistic.
+        frozen: normalise by the running statistics in training too, and keep them as they are, as in fine-tuning on
+            batches too small to have statistics. γ and β stay trainable.
+        scale_init: initialises γ; zeros for the last norm of a residual branch.
+        bias_init: initialises β.
+        dtype: of the result.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> variables = BatchNorm().init(jax.random.key(0), jnp.ones((8, 4, 4, 3)))
+        >>> sorted(variables["params"]), sorted(variables["batch_stats"])
+        (['bias', 'scale'], ['mean', 'var'])
+    """
+
+    batch_norm: str = "global"
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = EPSILON
+    unbiased: bool = True
+    frozen: bool = False
+    scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Normalise; shapes as in the class."""
+        features = (x.shape[-1],)
+        bias = self.param("bias", self.bias_init, features, jnp.float32)
+        if self.batch_norm == "folded":
+            if train:
+                raise ValueError("batch_norm='folded': has no statistics to train with; train the network it came from")
+            wide = at_least_float32(x)
+            return (wide + bias.astype(wide.dtype)).astype(self.dtype)
+        scale = self.param("scale", self.scale_init, features, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+
+        if not train or self.frozen:
+            y, _, _ = batch_norm(x, scale, bias, self.epsilon, (running_mean.value, running_var.value))
+            return y.astype(self.dtype)
+
+        size = ghost_size(self.batch_norm)
+        if size is not None and x.shape[0] % size != 0:
+            raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
+        meet = self.axis_name if self.batch_norm == "global" and not self.is_initializing() else None
+
+        def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            groups = x[None] if size is None else rearrange(x, "(ghost n) ... -> ghost n ...", n=size)
+            y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=meet)
+            return y.reshape(x.shape), mean, var
+
+        y, mean, var = (normalise if size is None else _by_the_compiler(normalise))(x, scale, bias)
+        if not self.is_initializing():
+            count = math.prod((size or x.shape[0], *x.shape[1:-1])) * (jax.lax.axis_size(meet) if meet else 1)
+            running_mean.value = self._update(running_mean.value, mean.mean(0))
+            running_var.value = self._update(running_var.value, var.mean(0) * self._correction(count))
+        return y.astype(self.dtype)
+
+    def _correction(self, count: Any) -> Any:
+        """What makes the variance of so many numbers an unbiased one."""
+        if not self.unbiased:
+            return 1.0
+        if isinstance(count, int):
+            return count / max(count - 1, 1)
+        count = jnp.asarray(count).astype(jnp.float32)  # a symbol's value
+        return count / jnp.maximum(count - 1, 1)
+
+    def _update(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return self.momentum * old + (1 - self.momentum) * new
+
+
+def _by_the_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.Array, ...]]:
+    """A function whose first result lies on the devices as its first argument does, the others whole on each.
+
+    Ghosts may end within a device's share, or reach over several. JAX has no words for where that lies, and raises an
+    error if the axes of the mesh are Explicit; XLA finds a way, as it does where they are Auto.
+    """
+
+    def on_auto_axes(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
+        sharding = jax.typeof(x).sharding
+        if sharding.spec[0] is None:  # whole, or on Auto axes already
+            return function(x, *others)
+        whole = NamedSharding(sharding.mesh, PartitionSpec())
+        by_compiler: Callable[..., Any] = jax.sharding.auto_axes(function, out_sharding=(sharding, whole, whole))
+        return by_compiler(x, *others)
+
+    return on_auto_axes

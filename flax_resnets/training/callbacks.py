@@ -1,0 +1,46 @@
+"""Callbacks: objects that a run calls as it proceeds. The terminal, TensorBoard and the curves are callbacks."""
+
+from typing import TYPE_CHECKING
+
+from flax_resnets.training.metrics import EpochMetrics
+from flax_resnets.training.step import StepOutput
+
+if TYPE_CHECKING:
+    from flax_resnets.training.loop import Run
+
+
+class Callback:
+    """Base class of callbacks. A run calls these methods; here they do nothing, and a subclass overrides what it needs.
+
+    The methods stand in the order in which a run calls them. A callback may read the run but must not change it. It can
+    ask the run to stop with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
+
+    Example:
+        >>> class Printer(Callback):
+        ...     def on_epoch_end(self, run, row):
+        ...         print(f"epoch {row.epoch} of {run.config.epochs}: {row.accuracy:.2%}")
+    """
+
+    def on_run_begin(self, run: "Run") -> None:
+        """The run is about to train, from `run.state.step` on. `run.history` has the rows of earlier epochs."""
+
+    def on_epoch_begin(self, run: "Run", epoch: int) -> None:
+        """An epoch begins, or resumes after a stop. Epochs are counted from 1."""
+
+    def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
+        """A training step's figures are computed. Steps are counted from 1; the devices already compute later ones."""
+
+    def on_evaluation_begin(self, run: "Run", batches: int) -> None:
+        """An evaluation of the validation split begins. With an average of the weights there are two each epoch."""
+
+    def on_evaluation_step(self, run: "Run", done: int) -> None:
+        """The devices have been given `done` batches of the evaluation."""
+
+    def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
+        """An epoch is evaluated and its row is in `metrics.jsonl`. The epoch's checkpoint is saved next."""
+
+    def on_run_end(self, run: "Run") -> None:
+        """The run is done: the last epoch's checkpoint is saved."""
+
+    def close(self) -> None:
+        """Called when the run has ended, by its last epoch, a stop or an error."""

@@ -1,0 +1,53 @@
+"""Draws a run's losses and accuracies."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.callbacks import Callback
+from flax_resnets.training.figures import new_figure, png
+from flax_resnets.training.metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from flax_resnets.training.loop import Run
+
+
+class Curves(Callback):
+    """Draws `curves.png` in the workdir at the end of each epoch."""
+
+    def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
+        """Draws the rows of all epochs so far."""
+        draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip)
+
+
+def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
+    """Draws losses and accuracies against the epoch as a PNG file.
+
+    Args:
+        epochs: rows of the epochs, at least one.
+        path: file to write.
+        eval_flip: whether the accuracies are with a test-time flip; if so, the picture says it.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(10, 4)
+    losses, accuracies = figure.subplots(1, 2)
+    numbers = [row.epoch for row in epochs]
+    losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
+    losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
+    losses.set_ylabel("loss (nats)")
+    accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
+    accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
+    accuracies.set_ylabel("valid accuracy (%)" + ", with a test-time flip" * eval_flip)
+    averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
+    if averaged:
+        numbers = [row["epoch"] for row in averaged]
+        losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
+        accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
+    for axes in (losses, accuracies):
+        axes.set_xlabel("epoch")
+        axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    write_whole(path, png(figure))

@@ -1,0 +1,60 @@
+"""Opens the data of a run and compares it with the identity that the run has recorded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flax_resnets.data.identity import Identity, identity_of, is_prepared, newest_version
+from flax_resnets.data.source import Source
+from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.config import Config
+from flax_resnets.training.splits import open_split
+from flax_resnets.training.workdir import check_data, other_data, recorded_data
+
+
+def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], None]) -> None:
+    """Writes the identity of the run's data to `data.json`, unless the file exists.
+
+    Args:
+        data: the identity of the data.
+        workdir: the run's directory.
+        step: the step from which the run resumes. If it is not 0, an earlier version, which wrote no `data.json`, began
+            the run, and `say` gets a message.
+        say: is called with a message for the user.
+    """
+    if recorded_data(workdir) is not None:
+        return
+    write_whole(workdir / "data.json", data.to_json().encode())
+    if step:
+        counts = " and ".join(f"{count:,} {split}" for split, count in data.counts.items())
+        say(f"{workdir}: had no record of its data; taken to be {data.dataset} {data.version}, {counts} images")
+
+
+def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tuple[Source, Source, Identity]:
+    """Opens the training and the validation split, without decoding images.
+
+    If the dataset's name has no version, TFDS opens the newest one. A run that resumes opens the version that it began
+    with, if it is still there.
+
+    Args:
+        config: the run's configuration.
+        workdir: the run's directory, which need not exist.
+        say: is called with a message if the run's version is not the one that TFDS would open.
+
+    Returns:
+        The training split, the validation split and their identity.
+
+    Raises:
+        UserError: there is no such data, or it is not the data that the run began with.
+    """
+    recorded, dataset = recorded_data(workdir), config.dataset
+    if recorded is not None and dataset == recorded.dataset:
+        newest = newest_version(dataset, config.data_dir)
+        if newest != recorded.version:
+            if not is_prepared(recorded.pinned, config.data_dir):
+                raise other_data(recorded, f"version {newest}", config, workdir)
+            say(f"{workdir}: going on with {dataset} {recorded.version}, as it began; {newest} is there too")
+            dataset = recorded.pinned
+    train, validation = open_split(config, "train", dataset), open_split(config, "validation", dataset)
+    found = identity_of(train, validation)
+    check_data(found, config, workdir)
+    return train, validation, found

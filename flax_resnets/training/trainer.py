@@ -1,0 +1,79 @@
+"""Puts the parts of a run together: the data, the mesh of devices and the compiled steps."""
+
+import contextlib
+import copy
+from collections.abc import Generator
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from flax_resnets.data.batches import Batch, Split, steps_per_epoch
+from flax_resnets.errors import UserError
+from flax_resnets.training.build import build_steps
+from flax_resnets.training.config import Config
+from flax_resnets.training.display import Display
+from flax_resnets.training.network import make_model
+from flax_resnets.training.placement import make_mesh, own_rows, to_devices
+
+
+class Trainer:
+    """The parts of a run that do not change while it trains. Several runs can share one trainer.
+
+    Args:
+        config: the run's configuration.
+        train: training split.
+        valid: validation split.
+        num_classes: number of the network's outputs.
+        display: shows the progress.
+        model: the network; None for the one that the configuration names.
+
+    Attributes:
+        mesh: mesh of all devices.
+        parameters: number of the network's parameters.
+        steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
+        steps: the compiled functions, see `flax_resnets.training.build.Steps`.
+
+    Raises:
+        UserError: the network does not accept images of this size, or a batch is larger than the training split.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        train: Split,
+        valid: Split,
+        num_classes: int,
+        display: Display,
+        model: nn.Module | None = None,
+    ):
+        self.config = config
+        self.train = train
+        self.valid = valid
+        self.display = display
+        self.mesh = make_mesh(config.weight_shards)
+        self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        if self.total_steps >= 2**31:  # the state counts them in an int32
+            raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
+        self._rows = own_rows(self.mesh, config.batch_size)
+        model = model or make_model(config, num_classes)
+        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
+
+    def with_steps(self, **steps: Any) -> "Trainer":
+        """A copy of this trainer in which the named functions of `Steps` are replaced.
+
+        Args:
+            steps: the new functions, by the names of the attributes of `Steps`, such as `create_state`.
+        """
+        other = copy.copy(self)
+        other.steps = self.steps._replace(**steps)
+        return other
+
+    def batches(self, steps: range) -> Generator[Batch[jax.Array]]:
+        """The batches of these training steps, on the devices. Close the generator if you do not read it to the end."""
+        config = self.config
+        with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
+            for batch in batches:
+                yield to_devices(batch, self.mesh)

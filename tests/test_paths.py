@@ -1,0 +1,30 @@
+"""`~` in a path means the user's home directory, in flags, fields and variables."""
+
+import pytest
+
+from flax_resnets.data.cache import cache_root
+from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
+
+
+def test_it_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~", "--workdir") == tmp_path
+    assert expanded("~/runs", "--workdir") == tmp_path / "runs"
+    assert str(expanded("runs/~", "--workdir")) == "runs/~"
+
+
+def test_of_a_user_there_is_not_no_directory_is_made(monkeypatch):
+    with pytest.raises(UserError, match="--output=~nobody-of-that-name/x: there is no such user"):
+        expanded("~nobody-of-that-name/x", "--output")
+
+
+@pytest.mark.parametrize("variable", ["FLAX_RESNETS_CACHE", "XDG_CACHE_HOME"])
+def test_caches_lie_in_the_home(tmp_path, monkeypatch, variable):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("FLAX_RESNETS_CACHE")
+    monkeypatch.setenv(variable, "~/kept")
+    assert cache_root() == tmp_path / "kept" / ("flax_resnets" if variable == "XDG_CACHE_HOME" else "")
+    monkeypatch.setenv(variable, "~nobody-of-that-name/kept")
+    with pytest.raises(UserError, match=f"{variable}=~nobody-of-that-name/kept: there is no such user"):
+        cache_root()

@@ -1,0 +1,46 @@
+"""The curves of a run as a picture."""
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from flax_resnets.training.curves import draw_curves
+from flax_resnets.training.metrics import EpochMetrics
+
+
+def row(epoch: int) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        step=10 * epoch,
+        train_loss=2.0 / epoch,
+        valid_loss=2.1 / epoch,
+        accuracy=0.5,
+        top5_accuracy=0.75,
+        seconds=1.5,
+        images_per_second=100.0,
+        skipped_steps=0,
+    )
+
+
+def test_the_picture_is_a_png(tmp_path):
+    draw_curves([row(1), row(2)], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1000, 400)
+
+
+def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(Axes, "set_ylabel", lambda self, label: labels.append(label))
+    draw_curves([row(1)], tmp_path / "curves.png", eval_flip=True)
+    assert labels == ["loss (nats)", "valid accuracy (%), with a test-time flip"]
+
+
+@pytest.mark.parametrize("epochs", [(1,), (1, 2), (5, 6, 7)])
+def test_curves_have_ticks_at_whole_epochs(tmp_path, monkeypatch, epochs):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw_curves([row(epoch) for epoch in epochs], tmp_path / "curves.png")
+    for axes in figures[0].axes:
+        first, last = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if first <= tick <= last] == list(epochs)

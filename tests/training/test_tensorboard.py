@@ -1,0 +1,74 @@
+"""What TensorBoard is given of a run."""
+
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tensorboardX import record_writer
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from flax_resnets.training.step import StepOutput
+from flax_resnets.training.tensorboard import EventFile, TensorBoard
+
+OUTPUT = StepOutput(loss=2.5, learning_rate=0.1, momentum=0.9, skipped_in_a_row=0)
+
+
+def a_run(workdir: Path, step: int):
+    return SimpleNamespace(
+        workdir=workdir, state=SimpleNamespace(step=step), config=SimpleNamespace(log_every=5), history=[]
+    )
+
+
+def events_of(path: Path) -> list[Event]:
+    """Reads records: a length, its checksum, an event, and its checksum."""
+    events, content, place = [], path.read_bytes(), 0
+    while place < len(content):
+        (length,) = struct.unpack_from("<Q", content, place)
+        events.append(Event.FromString(content[place + 12 : place + 12 + length]))
+        place += 16 + length
+    return events
+
+
+def test_it_is_told_from_where_a_run_goes_on(tmp_path):
+    for step in (0, 10):
+        run, board = a_run(tmp_path, step), TensorBoard()
+        board.on_run_begin(run)
+        board.on_step_end(run, step + 4, OUTPUT)  # between two points
+        board.on_step_end(run, step + 5, OUTPUT)
+        board.close()
+        (path,) = (tmp_path / "tensorboard").iterdir()
+        events = events_of(path)
+        assert [event.session_log.status for event in events][1] == SessionLog.START
+        # TensorBoard ignores earlier files from this step on; the step before it is kept.
+        assert (events[1].step, events[2].step) == (step + 1, step + 5)
+        shown = {event.summary.value[0].tag: event.summary.value[0].simple_value for event in events[2:]}
+        assert shown == pytest.approx({"step/loss": 2.5, "step/learning_rate": 0.1, "step/momentum": 0.9})
+        path.unlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    """The error is raised in the training thread. A writer thread would die, and training would wait forever."""
+    board = TensorBoard()
+    monkeypatch.setattr(EventFile, "flush", lambda self: None)  # not yet
+    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
+    board.on_run_begin(a_run(tmp_path, 0))
+    monkeypatch.undo()
+    row = SimpleNamespace(as_row=lambda: {"accuracy": 0.5}, step=10)
+    with pytest.raises(OSError, match="No space left"):
+        board.on_epoch_end(a_run(tmp_path, 10), row)
+    with pytest.raises(OSError, match="No space left"):
+        board.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_its_file_is_never_an_empty_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left"):
+        TensorBoard().on_run_begin(a_run(tmp_path, 0))
+    monkeypatch.undo()
+    board = TensorBoard()
+    board.on_run_begin(a_run(tmp_path, 0))  # the file's header is written before anything is recorded
+    assert all(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
+    board.close()
