@@ -245,21 +245,16 @@ class StochasticDepth(nn.Module):
         return _dropped(x, self.rate, self.make_rng("dropout"), (x.shape[0],) + (1,) * (x.ndim - 1))
 
 
-class Dropout(nn.Module):
-    """Drops single numbers in training: Srivastava et al. 2014, JMLR 15, section 4.
-
-    As `flax.linen.Dropout`, to the bit, but also for what lies on a mesh with Explicit axes.
-
-    Attributes:
-        rate: share of the numbers that become 0; the others are divided by the share kept.
-    """
-
-    rate: float
+class Dropout(nn.Dropout):
+    """`flax.linen.Dropout`, to the bit, but also for what lies on a mesh with Explicit axes."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Drop some of x's numbers; its shape stays."""
-        return _dropped(x, self.rate, self.make_rng("dropout"), x.shape) if train and self.rate else x
+    def __call__(self, inputs: jax.Array, deterministic: bool | None = None, rng: jax.Array | None = None) -> jax.Array:
+        """Drop some of the inputs' numbers in training; the shape stays."""
+        if nn.merge_param("deterministic", self.deterministic, deterministic) or self.rate == 0:
+            return inputs
+        key = self.make_rng(self.rng_collection) if rng is None else rng
+        return _dropped(inputs, self.rate, key, inputs.shape)
 
 
 def _dropped(x: jax.Array, rate: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -382,7 +382,7 @@ class ResNet(nn.Module):
             outputs[f"stage{i + 1}"] = x
         if self.block.preactivated:
             x = act(self._norm("head")(name="head_norm")(x, train))
-        x = Dropout(self.dropout)(global_avg_pool(x), train)
+        x = Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
         outputs["head"] = Linear(self.num_classes, self.initializer, name="head")(x) if self.num_classes else x
         return outputs
 

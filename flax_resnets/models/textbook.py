@@ -327,7 +327,7 @@ def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dic
     out["flatten"] = x = _flatten(x)
     for name in ("dense1", "dense2"):
         x = nn.relu(_dense(4096, dtype=network.dtype, name=name)(x))
-        out[name] = x = Dropout(network.dropout)(x, train)
+        out[name] = x = Dropout(network.dropout, deterministic=not train)(x)
     if network.num_classes:
         out["head"] = _dense(network.num_classes, name="head")(x)
     return out
@@ -357,7 +357,7 @@ class NiN(Textbook):
         for i, block in enumerate(blocks, start=1):
             out[f"block{i}"] = x = self._block(x, *block, name=f"block{i}")
             out[f"pool{i}"] = x = _pool(x, 3, 2)
-        x = Dropout(self.dropout)(x, train)
+        x = Dropout(self.dropout, deterministic=not train)(x)
         if self.num_classes:
             out["head_block"] = x = self._block(x, self.num_classes, 3, 1, 1, name="head")
         out["head" if self.num_classes else "pool"] = global_avg_pool(x)

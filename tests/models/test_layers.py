@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flax_resnets.models.convolution import Conv, convolve
 from flax_resnets.models.layers import (
+    Dropout,
     Linear,
     SqueezeExcite,
     StochasticDepth,
@@ -322,3 +323,11 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
     assert (per_image == per_image[:, :1]).all()
     assert float(y.mean()) == pytest.approx(1, abs=0.05)
     np.testing.assert_array_equal(StochasticDepth(0.25).apply({}, x, train=False), x)
+
+
+def test_dropout_is_linens_to_the_bit():
+    x, keys = images(64, 33), {"dropout": jax.random.key(3)}
+    ours, linens = (dropout(0.3, deterministic=False).apply({}, x, rngs=keys) for dropout in (Dropout, nn.Dropout))
+    np.testing.assert_array_equal(ours, linens)
+    assert 0.2 < float((ours == 0).mean()) < 0.4
+    np.testing.assert_array_equal(Dropout(0.3, deterministic=True).apply({}, x), x)
