@@ -129,7 +129,8 @@ Every two options that timm has as well, together, and on the diagonal each alon
 of logits and stages in evaluation and of logits and running statistics in training. Of training that draws (stochastic
 depth, dropout before the logits) only what does not depend on the draw is compared. Each cell is the worst of the
 networks that have both options ({networks}, with 1, 1, 2 and 2 blocks),
-on four images of 64 x 64 and of 75 x 53 pixels. Empty cells: two values of one attribute, or a pair that timm has on no network; `-`: not measured yet, and
+on four images of 64 x 64 and of 75 x 53 pixels.
+Empty cells: two values of one attribute, or a pair that timm has on no network; `-`: not measured yet, and
 {left} of the {cases} networks with a pair of options are not, so some cells are of fewer networks.
 `output_stride=32` is the network without the option; `zero_init_last` changes no graph, only what is 0 at the start,
 and there agrees with timm.
