@@ -122,6 +122,7 @@ def test_a_builder_of_ones_own_writes_records_that_can_be_read(data_dir):
     import tensorflow_datasets as tfds
 
     class Photos(tfds.core.GeneratorBasedBuilder):
+        __module__ = "flax_resnets.photos"  # on Python 3.11 TFDS defines no builder outside a package
         VERSION = tfds.core.Version("1.0.0")
         pkg_dir_path = None
 
