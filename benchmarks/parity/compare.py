@@ -128,13 +128,11 @@ _PAIRS = """\
 Every two options that timm has as well, together, and on the diagonal each alone: the largest relative error, as above,
 of logits and stages in evaluation and of logits and running statistics in training. Of training that draws (stochastic
 depth, dropout before the logits) only what does not depend on the draw is compared. Each cell is the worst of the
-networks that have both options ({networks}, with 1, 1, 2 and 2 blocks),
-on four images of 64 x 64 and of 75 x 53 pixels.
-Empty cells: two values of one attribute, or a pair that timm has on no network; `-`: not measured yet, and
-{left} of the {cases} networks with a pair of options are not, so some cells are of fewer networks.
-`output_stride=32` is the network without the option; `zero_init_last` changes no graph, only what is 0 at the start,
-and there agrees with timm.
-"""
+networks that have both options ({networks},
+with 1, 1, 2 and 2 blocks), on four images of 64 x 64 and of 75 x 53 pixels. Empty cells: two values of one attribute,
+or a pair that timm has on no network. `output_stride=32` is the network without the option. `zero_init_last` changes no
+graph, only what is 0 at the start, and there agrees with timm.
+{left}"""
 
 
 def pair_table(results: dict) -> str:
@@ -145,12 +143,11 @@ def pair_table(results: dict) -> str:
         worst[pair] = max(worst.get(pair, 0.0), *errors.values())
     possible = {frozenset(name.split("+")[1:]) for name in parity_cases.PAIRS}
     options = list(parity_cases.PAIRED_OPTIONS)
+    networks = ", ".join(f"`{name}`" for name in parity_cases.PAIRS if "+" not in name)
+    missing = len(set(parity_cases.PAIRS) - set(results))
+    left = f"Not measured yet (`-`, or a cell of fewer networks): {missing} of {len(parity_cases.PAIRS)}.\n"
     lines = [
-        _PAIRS.format(
-            networks=", ".join(f"`{name}`" for name in parity_cases.PAIRS if "+" not in name),
-            left=len(set(parity_cases.PAIRS) - set(results)),
-            cases=len(parity_cases.PAIRS),
-        ),
+        _PAIRS.format(networks=networks, left=left if missing else ""),
         f"| | option | {' | '.join(map(str, range(1, len(options) + 1)))} |",
         f"|---:|---|{'---:|' * len(options)}",
     ]
