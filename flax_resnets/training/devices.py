@@ -22,7 +22,7 @@ def start_jax() -> None:
         UserError: JAX does not find the devices that the environment asks for; or the environment sets
             `JAX_ENABLE_X64`, or flags that XLA does not know.
     """
-    if jax.config.jax_enable_x64:  # the state would have other dtypes, so the run could not resume elsewhere
+    if jax.config.read("jax_enable_x64"):  # the state would have other dtypes, so the run could not resume elsewhere
         raise UserError("JAX_ENABLE_X64=1: a run computes in its precision, float32 at most; unset it")
     _check_xla_flags()
     try:
