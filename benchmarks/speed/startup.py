@@ -92,7 +92,7 @@ def child(started: float, arguments: list[str]) -> None:
 
         return first_step
 
-    splits.open_source = before("config, devices", splits.open_source)
+    splits.source.open_split = before("config, devices", splits.source.open_split)
     splits.cached_images = after("data", splits.cached_images)
     loop.Trainer = trainer
     build.make_train_step = train_step

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.images > _MOST:
         raise UserError(f"show-batch: --images={arguments.images}: must be at most {_MOST}")
-    from flax_resnets.data.source import open_source
+    from flax_resnets.data.source import open_split
     from flax_resnets.training import show_batch as shower
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     expect_no_tpu()
     start_jax()
     train, num_classes = load_split(config, "train", Display())
-    names = open_source(config.dataset, "train", config.data_dir).class_names
+    names = open_split(config, "train").class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)
     make_directory("show-batch", directory)  # after all checks
     print(_write(directory, shower.draw(batch, config, names, run_name(arguments.config), arguments.images)))

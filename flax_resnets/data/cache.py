@@ -140,7 +140,10 @@ def cache_root() -> Path:
 
 def _directory(source: Source, size: int, resize: str) -> Path:
     name = re.sub(r"\W+", "-", f"{source.dataset.partition(':')[0]}-{source.split}")  # the version is in the path
-    path_key = hashlib.sha256(str(source.directory).encode()).hexdigest()[:8]
+    path = str(source.directory)
+    if not re.fullmatch(r"\w+", source.split):  # `train[:80%]` and `train[80%:]` are told apart by nothing else
+        path += f" {source.split}"
+    path_key = hashlib.sha256(path.encode()).hexdigest()[:8]
     return cache_root() / f"{name}-{path_key}" / f"{source.cache_key[:16]}-{size}-{resize}-v{_FORMAT}"
 
 

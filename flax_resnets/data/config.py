@@ -17,6 +17,11 @@ class DataConfig(Fields):
     Attributes:
         dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which is part of the package.
         data_dir: directory of TFDS's datasets; None for TFDS's default.
+        train_split, validation_split: the dataset's names of the two splits. None for `train`, and for `validation`, or
+            `test` if there is none.
+        validation_share: share of the training images that become the validation split, if the dataset has only one
+            split. None if it has two.
+        image_key, label_key: names of the features that hold the image and its class. None for `image` and `label`.
         store_size: side of the images that are kept, in pixels; from these the device crops or resizes. None for
             `image_size`.
         resize: how an image becomes square: `squash` ignores its aspect ratio, `crop` takes its centre.
@@ -27,19 +32,31 @@ class DataConfig(Fields):
             them: before the run begins, or, with streamed images, when the first one is read. `skip` leaves them out of
             training and evaluation, names them, and lists them in the workdir's `broken_images.txt`. It is not allowed
             with streamed images.
+        seed: seed of the initial weights, the order of the images, the augmentation, and of the choice of validation
+            images by `validation_share`.
     """
 
     dataset: str
     data_dir: str | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    validation_share: float | None = None
+    image_key: str | None = None
+    label_key: str | None = None
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     images: Literal["cached", "streamed"] = "cached"
     broken_images: Literal["stop", "skip"] = "stop"
+    seed: int = 0
 
     RULES = (
         Rule("data_dir", lambda v: v != "", "a directory, or none for TFDS's own"),
+        Rule("train_split validation_split", lambda v: v != "", "the name of a split, or none for the usual one"),
+        Rule("validation_share", lambda v: 0 < v < 1, "above 0 and below 1"),
+        Rule("image_key label_key", lambda v: v != "", "the name of a feature, or none for the usual one"),
         Rule("store_size", lambda v: v >= 1, "at least 1"),
         Rule("store_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
+        Rule("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     )
 
     def check(self) -> None:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.data.source import DataDir, Source, check_data_dir, kind_of
+from flax_resnets.data.config import DataConfig
+from flax_resnets.data.source import Source, check_data_dir, kind_of
 from flax_resnets.errors import UserError
 
 
@@ -17,7 +18,7 @@ class Identity:
 
     Attributes:
         dataset: name of the dataset, without a version.
-        version: version of the dataset, such as `1.0.0`.
+        version: version of the dataset, such as `1.0.0`; empty if it has none.
         fingerprint: 64 hex digits for the content of both splits' files, see `Source`.
         counts: number of images of `train` and of `validation`, including broken ones.
         splits: the dataset's names of the two splits.
@@ -36,14 +37,19 @@ class Identity:
     @property
     def pinned(self) -> str:
         """The name with the version, such as `cifar10:3.0.2`, which opens only this version."""
-        return f"{self.dataset}:{self.version}"
+        return f"{self.dataset}:{self.version}" if self.version else self.dataset
+
+    @property
+    def name(self) -> str:
+        """The name and the version in words, such as `cifar10 3.0.2`."""
+        return f"{self.dataset} {self.version}".rstrip()
 
     def in_words(self, size: int) -> str:
         """Describes the data in one line. `size` is the side of the images that the network sees, in pixels."""
         train, validation = self.counts["train"], self.counts["validation"]
         colour = "grey" if self.channels == 1 else "colour"
         return (
-            f"{self.dataset} {self.version}: {train:,} training and {validation:,} validation images, "
+            f"{self.name}: {train:,} training and {validation:,} validation images, "
             f"{size} px, {colour}, {len(self.class_names):,} classes"
         )
 
@@ -54,7 +60,7 @@ class Identity:
     def difference(self, other: "Identity") -> str | None:
         """The first difference of another identity from this one, in words; None if they are equal."""
         if (self.dataset, self.version) != (other.dataset, other.version):
-            return f"{other.dataset} {other.version}, not {self.dataset} {self.version}"
+            return f"{other.name}, not {self.name}"
         if self.class_names != other.class_names:
             pairs = zip(self.class_names, other.class_names, strict=False)
             number = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
@@ -121,12 +127,12 @@ def _check_types(identity: Identity) -> None:
         raise TypeError("a value is of another type")
 
 
-def newest_version(dataset: str, data_dir: DataDir) -> str:
-    """The version that is opened if the name has none; raises the errors of `open_source`."""
-    check_data_dir(data_dir)
-    return kind_of(dataset).newest_version(dataset, data_dir)
+def newest_version(config: DataConfig) -> str:
+    """The version that is opened if the dataset's name has none; raises the errors of `open_source`."""
+    check_data_dir(config.data_dir)
+    return kind_of(config.dataset).newest_version(config)
 
 
-def is_prepared(dataset: str, data_dir: DataDir) -> bool:
+def is_prepared(config: DataConfig) -> bool:
     """Whether the dataset is prepared; the name has a version."""
-    return kind_of(dataset).is_prepared(dataset, data_dir)
+    return kind_of(config.dataset).is_prepared(config)

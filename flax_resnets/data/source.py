@@ -4,11 +4,12 @@ import abc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from flax_resnets.data import tfds
+from flax_resnets.data.config import DataConfig
 from flax_resnets.data.decode import decode
 from flax_resnets.errors import UserError
 
@@ -25,7 +26,7 @@ class Source(abc.ABC):
     Attributes:
         dataset: the name by which the dataset was opened.
         split: the dataset's name of the split: `test` if it has no `validation`.
-        version: version of the dataset, such as `1.0.0`.
+        version: version of the dataset, such as `1.0.0`; empty if it has none.
         class_names: names of the classes, in the order of their labels.
         channels: 1 for grey images, 3 for colour.
         image_shape: `(height, width, channels)` of every image; None for a number that differs between images.
@@ -135,19 +136,19 @@ DataDir = str | os.PathLike[str] | None
 class Kind(Protocol):
     """A kind of dataset: a module with these functions. They raise UserError if there is no such dataset."""
 
-    def open_split(self, dataset: str, split: Literal["train", "validation"], data_dir: DataDir) -> Source:
+    def open_split(self, config: DataConfig, split: Literal["train", "validation"]) -> Source:
         """See `open_source`."""
         ...
 
-    def metadata(self, dataset: str, data_dir: DataDir) -> tuple[int, int]:
+    def metadata(self, config: DataConfig) -> tuple[int, int]:
         """Numbers of classes and channels; see `dataset_metadata`."""
         ...
 
-    def newest_version(self, dataset: str, data_dir: DataDir) -> str:
-        """The version that is opened if the name has none."""
+    def newest_version(self, config: DataConfig) -> str:
+        """The version that is opened if the name has none; empty if this kind of dataset has no versions."""
         ...
 
-    def is_prepared(self, dataset: str, data_dir: DataDir) -> bool:
+    def is_prepared(self, config: DataConfig) -> bool:
         """Whether the dataset is prepared; the name has a version."""
         ...
 
@@ -161,7 +162,7 @@ def kind_of(dataset: str) -> Kind:
     return KINDS.get(dataset.partition(":")[0], tfds)
 
 
-def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None) -> Source:
+def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None, **fields: Any) -> Source:
     """Opens one split of a dataset.
 
     If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. None of this needs
@@ -172,6 +173,7 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
             `fashion_mnist_sample`. It must have the features `image` and `label`.
         split: `validation` means the split of that name, or `test` if there is none.
         data_dir: directory of TFDS's datasets; None for TFDS's default, `~/tensorflow_datasets`.
+        fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
     Returns:
         The split. The lengths of its record files are checked, but the files are not read through.
@@ -185,18 +187,24 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
         >>> source.image(0).shape, source.class_names[:2]
         ((28, 28, 1), ('T-shirt/top', 'Trouser'))
     """
+    return open_split(_config(dataset, data_dir, fields), split)
+
+
+def open_split(config: DataConfig, split: Literal["train", "validation"]) -> Source:
+    """Like `open_source`, for the dataset that a configuration names."""
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
-    check_data_dir(data_dir)
-    return kind_of(dataset).open_split(dataset, split, data_dir)
+    check_data_dir(config.data_dir)
+    return kind_of(config.dataset).open_split(config, split)
 
 
-def dataset_metadata(dataset: str, data_dir: DataDir = None) -> Metadata:
+def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> Metadata:
     """Numbers of classes and channels as the dataset declares them. Nothing is downloaded, prepared or opened.
 
     Args:
         dataset: see `open_source`.
         data_dir: directory of a dataset that only its own files describe. For other datasets it need not exist.
+        fields: see `open_source`.
 
     Raises:
         UserError: there is no such dataset, or it is not a set of labelled images.
@@ -205,7 +213,16 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None) -> Metadata:
         >>> dataset_metadata("fashion_mnist_sample")
         Metadata(num_classes=10, channels=1)
     """
-    return Metadata(*kind_of(dataset).metadata(dataset, data_dir))
+    return metadata_of(_config(dataset, data_dir, fields))
+
+
+def metadata_of(config: DataConfig) -> Metadata:
+    """Like `dataset_metadata`, for the dataset that a configuration names."""
+    return Metadata(*kind_of(config.dataset).metadata(config))
+
+
+def _config(dataset: str, data_dir: DataDir, fields: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(dataset=dataset, data_dir=None if data_dir is None else os.fspath(data_dir), **fields)
 
 
 def check_data_dir(data_dir: DataDir) -> None:

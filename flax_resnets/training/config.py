@@ -45,7 +45,6 @@ class Config(
         eval_batch_size: images in an evaluation step; the result does not depend on it. None for `batch_size`.
         epochs: passes over the training split. Images that do not fill the last batch of an epoch are left out of this
             epoch; the next epoch shuffles all images again.
-        seed: seed of the initial weights, the order of the images, and the augmentation.
         weight_shards: number of devices that share one copy of the weights, their average and the optimizer's state,
             with a part on each; 1 for a whole copy on each device. The numbers stay the same. See
             `flax_resnets.training.placement.weight_sharding`.
@@ -72,7 +71,6 @@ class Config(
     accumulate: int = 1
     eval_batch_size: int | None = None
     epochs: int
-    seed: int = 0
     weight_shards: int = 1
     max_skipped_steps: int = 20
     save_every: int | None = None
@@ -92,7 +90,6 @@ class Config(
             lambda v: all(size <= LONGEST_SIDE for _, size in v),
             f"of sizes up to {LONGEST_SIDE} pixels",
         ),
-        Rule("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     )
 
     def check(self) -> None:

@@ -1,5 +1,6 @@
 """Opens the data of a run and compares it with the identity that the run has recorded."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def record_data(data: Identity, workdir: Path, step: int, say: Callable[[str], N
     write_whole(workdir / "data.json", data.to_json().encode())
     if step:
         counts = " and ".join(f"{count:,} {split}" for split, count in data.counts.items())
-        say(f"{workdir}: had no record of its data; taken to be {data.dataset} {data.version}, {counts} images")
+        say(f"{workdir}: had no record of its data; taken to be {data.name}, {counts} images")
 
 
 def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tuple[Source, Source, Identity]:
@@ -46,15 +47,16 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
     Raises:
         UserError: there is no such data, or it is not the data that the run began with.
     """
-    recorded, dataset = recorded_data(workdir), config.dataset
-    if recorded is not None and dataset == recorded.dataset:
-        newest = newest_version(dataset, config.data_dir)
+    recorded = recorded_data(workdir)
+    opened = config
+    if recorded is not None and config.dataset == recorded.dataset:
+        newest = newest_version(config)
         if newest != recorded.version:
-            if not is_prepared(recorded.pinned, config.data_dir):
+            opened = dataclasses.replace(config, dataset=recorded.pinned)
+            if not is_prepared(opened):
                 raise other_data(recorded, f"version {newest}", config, workdir)
-            say(f"{workdir}: going on with {dataset} {recorded.version}, as it began; {newest} is there too")
-            dataset = recorded.pinned
-    train, validation = open_split(config, "train", dataset), open_split(config, "validation", dataset)
+            say(f"{workdir}: going on with {recorded.name}, as it began; {newest} is there too")
+    train, validation = open_split(opened, "train"), open_split(opened, "validation")
     found = identity_of(train, validation)
     check_data(found, config, workdir)
     return train, validation, found

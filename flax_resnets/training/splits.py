@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+from flax_resnets.data import source
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
-from flax_resnets.data.source import Source, check_data_dir, dataset_metadata, open_source
+from flax_resnets.data.source import Source, check_data_dir, metadata_of
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
@@ -24,29 +25,27 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
     Raises:
         UserError: see `open_split` and `load_images`.
     """
-    source = open_split(config, split)
-    return load_images(config, source, display), source.num_classes
+    opened = open_split(config, split)
+    return load_images(config, opened, display), opened.num_classes
 
 
-def open_split(config: Config, split: Literal["train", "validation"], dataset: str | None = None) -> Source:
+def open_split(config: Config, split: Literal["train", "validation"]) -> Source:
     """Opens a split without decoding images.
 
     Args:
         config: the run's configuration.
         split: `train` or `validation`.
-        dataset: name of the dataset; None for the configuration's.
 
     Raises:
         UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels; or
             there are fewer training images than a batch.
     """
-    dataset = dataset or config.dataset
     check_data_dir(config.data_dir)
-    check_channels(config, dataset_metadata(dataset, config.data_dir).channels)  # before anything is downloaded
-    source = open_source(dataset, split, config.data_dir)
+    check_channels(config, metadata_of(config).channels)  # before anything is downloaded
+    opened = source.open_split(config, split)
     if split == "train":
-        steps_per_epoch(len(source), config.batch_size)
-    return source
+        steps_per_epoch(len(opened), config.batch_size)
+    return opened
 
 
 def load_images(config: Config, source: Source, display: Display, listed: Path | None = None) -> Split:

@@ -148,6 +148,6 @@ def other_data(recorded: Identity, difference: str, config: Config, workdir: Pat
     """The error for a run that would resume with other data."""
     here = f"data_dir={config.data_dir}" if config.data_dir else "TFDS's default data_dir"
     return UserError(
-        f"workdir={workdir}: its run trains on {recorded.dataset} {recorded.version}, but {here} has {difference}; "
+        f"workdir={workdir}: its run trains on {recorded.name}, but {here} has {difference}; "
         f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
     )

@@ -68,7 +68,7 @@ def test_what_is_known_beforehand_is_found_before_anything_is_decoded(
 
 def test_channels_are_compared_before_anything_is_downloaded(config, tmp_path, monkeypatch):
     """imagenette has colour images, whether it is prepared or not."""
-    monkeypatch.setattr("flax_resnets.training.splits.open_source", lambda *_: pytest.fail("it is opened"))
+    monkeypatch.setattr("flax_resnets.training.splits.source.open_split", lambda *_: pytest.fail("it is opened"))
     config = dataclasses.replace(
         config, dataset="imagenette/160px-v2", data_dir=str(tmp_path), mean=(0.1, 0.2), std=(1, 1)
     )

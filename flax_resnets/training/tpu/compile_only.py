@@ -12,7 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
-from flax_resnets.data.source import dataset_metadata
+from flax_resnets.data.source import metadata_of
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps, check_devices
 from flax_resnets.training.config import Config
@@ -51,7 +51,7 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # or `compile_seconds` may be that of reading a file
     mesh = topology_mesh(where, config.weight_shards, num_slices)
-    metadata = dataset_metadata(config.dataset, config.data_dir)
+    metadata = metadata_of(config)
     check_channels(config, metadata.channels)
 
     # The length of the schedule is a constant in the program, and any length will do.
