@@ -1,1 +1,1 @@
-"""Scripts behind the figures of BENCHMARKS.md, RESULTS.md and pages of docs/, by kind; run them with `python -m`."""
+"""Scripts that produce the figures of BENCHMARKS.md, RESULTS.md and pages of docs/. Run them with `python -m`."""

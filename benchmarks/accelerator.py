@@ -1,4 +1,4 @@
-"""Settles on an accelerator, in minutes, what no CPU can: that this library is right there, how fast, and its results.
+"""Measures on a GPU or TPU, within minutes: whether this library is right there, how fast it is, what recipes reach.
 
     python benchmarks/accelerator.py
     python benchmarks/accelerator.py --part fast --budget 300
@@ -7,18 +7,20 @@
     python benchmarks/accelerator.py --page
     python benchmarks/accelerator.py --check
 
-Three parts, in this order; `--part` names one, and may be given several times. `correct` compares what the device
-computes with the CPU of the same machine, `fast` measures speed beside peers, `results` trains recipes one after
-another. Each figure is a line of JSON in OUTPUT/DEVICE.jsonl, on the disk as soon as it is known; a part, or a task of
-one, that fails is a line that says why, and the rest goes on. Run again, new lines are added, and runs of recipes go on
-where they stopped.
+There are three parts, in this order. `correct` compares what the device computes with what the CPU of the same machine
+computes. `fast` compares the speed with that of other libraries. `results` trains recipes, one after another. `--part`
+names a part, and may be given several times.
 
-`--budget` is for all parts together: of three, the first has 3 tenths, the second has 4, and what one leaves is the
-next one's. `--small` has sizes for CPUs, and takes the CPU for the device where there is no other: it shows that the
-script works, and its lines stay out of the page.
+Each figure is a line of JSON in OUTPUT/DEVICE.jsonl, which is written as soon as the figure is known. If a part or one
+of its tasks fails, its line gives the reason, and the other tasks still run. A further start adds lines, and resumes
+the runs of recipes.
 
-`--page` writes docs/accelerators.md from results/accelerator/*.jsonl, where lines brought home belong; `--check` writes
-nothing and exits with 1 where the page is not what would be written. Without an accelerator, and for other mistakes,
+`--budget` is the time for all parts together. With three parts, the first may use 3 tenths and the second 4 tenths of
+it; time that a part leaves goes to the next part. `--small` uses small sizes for CPUs, and the CPU itself if there is
+no other device. It shows that the script works; its lines do not appear on the page.
+
+`--page` writes docs/accelerators.md from results/accelerator/*.jsonl, into which lines from other machines are copied.
+`--check` writes nothing and exits with 1 if the page is not up to date. A missing accelerator and other mistakes give
 one line and exit code 2.
 """
 
@@ -43,9 +45,9 @@ from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of  # noqa: E4
 from flax_resnets.cli.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 
-# Of the budget, out of as many as the parts that are asked for have together.
+# The parts' shares of the budget, relative to each other.
 SHARES = {"correct": 3, "fast": 4, "results": 3}
-_GRACE = {"results": 90.0}  # seconds in which a run of a recipe saves what it has
+_GRACE = {"results": 90.0}  # seconds after the deadline, in which the run of a recipe can save
 
 _PROBE = """
 import json, jax
@@ -56,10 +58,10 @@ print(json.dumps({"backend": jax.default_backend(), "device": first.device_kind,
 
 
 def probe() -> dict[str, Any]:
-    """What JAX runs on here, asked of another process: this one must not take a device that others need.
+    """The backend and the devices that JAX finds. Another process asks JAX: this one must not occupy the device.
 
     Raises:
-        UserError: JAX is not there, or does not start.
+        UserError: JAX is not installed, or does not start.
     """
     done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
@@ -68,14 +70,14 @@ def probe() -> dict[str, Any]:
 
 
 def measure(parts: list[str], budget: float, small: bool, output: Path, data_dir: Path | None) -> Path:
-    """Runs parts and writes their rows; returns the file.
+    """Runs parts and writes their rows; returns the path of the file.
 
     Args:
-        parts: of `SHARES`.
-        budget: seconds, for all of them.
-        small: sizes for CPUs.
+        parts: keys of `SHARES`.
+        budget: seconds for all parts together.
+        small: whether to use small sizes for CPUs.
         output: directory for rows and runs.
-        data_dir: where TFDS keeps datasets; None for TFDS's own default.
+        data_dir: directory of TFDS's datasets; None for TFDS's default.
 
     Raises:
         UserError: there is no accelerator, or `output` cannot be written.
@@ -115,13 +117,13 @@ def measure(parts: list[str], budget: float, small: bool, output: Path, data_dir
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """Variables for a part's processes, where the user has not set them."""
+    """Environment variables for a part's processes, without those that the user has set."""
     wanted = {}
     if job.small and job.backend == "cpu":
-        # Nearly all of a small run is compiling.
+        # A small run spends nearly all of its time on compiling.
         wanted["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     if job.part == "fast":
-        # Contenders are processes that share the device's memory.
+        # The contenders are processes that share the device's memory.
         wanted["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
@@ -139,13 +141,13 @@ def _seconds(text: str) -> float:
 def main(arguments: list[str], root: Path = ROOT) -> int:
     """Runs one command line on the tree at `root`; returns the exit code."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=SHARES, help="this one; all of them otherwise")
+    parser.add_argument("--part", action="append", choices=SHARES, help="run only this part")
     parser.add_argument("--budget", type=_seconds, default=400.0, metavar="SECONDS", help="for all parts (400)")
     parser.add_argument("--small", action="store_true", help="sizes for CPUs")
     parser.add_argument("--output", type=Path, metavar="DIR", help="for rows and runs (runs/accelerator)")
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="where TFDS keeps datasets, for `results`")
     parser.add_argument("--page", action="store_true", help="write docs/accelerators.md alone")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where docs/accelerators.md is out of date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if docs/accelerators.md is out of date")
     try:
         parsed = parser.parse_args(arguments)
         path = root / "docs" / "accelerators.md"
@@ -158,7 +160,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
                 return 1
             return 0
         if parsed.data_dir and not parsed.data_dir.is_dir():
-            raise UserError(f"--data_dir={parsed.data_dir}: no such directory; name the one that TFDS's sets are in")
+            raise UserError(f"--data_dir={parsed.data_dir}: no such directory; must be that of TFDS's datasets")
         parts = [part for part in SHARES if part in (parsed.part or SHARES)]
         output = parsed.output or root / "runs" / "accelerator"
         print(measure(parts, parsed.budget, parsed.small, output, parsed.data_dir))
@@ -176,5 +178,5 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # so that what was started ends as well
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the processes that this one started end too
     sys.exit(main(sys.argv[1:]))

@@ -1,20 +1,22 @@
-"""Packs what accelerator.py needs on a machine that reaches nothing outside.
+"""Packs what accelerator.py needs on a machine without a network.
 
     python benchmarks/accelerator_pack.py --data_dir DIR --output packed
 
-Three folders come of it, each complete and of at most 60 MB, so that one of them is carried there:
+It makes three folders of at most 60 MB. Each is complete, so only one of them is copied to the machine:
 
 - `wheels`: for the parts `correct` and `fast`, which need no data;
-- `imagenette`: the same wheels, and Imagenette as JPEGs of 128 px in `data/`, read as `imagenette/160px-v2`;
-- `fashion_mnist`: the same wheels, and Fashion-MNIST as it is in `data/`.
+- `imagenette`: the same wheels, and in `data/` Imagenette as JPEGs of 128 px, which is read as `imagenette/160px-v2`;
+- `fashion_mnist`: the same wheels, and in `data/` Fashion-MNIST, unchanged.
 
-The wheels are for Python 3.12 on Linux, x86-64: what the trainer imports and a machine with jax, flax, optax,
-orbax-checkpoint, einops, numpy, pillow, matplotlib and rich lacks. pip downloads them. There they are installed by
+The wheels are for Python 3.12 on Linux, x86-64. They are the packages that the trainer imports and that are missing on
+a machine with jax, flax, optax, orbax-checkpoint, einops, numpy, pillow, matplotlib and rich. pip downloads them. On
+the other machine this command installs them:
 
     python -m pip install --no-index --no-deps --find-links FOLDER/wheels -r FOLDER/requirements.txt
 
-`--data_dir` is where TFDS has `fashion_mnist` and `imagenette/160px-v2` prepared; without it TFDS's default. `--only`
-packs one of the three. A folder that is there already is left alone: exit code 2, in one line, as for other mistakes.
+`--data_dir` is the directory in which TFDS has prepared `fashion_mnist` and `imagenette/160px-v2`; by default TFDS's
+own. `--only` packs one of the three. A folder that exists already is not changed. This and other mistakes give one line
+and exit code 2.
 """
 
 import argparse
@@ -33,8 +35,9 @@ from benchmarks.on_accelerator.results import PACKED  # noqa: E402
 from benchmarks.on_accelerator.rows import Parser  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
 
-# What importing the trainer, opening a dataset and streaming it really take, found by trying: of TFDS's needs, pyarrow
-# (49 MB), requests, googleapis-common-protos, psutil and others are not among them, and so pip must not look at needs.
+# What is needed to import the trainer, to open a dataset and to stream it, found by trying. It leaves out dependencies
+# of TFDS that are not used, such as pyarrow (49 MB), requests, googleapis-common-protos and psutil. So pip must not
+# resolve dependencies.
 WHEELS = (
     "array_record",
     "cloudpickle",
@@ -54,22 +57,22 @@ WHEELS = (
     "wrapt",
 )
 _PYTHON = "3.12"
-# pip matches each exactly.
+# pip requires an exact match with one of these.
 _PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)), "manylinux2014_x86_64")
 
 MOST_BYTES = 60_000_000
 SIDE, QUALITY = 128, 65
-"""Of the packed pictures: pixels, and JPEG's quality, the best with which they and the wheels fit a folder."""
+"""Side of the packed images in pixels, and their JPEG quality: the best with which images and wheels fit into 60 MB."""
 
-_DIFFERS = f"JPEGs of {SIDE} px and quality {QUALITY}, each picture of the 160 px ones squashed to that square"
+_DIFFERENCE = f"JPEGs of {SIDE} px and quality {QUALITY}, each picture of the 160 px ones squashed to that square"
 IMAGENETTE, FASHION = "imagenette/160px-v2", "fashion_mnist"
 
 
 def download_wheels(folder: Path) -> None:
-    """Has pip fetch the wheels, and build those that come as sources alone.
+    """Downloads the wheels with pip, and builds those of packages that have none.
 
     Raises:
-        UserError: pip cannot; its last line says why.
+        UserError: pip fails; the message has its last line.
     """
     folder.mkdir(parents=True)
     target = ["--python-version", _PYTHON, "--implementation", "cp", "--only-binary=:all:"]
@@ -79,7 +82,7 @@ def download_wheels(folder: Path) -> None:
         done = subprocess.run(
             [*pip, "download", "--no-deps", *target, f"--dest={folder}", name], capture_output=True, text=True
         )
-        if done.returncode:  # no wheel: pure Python's can be built anywhere
+        if done.returncode:  # there is no wheel; a package in pure Python can be built on any machine
             done = subprocess.run(
                 [*pip, "wheel", "--no-deps", f"--wheel-dir={folder}", name], capture_output=True, text=True
             )
@@ -92,15 +95,15 @@ def download_wheels(folder: Path) -> None:
 
 
 def pack_imagenette(data_dir: Path | None, data: Path, quality: int = QUALITY) -> None:
-    """Writes Imagenette's pictures smaller, as a set that TFDS reads under the same name.
+    """Writes Imagenette with smaller images, as a dataset that TFDS reads under the same name.
 
     Args:
-        data_dir: where TFDS keeps `imagenette/160px-v2`.
-        data: the packed `data_dir`.
-        quality: of the JPEGs.
+        data_dir: directory in which TFDS has prepared `imagenette/160px-v2`.
+        data: the `data_dir` of the packed dataset.
+        quality: quality of the JPEGs.
 
     Raises:
-        UserError: the set is not there, or an image of it is broken.
+        UserError: the dataset is missing, or one of its images is broken.
     """
     from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
     from PIL import Image
@@ -133,24 +136,24 @@ def pack_imagenette(data_dir: Path | None, data: Path, quality: int = QUALITY) -
         for name in ("features.json", "label.labels.txt"):
             shutil.copyfile(source.directory / name, directory / name)
         info = json.loads((source.directory / "dataset_info.json").read_text())
-    info["description"] = f"{info['description']}\n\nPacked: {_DIFFERS}."
+    info["description"] = f"{info['description']}\n\nPacked: {_DIFFERENCE}."
     for each in info["splits"]:
         count, written = sizes[each["name"]]
         each |= {"numBytes": str(written), "shardLengths": [str(count)]}
     (directory / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
-    _say_what_it_is(data / "imagenette", {IMAGENETTE: {"differs": _DIFFERS, "fields": {"store_size": str(SIDE)}}})
+    _describe(data / "imagenette", {IMAGENETTE: {"differs": _DIFFERENCE, "fields": {"store_size": str(SIDE)}}})
 
 
 def pack_fashion_mnist(data_dir: Path | None, data: Path) -> None:
-    """Copies Fashion-MNIST as TFDS has prepared it; arguments and errors as `pack_imagenette`'s."""
+    """Copies Fashion-MNIST as TFDS has prepared it; for arguments and errors see `pack_imagenette`."""
     from flax_resnets.data.source import open_source
 
     source = open_source(FASHION, "train", data_dir)
     shutil.copytree(source.directory, data / FASHION / source.directory.name, copy_function=shutil.copyfile)
-    _say_what_it_is(data / FASHION, {FASHION: {"differs": None, "fields": {}}})
+    _describe(data / FASHION, {FASHION: {"differs": None, "fields": {}}})
 
 
-def _say_what_it_is(directory: Path, sets: dict[str, Any]) -> None:
+def _describe(directory: Path, sets: dict[str, Any]) -> None:
     (directory / PACKED).write_text(json.dumps(sets, indent=2) + "\n")
 
 
@@ -158,15 +161,15 @@ PACKS = {"wheels": None, "imagenette": pack_imagenette, "fashion_mnist": pack_fa
 
 
 def pack(names: list[str], data_dir: Path | None, output: Path) -> dict[str, int]:
-    """Makes the folders; returns the bytes of each.
+    """Makes the folders; returns their sizes in bytes.
 
     Args:
-        names: of `PACKS`.
-        data_dir: where TFDS keeps datasets.
-        output: the directory they go to; a folder gets its name when it is complete.
+        names: keys of `PACKS`.
+        data_dir: directory of TFDS's datasets.
+        output: directory in which the folders are made. A folder gets its final name when it is complete.
 
     Raises:
-        UserError: a folder is there already, is too large, or what goes into it cannot be had.
+        UserError: a folder exists already or is too large, or its content cannot be downloaded or read.
     """
     if found := [name for name in names if (output / name).exists()]:
         raise UserError(f"--output={output}: has {found[0]} already; delete it, or name another directory")
@@ -197,7 +200,7 @@ def main(arguments: list[str]) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="where TFDS has the datasets prepared")
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "accelerator", metavar="DIR")
-    parser.add_argument("--only", action="append", choices=PACKS, help="this folder; all of them otherwise")
+    parser.add_argument("--only", action="append", choices=PACKS, help="pack only this folder")
     try:
         parsed = parser.parse_args(arguments)
         for name, size in pack(parsed.only or list(PACKS), parsed.data_dir, parsed.output).items():

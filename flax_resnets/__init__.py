@@ -1,7 +1,7 @@
 """ResNets in JAX and Flax.
 
-Networks are linen modules: `create_model(name)` builds one, or use the classes themselves. Training is in
-`flax_resnets.training`, datasets are in `flax_resnets.data`. Importing the package imports nothing else, not even JAX:
+Networks are linen modules. `create_model(name)` makes one; the classes can also be used directly. Training is in
+`flax_resnets.training`, datasets are in `flax_resnets.data`. Importing this package imports nothing else, not even JAX:
 a module is imported when one of its names is first used.
 """
 

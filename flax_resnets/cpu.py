@@ -1,4 +1,4 @@
-"""The full speed of a CPU, for any program that uses JAX: huge pages, and XLA's faster kernels."""
+"""Settings that make JAX faster on a CPU, for any program: huge pages, and XLA's faster kernels."""
 
 import glob
 import importlib.util
@@ -11,13 +11,14 @@ from pathlib import Path
 from types import FrameType
 
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
-"""What `GLIBC_TUNABLES` tells glibc: huge pages, and one heap instead of one for each thread."""
+"""Value of `GLIBC_TUNABLES`: memory in huge pages, and one heap instead of one for each thread."""
 
 XLA_OPTIONS: Mapping[str, str] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 """XLA's options for programs that run many times on a CPU.
 
-XLA may leave several kinds of operation to YNNPACK. Sums are faster there. Convolutions are not: Eigen takes half the
-time for their gradients with respect to the kernel.
+By default XLA computes several kinds of operation with the library YNNPACK. These options leave it only the reductions,
+which it computes faster. Convolutions go to Eigen, which takes half the time for their gradients with respect to the
+kernel.
 """
 
 _PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -26,20 +27,20 @@ _STARTED_OVER = "FLAX_RESNETS_FAST_CPU"
 
 
 def fast_cpu() -> None:
-    """Gives a program on a CPU the speed that the trainer has: call it first, before JAX computes anything.
+    """Makes a program as fast on a CPU as the trainer. Call it first, before JAX computes anything.
 
         import flax_resnets
 
         flax_resnets.fast_cpu()
 
-    It starts the program over, once, with two environment variables. `GLIBC_TUNABLES` gives memory in huge pages: a
-    training step allocates gigabytes anew, and the system clears each page at its first use. glibc reads it only when a
-    process starts. `XLA_FLAGS` gets `XLA_OPTIONS`, where the installed XLA knows them. What the program did before the
-    call is done twice.
+    It sets two environment variables and restarts the program, once. `GLIBC_TUNABLES` asks for memory in huge pages: a
+    training step allocates gigabytes, and the system has to clear each page before its first use. glibc reads that
+    variable only when a process starts. `XLA_OPTIONS` are added to `XLA_FLAGS`, if the installed XLA knows them. What
+    the program did before the call is done again after the restart.
 
-    A program cannot be started over in a notebook, in an interactive session, in a test or under a debugger. There it
-    sets `XLA_FLAGS` alone, for JAX to read when it starts. On a machine with an accelerator it does nothing. Variables
-    that the user has set stay as they are. It raises no error.
+    A program in a notebook, in an interactive session, in a test or under a debugger cannot be restarted. There only
+    `XLA_FLAGS` is set, which JAX reads when it starts. On a machine with an accelerator nothing is done. Variables that
+    the user has set are not changed. No error is raised.
     """
     if any(glob.glob(pattern) for pattern in _ACCELERATORS):
         return
@@ -52,11 +53,11 @@ def fast_cpu() -> None:
 
 
 def start_with_huge_pages() -> None:
-    """Starts this process's program over, once, with memory in huge pages.
+    """Restarts this process's program, once, with memory in huge pages.
 
-    Does nothing if the system has no huge pages to give; if the environment already tells malloc what to do
-    (`GLIBC_TUNABLES`, `MALLOC_ARENA_MAX` and the like), as it does after the restart; or under a debugger or profiler,
-    which would lose hold of the process.
+    It does nothing in three cases: the system has no huge pages; the environment already configures malloc
+    (`GLIBC_TUNABLES`, `MALLOC_ARENA_MAX` and the like), as it does after the restart; or the program runs under a
+    debugger or profiler, which would lose the process.
     """
     changes = _huge_pages()
     if changes and can_start_over():
@@ -64,7 +65,7 @@ def start_with_huge_pages() -> None:
 
 
 def start_over(changes: Mapping[str, str]) -> None:
-    """Starts this process's program over with changes to its environment; returns if the system forbids it."""
+    """Restarts this process's program with changes to its environment. Returns only if the system forbids it."""
     sys.stdout.flush()
     sys.stderr.flush()
     with suppress(OSError):
@@ -72,10 +73,10 @@ def start_over(changes: Mapping[str, str]) -> None:
 
 
 def can_start_over() -> bool:
-    """Whether Python runs one file, the program's, so that its command line starts the same again.
+    """Whether running the same command line again would restart this program.
 
-    Under a debugger, a profiler, a notebook or pytest there is another file above the program's. An interactive session
-    and a program that comes by standard input cannot be started over.
+    That is so if Python runs one file, the program's. Under a debugger, a profiler, a notebook or pytest Python also
+    runs that tool's file. An interactive session and a program that is read from standard input cannot be restarted.
     """
     if sys.flags.interactive or hasattr(sys, "ps1") or sys.argv[:1] in ([""], ["-"]):
         return False
@@ -88,17 +89,17 @@ def can_start_over() -> bool:
 
 
 def _huge_pages() -> dict[str, str]:
-    """The variable that asks for them; none if it would change nothing, or what the user has set."""
+    """The variable for huge pages. Empty if the system has none, or the user has configured malloc."""
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return {}
-    with suppress(OSError):  # of a system without huge pages
+    with suppress(OSError):  # the system has no huge pages
         if "[never]" not in _PAGES.read_text():
             return {"GLIBC_TUNABLES": MALLOC}
     return {}
 
 
 def _xla_flags() -> dict[str, str]:
-    """`XLA_FLAGS` with `XLA_OPTIONS`; none if XLA does not know them, or the user has set one of them."""
+    """`XLA_FLAGS` with `XLA_OPTIONS` added. Empty if XLA does not know them, or the user has set one of them."""
     flags = os.environ.get("XLA_FLAGS", "")
     if any(option in flags for option in XLA_OPTIONS) or not _xla_knows(XLA_OPTIONS):
         return {}
@@ -107,12 +108,15 @@ def _xla_flags() -> dict[str, str]:
 
 
 def _xla_knows(options: Mapping[str, str]) -> bool:
-    """Whether the names stand in XLA's library. XLA ends the process for a flag that it does not know."""
+    """Whether the installed XLA knows these options, by a search of its library's file.
+
+    XLA ends the process if `XLA_FLAGS` has an unknown option, so trying is no way to find out.
+    """
     found = importlib.util.find_spec("jaxlib")
     for directory in (found and found.submodule_search_locations) or ():
         for path in Path(directory).glob("*.so"):
             with (
-                suppress(OSError, ValueError),  # of a file that cannot be read, or is empty
+                suppress(OSError, ValueError),  # the file cannot be read, or is empty
                 path.open("rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
             ):

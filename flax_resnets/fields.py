@@ -1,7 +1,7 @@
-"""Groups of configuration fields: typed, frozen, checked when they are made, and parsed from text.
+"""Groups of configuration fields. Fields are typed and frozen; they are checked when a group is made.
 
-A group is a dataclass derived from `Fields`, in the same file as the code it configures. A run's `Config` derives from
-all groups, so it has all their fields.
+A group is a dataclass derived from `Fields`, in the same file as the code that it configures. A run's `Config` derives
+from all groups, so it has all their fields.
 """
 
 import ast
@@ -33,7 +33,7 @@ class Rule(NamedTuple):
     right: str
 
 
-@dataclass(frozen=True, eq=False)  # an annotation is hashed, and a table cannot be
+@dataclass(frozen=True, eq=False)  # hashed by identity: Python hashes annotations, and a dict has no hash
 class OneOf:
     """Marks a text field whose value must be a key of a table: `Annotated[str, OneOf(OPTIMIZERS)]`."""
 
@@ -99,7 +99,7 @@ LONGEST_NAME = 60
 
 
 def parsed(name: str, text: str, annotation: Any) -> Any:
-    """Parses the text of `--config.name=text` as far as the text alone allows; the group checks the rest."""
+    """Parses the text of `--config.name=text` into a Python value. `checked` then converts that to the field's type."""
     options = _alternatives(annotation)
     if type(None) in options and text.lower() == "none":
         return None
@@ -124,14 +124,14 @@ def literal(text: str) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python warns about odd literals, which are plain text here
+            warnings.simplefilter("ignore")  # Python warns about literals such as "1if", which stay text here
             return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
 def checked(name: str, value: Any, annotation: Any) -> Any:
-    """The value converted to its type (a list to a tuple, an int to a float); raises UserError if that fails."""
+    """Converts a value to its field's type (a list to a tuple, an int to a float); raises UserError if that fails."""
     for option in _alternatives(annotation):
         if option is type(None) and value is None:
             return None
@@ -164,7 +164,7 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def _choices(option: Any) -> tuple[str, ...] | None:
-    """The words that are allowed as a value; None if the type is not a choice of words."""
+    """The texts that are allowed as a value; None if the type has no list of them."""
     if typing.get_origin(option) is Literal:
         return typing.get_args(option)
     if typing.get_origin(option) is Annotated:
@@ -199,7 +199,7 @@ def _in_words(annotation: Any) -> str:
     return " or ".join(parts)
 
 
-# Names that other libraries use for a choice, in lower case and without the characters between words.
+# Other libraries' names for a choice, in lower case and without the characters between words, and the name here.
 _ELSEWHERE = {
     **dict.fromkeys(("fp16", "half", "f16", "16", "16mixed", "amp"), "float16"),
     **dict.fromkeys(("bf16", "bfloat", "bf16mixed", "mixed", "mixedbfloat16"), "bfloat16"),

@@ -1,1 +1,1 @@
-"""Tests of what a run survives."""
+"""Drills: runs are interrupted and damaged, and must survive."""

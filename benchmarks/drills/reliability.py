@@ -716,7 +716,7 @@ def generated(results: dict[str, Any]) -> str:
         table.append("| " + " | ".join(map(str, cells)) + " |")
         notes += [f"- {entry['fault']}: {note}" for note in (*_details(name, entry["more"]), *entry["failed"])]
     machine = next(iter(results.values()))["machine"]
-    where = f"{machine['processor']}, {machine['cores']} cores, which other programs used as well"
+    where = f"{machine['cpu']}, {machine['cores']} cores, which other programs used as well"
     where += f"; Python {machine['python']}, jax {next(iter(results.values()))['jax']}"
     return "\n".join([*table, "", *notes, "", f"Machine: {where}."])
 

@@ -1,12 +1,12 @@
-"""Part 1 of accelerator.py: the device computes what the CPU of the same machine computes.
+"""Part 1 of accelerator.py: whether the device computes what the CPU of the same machine computes.
 
-Networks: one training step from the same weights on the same images, by the library's compiled step, on the device and
-on the CPU. Compared are the logits, the gradients and the updated running statistics. The CPU computes in float32 with
-the highest precision; the device so, in float32 as it comes (TF32 on NVIDIA's, bfloat16 products on TPUs), and in
-bfloat16.
+Networks: the library's compiled training step takes one step on the device and one on the CPU, from the same weights
+and on the same images. The logits, the gradients and the updated running statistics are compared. The CPU computes in
+float32 with the highest precision. The device computes in three ways: the same; float32 with JAX's default precision
+(TF32 on NVIDIA GPUs, products of bfloat16 on TPUs); and bfloat16.
 
-Runs: 20 steps of the quickstart against the CPU's losses, 50 steps in float16, and a run that is stopped, saved and
-gone on with. With `--small` on a machine without an accelerator the device is the CPU itself.
+Runs: 20 steps of the quickstart, compared with the CPU's losses; 50 steps in float16; and a run that is stopped, saved
+and resumed. With `--small` on a machine without an accelerator, the device is the CPU itself.
 """
 
 import dataclasses
@@ -25,28 +25,29 @@ import numpy as np
 from benchmarks.on_accelerator.rows import Row
 from benchmarks.on_accelerator.tasks import ROOT, Job, Task
 
-# Each as a precision of the recipes, and of the products of float32 numbers.
+# For each, the recipe's `precision` and JAX's precision for products of float32 numbers.
 PRECISIONS = {
     "float32, highest": ("float32", "highest"),
     "float32": ("float32", "default"),
     "bfloat16": ("bfloat16", "default"),
 }
-"""What a device computes in, by name."""
+"""The ways in which a device computes, by name."""
 
-# Relative differences, as `compared` and `together` take them. `float32, highest` is the same numbers summed in another
-# order. Where products have TF32's 11 bits or bfloat16's 8, logits and statistics lose what their inputs are rounded
-# by. Gradients lose about the root of that, for ReLUs near zero switch, and small arrays more than others. Each bound
-# is some five times what a CPU gives for ResNet-50 in another order (gradients 0.001, each 0.009), with inputs rounded
-# as TF32 does (0.03), and in bfloat16 (0.13; logits and statistics 0.003). Each gradient for itself is held to a bound
-# with the highest precision alone: in others that of a bias that a norm takes away again is rounding and no more.
+# The largest relative differences that are allowed, as `compared` and `together` compute them. With `float32, highest`
+# only the order of summation differs. With products of TF32 (11 bits) or bfloat16 (8 bits), the errors of logits and
+# statistics are about as large as the rounding of the inputs. Those of gradients are about its square root, because
+# ReLUs near 0 switch; the gradients of small arrays have larger errors. Each bound is about five times the difference
+# that a CPU gives for ResNet-50: in another order (gradients 0.001, each gradient 0.009), with inputs rounded as in
+# TF32 (0.03), and in bfloat16 (0.13; logits and statistics 0.003). Single gradients have a bound only with the highest
+# precision. With the others, the gradient of a bias that the next norm subtracts is nothing but rounding.
 BOUNDS: dict[str, dict[str, float]] = {
     "float32, highest": {"logits": 1e-4, "statistics": 1e-4, "gradients": 1e-2, "each gradient": 5e-2},
     "float32": {"logits": 2e-3, "statistics": 2e-3, "gradients": 0.2},
     "bfloat16": {"logits": 2e-2, "statistics": 2e-2, "gradients": 0.5},
 }
-"""The largest difference by precision. A TPU's float32 as it comes is products of bfloat16, and gets its bounds."""
+"""The largest differences that are allowed. On a TPU `float32` has the bounds of `bfloat16`, which its products use."""
 
-# A network, its kind of BatchNorm.
+# Name of a network, and its kind of BatchNorm.
 NETWORKS: dict[str, tuple[str, str]] = {
     "resnet18": ("resnet18", "global"),
     "resnet50": ("resnet50", "global"),
@@ -59,27 +60,28 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "quickstart, batch_norm=device": ("quickstart", "device"),
     "quickstart, batch_norm=ghost:32": ("quickstart", "ghost:32"),
 }
-"""What is compared, by the name of its task."""
+"""The networks that are compared, by the name of the task."""
 
-# The quickstart's losses are calm: those on 1 and on 8 CPU devices differ by 1e-5 (configs/quickstart.py).
+# The quickstart's losses change little with rounding: on 1 and on 8 CPU devices they differ by 1e-5
+# (configs/quickstart.py).
 LOSS_BOUND = 1e-3
 STEPS, HALF_STEPS = 20, 50
-LOSSES, HALF, RESUMED = f"{STEPS} steps", f"{HALF_STEPS} steps in float16", "stopped, saved and gone on with"
+LOSSES, HALF, RESUMED = f"{STEPS} steps", f"{HALF_STEPS} steps in float16", "stopped, saved and resumed"
 RUNS = {
-    LOSSES: "the quickstart's first losses, float32 with highest precision, against the CPU's",
-    HALF: "the quickstart in float16 with a scaled loss: its last ten losses against its first ten",
-    RESUMED: "the quickstart stopped in its second epoch and gone on with: another digest than the unbroken run's",
+    LOSSES: "the quickstart's first losses in float32 with highest precision, compared with the CPU's",
+    HALF: "the quickstart in float16 with a scaled loss: its last ten losses relative to its first ten",
+    RESUMED: "the quickstart stopped in its second epoch and resumed: whether its digest is another one",
 }
-"""What is compared of runs, by the name of its task."""
+"""What is compared in runs, by the name of the task."""
 
 
 def tasks(job: Job) -> dict[str, Task]:
     """The part's tasks, in order."""
     ours = _Programs(job)
     return {
-        # What compiles least comes first, and the networks' programs are compiled meanwhile.
-        LOSSES: partial(_losses, ours),
-        HALF: partial(_half, ours),
+        # The tasks with the least to compile come first; meanwhile the networks' programs are compiled.
+        LOSSES: partial(_first_losses, ours),
+        HALF: partial(_float16, ours),
         RESUMED: partial(_resumed, job),
         **{name: partial(_network, ours, name) for name in NETWORKS},
     }
@@ -88,12 +90,13 @@ def tasks(job: Job) -> dict[str, Task]:
 def compared(found: Any, wanted: Any) -> float:
     """The largest relative difference of any array in two trees.
 
-    Of an array it is the root mean square of the difference against that of what is wanted; where that is below a
-    hundredth of the whole tree's, against this: the gradient of a bias that a norm takes away again is rounding alone.
+    The difference of an array is its root mean square, divided by that of the wanted array. If the latter is below a
+    hundredth of the whole tree's, the difference is divided by that hundredth instead: some arrays are nothing but
+    rounding, such as the gradient of a bias that the next norm subtracts.
 
     Args:
-        found: the device's.
-        wanted: the CPU's.
+        found: the device's results.
+        wanted: the CPU's results.
 
     Example:
         >>> compared({"a": np.ones(4)}, {"a": np.full(4, 2.0)})
@@ -106,7 +109,7 @@ def compared(found: Any, wanted: Any) -> float:
 
 
 def together(found: Any, wanted: Any) -> float:
-    """The relative difference of all arrays in two trees, taken as one.
+    """The relative difference of two trees, with all their arrays taken as one.
 
     Example:
         >>> together([np.ones(3), np.ones(1)], [np.ones(3), np.zeros(1)]) ** 2
@@ -137,10 +140,10 @@ def _rms(array: np.ndarray) -> float:
 
 
 class _Programs:
-    """The compiled programs of the networks, each compiled once, all of them on the way while others run.
+    """The compiled programs of the networks. Each is compiled once, in a thread, while other tasks run.
 
     Args:
-        job: of the part.
+        job: job of the part.
     """
 
     def __init__(self, job: Job):
@@ -149,12 +152,12 @@ class _Programs:
         self._compiled: dict[tuple[Any, ...], Future] = {}
 
     def start(self) -> None:
-        """Begins to compile what the comparisons need."""
+        """Starts to compile the programs that the comparisons need."""
         from flax_resnets.data.source import SAMPLE, open_source
         from flax_resnets.training import loop  # noqa: F401
 
-        # While TFDS and Orbax are being imported, no other thread may import anything: they have the whole process's
-        # `import` do something else.
+        # TFDS and Orbax replace Python's `import` for the whole process while they are being imported. No other thread
+        # may import anything at that time.
         open_source(SAMPLE, "train")
         for name in NETWORKS:
             wanted = [("float32, highest", self.cpu), *((precision, self.device) for precision in PRECISIONS)]
@@ -175,17 +178,17 @@ class _Programs:
         return jax.devices()[0]
 
     def step(self, name: str, precision: str, device: Any) -> Future:
-        """A network's training step for a device, and the shapes of the state it takes."""
+        """A network's training step for a device, and the shapes of its state."""
         return self._program(_compiled_step, name, precision, device)
 
     def logits(self, name: str, precision: str, device: Any) -> Future:
-        """A network's logits by its running statistics, for which the kind of BatchNorm is no matter."""
+        """A network's logits with running statistics. The kind of BatchNorm makes no difference to them."""
         network, _ = NETWORKS[name]
         return self._program(_compiled_logits, network, precision, device)
 
     def _program(self, compiled: Any, name: str, precision: str, device: Any) -> Future:
         if device.platform == "cpu" and precision == "float32":
-            precision = "float32, highest"  # a CPU has one float32
+            precision = "float32, highest"  # a CPU computes float32 in one way only
         key = compiled, name, precision, device
         if key not in self._compiled:
             self._compiled[key] = self._pool.submit(compiled, self.job.small, name, precision, device)
@@ -198,7 +201,7 @@ def _config(name: str, precision: str, small: bool) -> Any:
 
     network, batch_norm = NETWORKS[name]
     about = {"precision": PRECISIONS[precision][0], "batch_norm": batch_norm}
-    # SGD without momentum keeps the gradient itself as its state.
+    # Without momentum, the state of SGD is the gradient itself.
     plain = {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1.0, "momentum": (0.0, 0.0)}
     plain |= {"weight_decay": 0.0, "epochs": 1}
     if network == "quickstart":
@@ -219,7 +222,7 @@ def _config(name: str, precision: str, small: bool) -> Any:
 
 
 def _model(config: Any, small: bool) -> Any:
-    """The configuration's network; a small one has one stage of one block."""
+    """The network of a configuration. A small one has one stage of one block."""
     from flax_resnets.training.network import make_model
 
     model: Any = make_model(config, num_classes=10)
@@ -228,15 +231,15 @@ def _model(config: Any, small: bool) -> Any:
     return model
 
 
-def _on(device: Any) -> Any:
-    """A mesh of that device alone."""
+def _mesh_of(device: Any) -> Any:
+    """A mesh of one device."""
     from flax_resnets.training.placement import make_mesh
 
     return make_mesh(devices=[device])
 
 
 def _shapes(config: Any, model: Any, optimizer: Any, mesh: Any) -> tuple[Any, Any]:
-    """Of the state and the batch, with their places."""
+    """The shapes of the state and of the batch, with their shardings."""
     import jax
     import jax.numpy as jnp
 
@@ -264,7 +267,7 @@ def _compiled_step(small: bool, name: str, precision: str, device: Any) -> tuple
 
     from flax_resnets.training.step import make_train_step
 
-    config, mesh = _config(name, precision, small), _on(device)
+    config, mesh = _config(name, precision, small), _mesh_of(device)
     model, optimizer = _model(config, small), _optimizer(config)
     state, batch = _shapes(config, model, optimizer, mesh)
     with jax.default_matmul_precision(PRECISIONS[precision][1]):
@@ -279,7 +282,7 @@ def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any
 
     config = _config(name, precision, small)
     model = _model(config, small)
-    state, batch = _shapes(config, model, _optimizer(config), _on(device))
+    state, batch = _shapes(config, model, _optimizer(config), _mesh_of(device))
 
     def logits(params: Any, batch_stats: Any, images: jax.Array) -> Any:
         shown = augment.for_evaluation(images, config, config.image_size)
@@ -290,12 +293,12 @@ def _compiled_logits(small: bool, name: str, precision: str, device: Any) -> Any
     return lowered.compile()
 
 
-def _made_state(shapes: Any) -> Any:
-    """A state with weights drawn here, on the host: kernels by Kaiming's rule, scales about 1, biases about 0.
+def _initial_state(shapes: Any) -> Any:
+    """A state with weights drawn on the host: Kaiming's distribution for kernels, scales around 1, biases around 0.
 
-    The last norm of a residual block has a tenth of that. With branches as strong as what they are added to, fifty
-    layers make so much of a bit that was rounded away, by ReLUs that switch, that gradients in bfloat16 have nothing to
-    do with those in float32.
+    In the last norm of a residual block they are divided by ten. If each branch were as large as its input, then in
+    fifty layers a rounding error would switch so many ReLUs that gradients in bfloat16 had nothing in common with those
+    in float32.
     """
     import jax
 
@@ -313,11 +316,11 @@ def _made_state(shapes: Any) -> Any:
         return drawn.astype(leaf.dtype)
 
     state = jax.tree.map_with_path(made, shapes)
-    return state.replace(params={name: _calmed(part) for name, part in state.params.items()})
+    return state.replace(params={name: _with_small_last_norm(part) for name, part in state.params.items()})
 
 
-def _calmed(part: Any) -> Any:
-    """A part of the parameters, with the last norm of what is a residual block made small."""
+def _with_small_last_norm(part: Any) -> Any:
+    """A part of the parameters. If it is a residual block, its last norm is divided by ten."""
     last = next((name for name in ("norm3", "norm2") if name in part), None)
     if last is None:
         return part
@@ -325,7 +328,7 @@ def _calmed(part: Any) -> Any:
 
 
 def _network(ours: _Programs, name: str) -> Iterator[Row]:
-    """One step and the logits, in every precision."""
+    """One step and the logits, in each precision."""
     import jax
     import optax
 
@@ -342,7 +345,7 @@ def _network(ours: _Programs, name: str) -> Iterator[Row]:
         nonlocal state
         step, shapes = ours.step(name, precision, device).result()
         if state is None:
-            state = _made_state(shapes)
+            state = _initial_state(shapes)
         start, there = jax.device_put((state, batch), jax.tree.leaves(shapes)[0].sharding)
         forward = ours.logits(name, precision, device).result()
         found = {"logits": forward(start.params, start.batch_stats, there.images)}
@@ -364,7 +367,7 @@ def _network(ours: _Programs, name: str) -> Iterator[Row]:
 
 
 def _recipe(small: bool, **changes: Any) -> Any:
-    """The quickstart, on the sample that ships with the package; a small one trains LeNet."""
+    """The quickstart, on the sample in the package. If small, it trains LeNet."""
     from flax_resnets.training.recipes import load_config
 
     if small:
@@ -373,7 +376,7 @@ def _recipe(small: bool, **changes: Any) -> Any:
 
 
 def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator[tuple[Any, Any]]:
-    """What a recipe's first steps on a device give: the state and the step's figures; from a state of the host's."""
+    """The state and the figures of a recipe's first steps on a device; `start` is a state on the host to begin with."""
     import jax
 
     from flax_resnets.training.build import build_steps
@@ -383,7 +386,7 @@ def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator
     from flax_resnets.training.splits import load_split
 
     data, classes = load_split(config, "train", Display(silent=True))
-    mesh = _on(device)
+    mesh = _mesh_of(device)
     steps = build_steps(
         config, make_model(config, classes), mesh, data.channels, config.epochs * (len(data) // config.batch_size)
     )
@@ -394,8 +397,8 @@ def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator
         yield state, output
 
 
-def _losses(ours: _Programs) -> Iterator[Row]:
-    """The quickstart's first steps on the device and on the CPU, from the weights that the CPU drew."""
+def _first_losses(ours: _Programs) -> Iterator[Row]:
+    """The quickstart's first steps on the device and on the CPU, both from the CPU's initial weights."""
     import jax
 
     from flax_resnets.training.build import build_steps
@@ -404,7 +407,7 @@ def _losses(ours: _Programs) -> Iterator[Row]:
     ours.start()
     config = _recipe(ours.job.small)
     start = jax.device_get(
-        build_steps(config, make_model(config, 10), _on(ours.cpu), len(config.mean), config.epochs).create_state()
+        build_steps(config, make_model(config, 10), _mesh_of(ours.cpu), len(config.mean), config.epochs).create_state()
     )
     with jax.default_matmul_precision("highest"):
         there, here = (
@@ -417,22 +420,22 @@ def _losses(ours: _Programs) -> Iterator[Row]:
     yield {**about, "worst": worst, "bound": LOSS_BOUND, "ok": worst <= LOSS_BOUND}
 
 
-def _half(ours: _Programs) -> Iterator[Row]:
-    """float16: losses that fall, and a scale that comes down from its start until gradients are finite."""
+def _float16(ours: _Programs) -> Iterator[Row]:
+    """float16: the losses must fall, and the loss scale must fall until the gradients are finite."""
     config = _recipe(ours.job.small, precision="float16")
     losses, skipped, scale = [], 0, 0.0
     for state, output in _steps(config, ours.device, HALF_STEPS):
         losses.append(float(output.loss))
         skipped, scale = int(state.skipped), float(state.loss_scale.scale)
     early, late = statistics.mean(losses[:10]), statistics.mean(losses[-10:])
-    # From 2^16 down, a factor of 2 at each step that is skipped: more than ten are no matter of scale.
+    # The scale begins at 2^16 and halves at each skipped step. More than ten skipped steps have another cause.
     ok = all(map(math.isfinite, losses[-10:])) and late < early and skipped <= 10
     about = {"network": config.model, "losses": losses, "loss_scale": scale}
     yield {**about, "skipped": skipped, "worst": late / early, "bound": 1.0, "ok": ok}
 
 
 def _resumed(job: Job) -> Iterator[Row]:
-    """A run and the same with a stop in its second epoch: the digests of their final states."""
+    """A run, and the same run with a stop in its second epoch: compares the digests of their final states."""
     import json
 
     from flax_resnets.training.compilation import keep_compiled_programs
@@ -449,7 +452,7 @@ def _resumed(job: Job) -> Iterator[Row]:
     stop = Interruption()
 
     class Stopping:
-        """The training split, which asks for the stop as the step is begun."""
+        """The training split. It asks the run to stop at a certain step."""
 
         channels = train.channels
 

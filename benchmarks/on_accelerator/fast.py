@@ -1,8 +1,9 @@
-"""Part 2 of accelerator.py: how fast the device is with this library, beside its peers.
+"""Part 2 of accelerator.py: the speed of this library on the device, compared with other libraries.
 
-ResNet-50 and ResNet-18 at 224 px in bfloat16, training and inference, by turns against a plain linen step and, where
-torch with CUDA is there, torchvision's network under `torch.compile`, channels last, autocast to bfloat16. A trace of
-three steps, and what the input path gives. Images are made here: this part needs no data.
+ResNet-50 and ResNet-18 at 224 px in bfloat16 are trained and used for inference. Contenders take turns: this library, a
+plain linen step and, if torch with CUDA is installed, torchvision's network with `torch.compile`, channels last and
+autocast to bfloat16. Then three steps are traced, and the speed of the input path is measured. The images are made by
+the script, so this part needs no data.
 """
 
 import contextlib
@@ -29,8 +30,9 @@ WORKS = ("train", "inference", "largest batch")
 WAYS = ("cached, 1 thread", "cached, 4 threads", "streamed")
 TRACED_STEPS = 3
 
-# Peak rates for bfloat16 without sparsity, in FLOP/s, by a part of the name that JAX gives the device; the first that
-# fits. NVIDIA's are from the data sheets of the A100, H100 and H200. TPUs' are in flax_resnets/training/tpu/chips.py.
+# Peak rates for bfloat16 without sparsity, in FLOP/s. A key is part of the name that JAX gives to the device; the first
+# match counts. NVIDIA's rates are from the data sheets of the A100, H100 and H200, TPUs' are in
+# flax_resnets/training/tpu/chips.py.
 _GPU_PEAKS = {
     "H200 NVL": 835e12,
     "H200": 989e12,
@@ -43,7 +45,7 @@ _TPU_NAMES = {"TPU v6": "v6e", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5":
 
 
 class Sizes(NamedTuple):
-    """Images of a training batch and of inference's, pixels of a side, and the turns of each with their seconds."""
+    """Images in a batch for training and for inference, side in pixels, number of rounds, and seconds of a turn."""
 
     batch: int
     inference: tuple[int, ...]
@@ -57,9 +59,9 @@ SMALL = Sizes(4, (1, 2), 32, 1, 0.01)
 
 
 def tasks(job: Job) -> dict[str, Task]:
-    """The part's tasks, what matters most first."""
+    """The part's tasks. The most important ones come first."""
     sizes = SMALL if job.small else FULL
-    # Two cores have no time for two networks that differ in their depth alone.
+    # A CPU of two cores has no time for two networks that differ only in their depth.
     networks = NETWORKS[1:] if job.small else NETWORKS
     first, *others = networks
     return {
@@ -74,7 +76,7 @@ def tasks(job: Job) -> dict[str, Task]:
 
 
 def peak(device: str) -> float | None:
-    """FLOP/s that a device's maker gives it in bfloat16; None for one that is not known here.
+    """The peak rate of a device in bfloat16 in FLOP/s, as given by its maker; None if it is not known here.
 
     Example:
         >>> peak("NVIDIA H100 80GB HBM3"), peak("TPU v5 lite"), peak("cpu")
@@ -87,14 +89,14 @@ def peak(device: str) -> float | None:
 
 
 def halved(measure: Callable[[int], Any], batch: int) -> tuple[Any, int, list[int]]:
-    """Measures with ever smaller batches until one fits the device's memory.
+    """Measures with a batch that is halved until it fits into the device's memory.
 
     Args:
-        measure: given a batch, raises OutOfMemory or returns what it found.
-        batch: to begin with.
+        measure: is given the number of images; returns its results, or raises OutOfMemory.
+        batch: number of images to begin with.
 
     Returns:
-        What was found, the batch, and those that did not fit.
+        The results, the number of images that fits, and the numbers that did not fit.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -111,7 +113,7 @@ def halved(measure: Callable[[int], Any], batch: int) -> tuple[Any, int, list[in
 
 
 class OutOfMemory(Exception):
-    """The device's memory does not hold it."""
+    """The work does not fit into the device's memory."""
 
 
 def _is_out_of_memory(reason: str) -> bool:
@@ -125,7 +127,7 @@ def _case(network: str, work: Any, batch: int, size: int) -> Any:
 
 
 def _torch_is_missing() -> str | None:
-    """Why torchvision does not take part; None where it does."""
+    """Why torchvision does not take part; None if it does."""
     from flax_resnets.cli.bench.contenders import torch_is_here
 
     if not torch_is_here():
@@ -137,11 +139,11 @@ def _torch_is_missing() -> str | None:
     return None if done.stdout.split()[-1:] == ["True"] else "torch sees no CUDA device here"
 
 
-def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator[Row]:
-    """A row for each contender and case, by turns; cases are of one kind of work.
+def _measure_in_turns(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator[Row]:
+    """Measures all contenders in turns; gives a row for each contender and case. The cases are of one kind of work.
 
     Raises:
-        OutOfMemory: one of them does not fit beside the others.
+        OutOfMemory: a contender does not fit into the memory beside the others.
     """
     from flax_resnets.cli.bench import contenders
     from flax_resnets.cli.bench.figures import ratios, spread
@@ -162,7 +164,7 @@ def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator
                 named[name] = contender.name, case
                 more = {"compiled": True} if contender.name == contenders.TORCH else {}
                 renamed.append(dataclasses.replace(contender, name=name, options={**contender.options, **more}))
-            if number < len(processes):  # all that one contender does is done by one process
+            if number < len(processes):  # each contender has one process for all its cases
                 joined = [*processes[number].contenders, *renamed]
                 processes[number] = dataclasses.replace(processes[number], contenders=joined)
             else:
@@ -196,10 +198,10 @@ def _measured(job: Job, sizes: Sizes, cases: list[Any], peers: bool) -> Iterator
 
 
 def _train(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
-    """The training step, ours and the others', with a batch that fits."""
+    """The training step of each contender, with a batch that fits."""
 
     def measure(batch: int) -> list[Row]:
-        return list(_measured(job, sizes, [_case(network, "train", batch, sizes.size)], peers=True))
+        return list(_measure_in_turns(job, sizes, [_case(network, "train", batch, sizes.size)], peers=True))
 
     rows, _, too_large = halved(measure, sizes.batch)
     for row in rows:
@@ -207,12 +209,12 @@ def _train(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
 
 def _inference(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
-    """Logits with ours' norms folded, a row for each batch and contender; the largest halves where it does not fit."""
+    """The logits of each contender, for each batch; ours have folded norms. The largest batch is halved if need be."""
     *smaller, largest = sizes.inference
 
     def measure(batch: int) -> list[Row]:
         cases = [_case(network, "inference", each, sizes.size) for each in dict.fromkeys((*smaller, batch))]
-        return list(_measured(job, sizes, cases, peers=True))
+        return list(_measure_in_turns(job, sizes, cases, peers=True))
 
     rows, fits, too_large = halved(measure, largest)
     for row in rows:
@@ -221,22 +223,22 @@ def _inference(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
 
 def _largest(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
-    """The largest training batch that fits: as many images as memory has room for, going by what fewer took."""
+    """Searches the largest training batch that fits, from the memory that a smaller one needed."""
 
     def measure(batch: int) -> Row:
-        rows = list(_measured(job, sizes, [_case(network, "train", batch, sizes.size)], peers=False))
+        rows = list(_measure_in_turns(job, sizes, [_case(network, "train", batch, sizes.size)], peers=False))
         if "error" in rows[0]:
             raise RuntimeError(rows[0]["error"])
         return rows[0]
 
     row, batch, too_large = halved(measure, sizes.batch)
     if not (row["memory_peak_bytes"] and row["memory_limit_bytes"]):
-        yield row | {"tried": [batch], "note": "none larger was tried: the device does not say what memory it has"}
+        yield row | {"tried": [batch], "note": "no larger batch was tried: the device does not report its memory"}
         return
     tried = [*too_large, batch]
     step = max(sizes.batch // 8, 1)
     fits = int(0.95 * row["memory_limit_bytes"] / (row["memory_peak_bytes"] / batch))
-    # Too large by an eighth at most, each time; what fits is known from a fit alone.
+    # After each failure the batch is made smaller by an eighth. Only a measurement proves that a batch fits.
     while (larger := min(fits, min(too_large, default=fits + 1) - 1) // step * step) > batch:
         tried.append(larger)
         try:
@@ -249,14 +251,15 @@ def _largest(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
 
 def kernels(profile: Any, count: int = 10) -> list[tuple[str, float, int]]:
-    """What a trace's devices spent their time on.
+    """The operations on which a trace's devices spent most time.
 
     Args:
         profile: a `jax.profiler.ProfileData`.
-        count: how many to give.
+        count: how many operations to return.
 
     Returns:
-        Names, seconds and times called of the costliest operations, those first, and last a row named `all` of them
+        Name, seconds and number of calls of each of these operations, the longest first; and a last row, named `all`,
+        for all operations of the trace.
         and the rest.
     """
     on_devices = [plane for plane in profile.planes if plane.name.startswith("/device:") and any(plane.lines)]
@@ -264,8 +267,8 @@ def kernels(profile: Any, count: int = 10) -> list[tuple[str, float, int]]:
     spent: dict[str, tuple[float, int]] = {}
     for plane in planes:
         lines = [(line.name, line) for line in plane.lines]
-        # A GPU's kernels are on its streams, a TPU's operations on a line of their own, beside lines that sum them up;
-        # a CPU's in its threads, beside what the threads say of themselves.
+        # A GPU's kernels are in its streams. A TPU's operations are in a line of their own, beside lines of sums. A
+        # CPU's operations are in its threads, beside events of the threads themselves.
         chosen = [line for name, line in lines if name.startswith("Stream")]
         chosen = chosen or [line for name, line in lines if name == "XLA Ops"]
         chosen = chosen or [line for name, line in lines if name.startswith("tf_XLA")]
@@ -282,7 +285,7 @@ def kernels(profile: Any, count: int = 10) -> list[tuple[str, float, int]]:
 
 
 def _trace(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
-    """Three training steps under the profiler."""
+    """Traces three training steps with the profiler."""
     import jax
 
     from flax_resnets.cli.bench.ours import training_step
@@ -333,7 +336,7 @@ def _trace(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Has a device's lack of memory raised as OutOfMemory."""
+    """Turns JAX's error for lack of memory into OutOfMemory."""
     import jax
 
     try:
@@ -345,11 +348,11 @@ def _memory_errors() -> Iterator[None]:
 
 
 class MadeImages:
-    """A source of JPEGs made here, as large and as hard to decode as photographs are: see `flax_resnets.data.source`.
+    """A source of JPEGs that are as large and as hard to decode as photographs; see `flax_resnets.data.source`.
 
     Args:
-        size: of a side, in pixels.
-        count: how many it seems to have; 64 are made.
+        size: side of the images, in pixels.
+        count: number of images in the source; only 64 different ones are made.
     """
 
     channels = 3
@@ -386,7 +389,7 @@ class MadeImages:
 
 
 def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
-    """What the input path gives by itself, and how long the training step takes that it feeds; a row for each way."""
+    """For each way of input: images per second without a training step, and the time of the training step it feeds."""
     import jax
 
     from flax_resnets.cli.bench.machine import cores
@@ -399,11 +402,11 @@ def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
 
     keep_compiled_programs()
     mesh = make_mesh(devices=jax.devices()[:1])
-    count = 2 if job.small else 30  # steps of a measurement
+    count = 2 if job.small else 30  # steps for each measurement
 
     def measure(batch: int) -> list[Row]:
         images = MadeImages(sizes.size, 64 * batch)
-        kept = 8 * batch  # decoded: more than any cache of the machine's cores holds
+        kept = 8 * batch  # decoded images: too many for the caches of the machine's cores
         pixels = np.stack([images.image(index) for index in range(min(kept, 64))])
         pixels = np.tile(pixels, (-(-kept // len(pixels)), 1, 1, 1))[:kept]
         labels = (np.arange(kept) % 10).astype(np.int32)
@@ -427,7 +430,7 @@ def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
             step, state, data = training_step(network, batch, sizes.size, "bfloat16")
 
             def trained(batches: Iterator[Any]) -> float:
-                """Seconds a step; the first is not timed."""
+                """Seconds for each step; the first is not timed."""
                 nonlocal state
                 state, _ = step(state, next(batches))
                 jax.block_until_ready(state)
@@ -447,7 +450,7 @@ def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
             for way, batches in ways.items():
                 fed = trained(to_devices(each, mesh) for each in batches(0))
                 delivered = (jax.block_until_ready(to_devices(each, mesh)) for each in batches(count))
-                next(delivered)  # threads have been started, batches are on the way
+                next(delivered)  # starts the threads that prepare the next batches
                 started = time.perf_counter()
                 steps = sum(1 for _ in delivered)
                 given = steps * batch / (time.perf_counter() - started)
@@ -461,7 +464,7 @@ def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
                         "images_per_second": given,
                         "step_seconds": fed,
                         "step_seconds_without_input": alone,
-                        # What the step took beyond what it takes on a batch that lies there.
+                        # The part of the step's time beyond a step whose batch is already on the device.
                         "waiting_share": max(0.0, 1 - alone / fed),
                     }
                 )

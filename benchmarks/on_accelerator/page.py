@@ -1,4 +1,4 @@
-"""docs/accelerators.md, made from the rows in results/accelerator/."""
+"""Makes docs/accelerators.md from the rows in results/accelerator/."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _NOT_MEASURED = "not measured"
 _HEADER = """\
 # On GPUs and TPUs
 
-Written by `python benchmarks/accelerator.py --page` from the lines in `results/accelerator/`, which hold every figure.
+Written by `python benchmarks/accelerator.py --page` from the lines in `results/accelerator/`, which hold all figures.
 {state}
 
 ## How to run it
@@ -24,21 +24,22 @@ On a machine with a GPU or a TPU, from a clone of this repository with `".[train
 python benchmarks/accelerator.py --data_dir DIR
 ```
 
-It takes 400 seconds (`--budget`), and what it finds is in `runs/accelerator/`, a line of JSON for each figure, on the
-disk as soon as it is known: stopped at any moment, it has lost the task that was under way. The same command adds what
-is missing of the recipes' runs. `--part correct`, `fast` or `results` takes one part; the last alone needs data and has
-use for hours. Where torch with CUDA is installed as well, torchvision is measured beside. `--small` shows on a CPU that
-the script works, within minutes.
+It takes 400 seconds (`--budget`). Its figures are in `runs/accelerator/`. Each is a line of JSON that is written as
+soon as the figure is known, so a stop loses only the task in progress. The same command resumes the recipes' runs.
+`--part correct`, `fast` or `results` runs one part. Only the last part needs data, and it can use hours. If torch with
+CUDA is installed, torchvision is measured too. `--small` shows within minutes, on a CPU, that the script works.
 
-A machine that reaches nothing outside needs the sources, what `pip` would fetch, and the data. On one that does:
+A machine without a network needs the sources, the packages that `pip` would download, and the data. On a machine with a
+network, this command packs them:
 
 ```sh
 python benchmarks/accelerator_pack.py --data_dir DIR --output packed
 ```
 
-makes folders of at most 60 MB. Each has the wheels (Python 3.12, Linux, x86-64) that a machine with jax, flax, optax,
-orbax-checkpoint, einops, numpy, pillow, matplotlib and rich lacks; `packed/imagenette` and `packed/fashion_mnist` have
-one dataset besides, and `packed/wheels` has none, for the first two parts. There:
+It makes folders of at most 60 MB. Each has the wheels (Python 3.12, Linux, x86-64) that are missing on a machine with
+jax, flax, optax, orbax-checkpoint, einops, numpy, pillow, matplotlib and rich. `packed/imagenette` and
+`packed/fashion_mnist` also have one dataset each. `packed/wheels` has none, and is for the first two parts. On the
+machine without a network:
 
 ```sh
 python -m pip install --no-index --no-deps --find-links packed/imagenette/wheels \\
@@ -46,10 +47,10 @@ python -m pip install --no-index --no-deps --find-links packed/imagenette/wheels
 python benchmarks/accelerator.py --data_dir packed/imagenette/data
 ```
 
-The pictures of Imagenette are packed at 128 px, as JPEGs of quality {quality}; a run on them has a name of its own,
-ending in `_packed`, and says so in RESULTS.md. With both datasets, put the folders in `data/` together.
+Imagenette is packed as JPEGs of 128 px and quality {quality}. A run on these has a name that ends in `_packed`, and
+RESULTS.md says so. To have both datasets, put their `data/` folders together.
 
-Home again, the lines belong into `results/accelerator/`, and a run into `results/`:
+Back in this repository, lines belong into `results/accelerator/` and runs into `results/`:
 
 ```sh
 cp runs/accelerator/*.jsonl results/accelerator/
@@ -61,42 +62,43 @@ python -m benchmarks.records.results --add runs/accelerator/runs/imagenette_5ep/
 _CORRECT = """\
 ## Is it right
 
-One training step from the same weights on the same images, on the device and on the CPU of the same machine, which
-computes in float32 with the highest precision. Differences are relative, and in brackets what they may be: of the
-evaluation's logits, of the statistics after the step (the largest of any array), of the gradients (all arrays together,
-and the largest of any). Why the bounds are what they are is said in `benchmarks/on_accelerator/correct.py`.
+The device and the CPU of the same machine take one training step from the same weights on the same images. The CPU
+computes in float32 with the highest precision. The differences are relative; their bounds are in brackets. "logits" are
+those of the evaluation, "statistics" the running statistics after the step (the largest difference of any array),
+"gradients" all gradients together, and "each gradient" the largest difference of any array.
+`benchmarks/on_accelerator/correct.py` explains the bounds.
 """
 
 _RUNS = """\
-A run's first steps, and what becomes of a stop:
+The first steps of a run, and a run that is stopped and resumed:
 """
 
 _FAST = """\
 ## How fast it is
 
-224 px, bfloat16, one device. Contenders take turns, each in a process of its own; "ours is" how many times as fast ours
-is, a median of rounds. Ours trains on uint8 images, normalisation and the check for finite numbers included; the others
-get normalised floats. In inference ours has its norms folded. torchvision is compiled, channels last, under autocast.
-The share of the peak counts the network's multiply-adds (three times in training) against what the device's maker
-gives for dense bfloat16. "First" is the first step or batch, compilation included. Memory is the most that the
-contender's process held.
+224 px, bfloat16, one device. The contenders take turns, each in its own process. "ours is" says how many times as fast
+this library is: the median over rounds. Its training step takes uint8 images, normalises them, and checks that loss and
+gradients are finite; the others get normalised floats. For inference its norms are folded. torchvision's network is
+compiled, channels last, with autocast. "of the peak" is the network's multiply-adds (three times in training) relative
+to the rate that the device's maker gives for dense bfloat16. "first" is the time of the first step or batch, with
+compilation. "memory" is the most that the contender's process used.
 """
 
 _KERNELS = f"""\
-Where a training step's time goes, ours: the ten costliest operations of {fast.TRACED_STEPS} steps under `jax.profiler`.
+The ten operations of our training step that take the most time, in {fast.TRACED_STEPS} steps under `jax.profiler`.
 """
 
 _INPUT = """\
-What the input path gives to one device, by itself and under ResNet-50's training step; "waits" is the share of the
-step's time that it takes longer than on a batch that lies on the device. Streamed images are JPEGs decoded by all
-cores.
+Images per second that the input path gives to one device, alone and with ResNet-50's training step. "waits" is the
+share of the step's time that is lost compared with a step whose batch is already on the device. Streamed images are
+JPEGs that all cores decode.
 """
 
 _RESULTS = """\
 ## What recipes reach there
 
-Accuracy is top-1 on every image of the validation split, after the last epoch so far. Finished runs are in
-[RESULTS.md](../RESULTS.md) as well.
+Accuracy is top-1 on all images of the validation split, after the last epoch so far. Finished runs are also in
+[RESULTS.md](../RESULTS.md).
 """
 
 
@@ -104,11 +106,11 @@ def page(rows: Sequence[Row]) -> str:
     """The text of docs/accelerators.md.
 
     Args:
-        rows: as `read_all` gives them.
+        rows: the rows, as `read_all` returns them.
     """
     from benchmarks.accelerator_pack import QUALITY
 
-    state = "**It has not been run on any yet**: what is to be measured is listed, and its figures are missing."
+    state = "**No accelerator has been measured yet.** The tables list what will be measured."
     if machines := latest(rows, "machine"):
         state = "Measured on " + ", ".join(_machine(row) for row in machines.values()) + "."
     parts = [
@@ -116,7 +118,7 @@ def page(rows: Sequence[Row]) -> str:
         _CORRECT,
         _networks(rows),
         _RUNS,
-        _of_runs(rows),
+        _runs(rows),
         _FAST,
         _contenders(rows),
         _KERNELS,
@@ -130,7 +132,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _machine(row: Row) -> str:
-    return f"{row['device']} ({row['devices']} of them, jax {row['jax']}, {row['processor']}, {row['cores']} cores)"
+    return f"{row['device']} ({row['devices']} of them, jax {row['jax']}, {row['cpu']}, {row['cores']} cores)"
 
 
 def _table(header: Iterable[str], lines: Iterable[Iterable[str]], left: int = 2) -> str:
@@ -143,13 +145,13 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _each(
+def _rows_for(
     found: dict[tuple[Any, ...], Row],
     wanted: Sequence[tuple[str, ...]],
     columns: int,
     cells: Callable[[Row], list[str]],
 ) -> list[list[str]]:
-    """Lines of a table: for each thing that is wanted one a device, or one that says that there is none."""
+    """Rows of a table. Each wanted key has a row for each device, or one row that says that it was not measured."""
     lines = []
     for key in wanted:
         rows = {device: row for (device, *rest), row in found.items() if tuple(rest) == key}
@@ -175,7 +177,7 @@ _WHAT = ("logits", "statistics", "gradients", "each gradient")
 
 def _networks(rows: Sequence[Row]) -> str:
     found = latest(rows, "correct", "precision")
-    # What failed failed for all precisions.
+    # A task that fails has no figures in any precision.
     failed = {key[:2]: row for key, row in found.items() if row.get("error") or row.get("skipped")}
     wanted = [(name, precision) for name in correct.NETWORKS for precision in correct.PRECISIONS]
     for (device, task), row in failed.items():
@@ -192,16 +194,16 @@ def _networks(rows: Sequence[Row]) -> str:
         return [*values, "yes" if row["ok"] else "**no**"]
 
     header = ["network", "precision", "device", *_WHAT, "holds"]
-    return _table(header, _each(found, wanted, len(_WHAT) + 1, cells), left=3)
+    return _table(header, _rows_for(found, wanted, len(_WHAT) + 1, cells), left=3)
 
 
-def _of_runs(rows: Sequence[Row]) -> str:
+def _runs(rows: Sequence[Row]) -> str:
     found = latest(rows, "correct")
 
     def cells(row: Row) -> list[str]:
         return [_small(row["worst"]), _small(row["bound"]), "yes" if row["ok"] else "**no**"]
 
-    lines = _each(found, [(name,) for name in correct.RUNS], 3, cells)
+    lines = _rows_for(found, [(name,) for name in correct.RUNS], 3, cells)
     lines = [[f"{name}: {correct.RUNS[name]}", *rest] for name, *rest in lines]
     return _table(["run", "device", "found", "bound", "holds"], lines)
 
@@ -265,7 +267,7 @@ def _input(rows: Sequence[Row]) -> str:
         steps = [f"{1e3 * row[name]:.1f} ms" for name in ("step_seconds", "step_seconds_without_input")]
         return [f"{row['images_per_second']:,.0f}", *steps, f"{row['waiting_share']:.1%}", str(row["cores"])]
 
-    lines = [line[1:] for line in _each(found, [("input", way) for way in fast.WAYS], 5, cells)]
+    lines = [line[1:] for line in _rows_for(found, [("input", way) for way in fast.WAYS], 5, cells)]
     return _table(["images", "device", "images/s", "step", "step without", "waits", "cores"], lines)
 
 
@@ -278,5 +280,5 @@ def _recipes(rows: Sequence[Row]) -> str:
         epochs = str(row["epochs"]) if row["done"] else f"{row['epochs']} of {row['epochs_wanted']}"
         return [f"{row['accuracy']:.2%}", epochs, f"{row['images_per_second']:,.0f}", row["data"] or ""]
 
-    lines = _each(found, [(run.name,) for run in results.RUNS], 4, cells)
+    lines = _rows_for(found, [(run.name,) for run in results.RUNS], 4, cells)
     return _table(["run", "device", "accuracy", "epochs", "images/s", "data"], lines)

@@ -1,8 +1,8 @@
-"""Part 3 of accelerator.py: whole runs of recipes, one after another, shortest first.
+"""Part 3 of accelerator.py: complete runs of recipes, one after another, the shortest first.
 
-Each is `train.py` in a process of its own, with a workdir in OUTPUT/workdirs/. What `results.py --add` takes in comes
-home in OUTPUT/runs/RECIPE/seedK/. A run that the time does not suffice for is stopped by SIGTERM, which saves it: the
-same command line goes on with it.
+Each run is `train.py` in its own process, with a workdir in OUTPUT/workdirs/. The files that `results.py --add` reads
+are copied to OUTPUT/runs/RECIPE/seedK/. If time runs out, the run is stopped by SIGTERM and saves. The same command
+line resumes it.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ from benchmarks.on_accelerator.tasks import ROOT, Job, Task
 from benchmarks.records.results import this_machine
 
 PACKED = "packed.json"
-"""Beside a packed dataset: by its name, in words how it differs, and the fields that go with it."""
+"""A file beside a packed dataset. For each dataset it has the difference from the original, and fields to set."""
 
-STOPPING = 60.0  # seconds in which a run that is asked to stop saves what it has
+STOPPING = 60.0  # seconds in which a run must save after it was asked to stop
 
 
 class Run(NamedTuple):
-    """A recipe's run.
+    """A run of a recipe.
 
     Attributes:
-        recipe: of configs/.
-        seed: of the run.
-        precision: in place of the recipe's own; None for that.
+        recipe: name of a file in configs/.
+        seed: seed of the run.
+        precision: the precision instead of the recipe's; None for the recipe's.
     """
 
     recipe: str
@@ -55,22 +55,22 @@ RUNS = (
     *(Run(name) for name in ("imagenette_80ep", "vgg11_fashion_mnist", "rn50_imagenette")),
 )
 
-# A small run: a small network for an epoch on the sample that ships with the package; or, with --data_dir, on the
-# recipe's own data, of which it sees the first steps.
+# A small run trains a small network: for one epoch on the sample in the package or, with --data_dir, for a few steps on
+# the recipe's own data.
 _SMALL = {"progressive": "()", "epochs": "1", "image_size": "28", "optimizer": "adamw"}
 _ON_THE_SAMPLE = {"model": "lenet_bn", "dataset": "fashion_mnist_sample", "store_size": "28", "batch_size": "500"}
 _ON_THE_SAMPLE |= {"mean": "(0.286,)", "std": "(0.353,)"}
-_ON_ITS_OWN = {"model": "resnet18", "model_options.width": "8", "save_every": "2"}
+_ON_RECIPE_DATA = {"model": "resnet18", "model_options.width": "8", "save_every": "2"}
 
 
 def tasks(job: Job) -> dict[str, Task]:
-    """The part's tasks, in order; of small ones the first two."""
+    """The part's tasks, in order. A small run has only the first two."""
     runs = RUNS[:2] if job.small else RUNS
-    return {run.name: partial(_carried_out, job, run) for run in runs}
+    return {run.name: partial(_run_recipe, job, run) for run in runs}
 
 
 def _overrides(job: Job, run: Run) -> tuple[dict[str, str], str | None, str]:
-    """What the run's command line changes, how its data differs from the recipe's, and the name it gets at home."""
+    """The fields that the command line sets, how the data differs from the recipe's, and the name for RESULTS.md."""
     from flax_resnets.training.recipes import load_config
 
     config = load_config(ROOT / "configs" / f"{run.recipe}.py")
@@ -83,7 +83,7 @@ def _overrides(job: Job, run: Run) -> tuple[dict[str, str], str | None, str]:
         packed = packed_sets(Path(job.data_dir))
         dataset = config.dataset
         if dataset not in packed and not Path(job.data_dir, *dataset.split("/")).is_dir():
-            # Another size of the same pictures is better than none.
+            # If there are only packed images of another size, these are used.
             others = [each for each in packed if each.partition("/")[0] == dataset.partition("/")[0]]
             dataset = others[0] if others else dataset
         if dataset in packed:
@@ -94,12 +94,12 @@ def _overrides(job: Job, run: Run) -> tuple[dict[str, str], str | None, str]:
                 fields |= packed[dataset]["fields"]
                 name = f"{name}_packed"
     if job.small:
-        fields |= _SMALL | (_ON_ITS_OWN if job.data_dir else _ON_THE_SAMPLE)
+        fields |= _SMALL | (_ON_RECIPE_DATA if job.data_dir else _ON_THE_SAMPLE)
     return fields, differs, name
 
 
 def packed_sets(data_dir: Path) -> dict[str, dict[str, Any]]:
-    """What accelerator_pack.py says of the data it packed; empty for a folder that it did not make."""
+    """The description that accelerator_pack.py wrote beside the data; empty if the data is not packed."""
     sets: dict[str, dict[str, Any]] = {}
     for path in sorted(data_dir.glob(f"*/{PACKED}")):
         sets |= json.loads(path.read_text())
@@ -107,14 +107,14 @@ def packed_sets(data_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def command(job: Job, run: Run, workdir: Path) -> list[str]:
-    """The line that begins a run, or goes on with it."""
+    """The command line that starts a run or resumes it."""
     fields, _, _ = _overrides(job, run)
     line = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT / 'configs' / run.recipe}.py"]
     return [*line, f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
-def _carried_out(job: Job, run: Run) -> Iterator[Row]:
-    """The run, from wherever it stands to its end or to the deadline."""
+def _run_recipe(job: Job, run: Run) -> Iterator[Row]:
+    """Starts or resumes the run, until its end or the deadline."""
     _, differs, name = _overrides(job, run)
     output = Path(job.output).resolve()
     workdir = output / "workdirs" / name / f"seed{run.seed}"
@@ -126,7 +126,7 @@ def _carried_out(job: Job, run: Run) -> Iterator[Row]:
     row: Row = {**about, "seconds": seconds, "done": _done(workdir), "epochs": len(epochs)}
     if epochs:
         home = output / "runs" / name / f"seed{run.seed}"
-        _bring_home(job, workdir, home, differs)
+        _copy_results(job, workdir, home, differs)
         speeds = sorted(each["images_per_second"] for each in epochs)
         row |= {"accuracy": epochs[-1]["accuracy"], "images_per_second": speeds[len(speeds) // 2]}
         row |= {"epochs_wanted": json.loads((workdir / "config.json").read_text())["epochs"], "home": str(home)}
@@ -136,8 +136,8 @@ def _carried_out(job: Job, run: Run) -> Iterator[Row]:
 
 
 def _trained(job: Job, run: Run, workdir: Path) -> tuple[int, str | None]:
-    """Runs train.py; its exit code, and why it did not come to its end."""
-    wait = min(STOPPING, max(job.seconds_left / 10, 2.0))  # kept back, to save what there is
+    """Runs train.py; returns its exit code, and why it stopped before its end."""
+    wait = min(STOPPING, max(job.seconds_left / 10, 2.0))  # time to save before the deadline
     with contextlib.ExitStack() as stack:
         workdir.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context((workdir.parent / f"seed{run.seed}.log").open("w+"))
@@ -151,7 +151,7 @@ def _trained(job: Job, run: Run, workdir: Path) -> tuple[int, str | None]:
                 stopped = "the time was up; it is saved, and the same command goes on"
                 process.send_signal(signal.SIGTERM)
             elif stopped is None and job.small and job.data_dir and any(workdir.glob("checkpoints/[0-9]*")):
-                stopped = "stopped after its first steps, as --small has it"
+                stopped = "stopped after its first steps, because of --small"
                 process.send_signal(signal.SIGTERM)
             elif stopped and job.seconds_left < -STOPPING:
                 process.kill()
@@ -172,8 +172,8 @@ def _done(workdir: Path) -> bool:
     return any(row["event"] == "done" for row in _metrics(workdir))
 
 
-def _bring_home(job: Job, workdir: Path, home: Path, differs: str | None) -> None:
-    """A run's small files, and what it ran on: what `results.py --add` reads."""
+def _copy_results(job: Job, workdir: Path, home: Path, differs: str | None) -> None:
+    """Copies a run's small files and describes its machine, for `results.py --add`."""
     home.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "metrics.jsonl", "curves.png"):
         if (workdir / name).exists():

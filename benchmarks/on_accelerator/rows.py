@@ -1,4 +1,4 @@
-"""The rows that accelerator.py brings home: JSON lines, each whole on the disk before the next task begins."""
+"""The rows that accelerator.py writes: lines of JSON. Each is completely on the disk before the next task begins."""
 
 import argparse
 import json
@@ -14,16 +14,16 @@ Row = dict[str, Any]
 
 
 class RowFile:
-    """A file of rows that grows by whole lines.
+    """A file of rows, to which complete lines are added.
 
-    A line goes to the disk in one write, and is there when `add` returns. What a power cut left of a line at the end is
-    removed when the file is opened.
+    A line is written at once, and is on the disk when `add` returns. If a power cut left an incomplete line at the end,
+    it is removed when the file is opened.
 
     Args:
-        path: of the file; it and its directory are made if need be.
+        path: path of the file. The file and its directory are made if they do not exist.
 
     Raises:
-        UserError: it cannot be written, or holds something other than rows.
+        UserError: the file cannot be written, or holds something other than rows.
     """
 
     def __init__(self, path: Path):
@@ -41,7 +41,7 @@ class RowFile:
         """Appends a row.
 
         Raises:
-            UserError: the disk did not take it; what was there before is whole.
+            UserError: the row could not be written; the earlier rows are complete.
         """
         line = (json.dumps(_finite(row)) + "\n").encode()
         before = os.fstat(self._file).st_size
@@ -52,15 +52,15 @@ class RowFile:
                 raise OSError(0, "the disk is full")
             os.fsync(self._file)
         except OSError as error:
-            raise UserError(f"{self.path}: {error.strerror}; earlier rows are whole") from None
+            raise UserError(f"{self.path}: {error.strerror}; earlier rows are complete") from None
 
     def close(self) -> None:
-        """Nothing is added any more."""
+        """Closes the file."""
         os.close(self._file)
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are a UserError, to be told in one line."""
+    """A command line parser whose errors are raised as UserError, so that they are reported in one line."""
 
     def error(self, message: str) -> NoReturn:
         """See `argparse`."""
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON has no word for."""
+    """Replaces numbers that JSON cannot express (NaN and infinities) by null."""
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -77,14 +77,14 @@ def _finite(value: Any) -> Any:
 
 
 def read_rows(path: Path, cut_short: bool = False) -> list[Row]:
-    """The rows of a file.
+    """Reads the rows of a file.
 
     Args:
-        path: of the file.
-        cut_short: whether the last line may be half of one, which is left out.
+        path: path of the file.
+        cut_short: whether the last line may be incomplete; it is then left out.
 
     Raises:
-        UserError: there is no such file, or a line is no row.
+        UserError: there is no such file, or a line is not a row.
     """
     try:
         lines = path.read_text().split("\n")
@@ -105,17 +105,17 @@ def read_rows(path: Path, cut_short: bool = False) -> list[Row]:
 
 
 def read_all(directory: Path) -> list[Row]:
-    """The rows of all `*.jsonl` in a directory that were measured at full size, those of each file in its order."""
+    """The rows of all `*.jsonl` in a directory that were measured at full size, in the order of the files."""
     return [row for path in sorted(directory.glob("*.jsonl")) for row in read_rows(path) if not row.get("small")]
 
 
 def latest(rows: Iterable[Row], part: str, *names: str) -> dict[tuple[Any, ...], Row]:
-    """A part's rows by their device, task and what else tells them apart; of several alike the last.
+    """The latest rows of a part, by device, task, and the values of further fields.
 
     Args:
-        rows: as `read_all` gives them.
-        part: of accelerator.py.
-        names: fields that tell a task's rows apart.
+        rows: the rows, as `read_all` returns them.
+        part: name of the part.
+        names: the further fields, which distinguish the rows of a task.
     """
     found = {}
     for row in rows:

@@ -1,9 +1,9 @@
-"""Tasks in processes of their own: what a task gives is passed on at once, and one that dies costs itself alone.
+"""Runs tasks in other processes. Results are passed on at once, and a task that crashes does not affect the others.
 
-A part of accelerator.py is a module with `tasks(job)`: names in order, each with a function that yields rows. The
-parent starts a worker with some of the names. The worker writes a line of JSON as a task begins, for each row, and as
-the task ends. A task that raises is a row with the reason in one line. One that ends its worker is told by the parent,
-which starts another for the rest.
+A part of accelerator.py is a module with `tasks(job)`, which returns names in order, each with a function that yields
+rows. The parent starts a worker process with some of the names. The worker writes a line of JSON when a task begins,
+for each row, and when the task ends. If a task raises an error, its row has the reason in one line. If a task ends its
+worker, the parent writes that row, and starts another worker for the other tasks.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ class Job:
     """What all tasks are told.
 
     Attributes:
-        part: whose tasks they are.
-        small: sizes for CPUs.
-        output: the directory in which a task may write, under its own part's name.
-        data_dir: where TFDS keeps datasets; None for TFDS's own default.
-        deadline: `time.time()` by which tasks must be done.
-        backend: what JAX runs on, as `jax.default_backend()` says.
+        part: name of the part.
+        small: whether to use small sizes for CPUs.
+        output: directory in which tasks may write.
+        data_dir: directory of TFDS's datasets; None for TFDS's default.
+        deadline: `time.time()` at which the tasks must have ended.
+        backend: JAX's backend, as `jax.default_backend()` names it.
         device: the kind of the first device, as JAX names it.
-        devices: how many there are.
+        devices: number of devices.
     """
 
     part: str
@@ -73,15 +73,15 @@ def in_a_line(error: BaseException) -> str:
 
 
 def work(argument: str) -> None:
-    """What a worker does; never returns.
+    """The main function of a worker. It does not return.
 
     Args:
-        argument: as `_Worker` gives it.
+        argument: JSON with the job and the names of the tasks.
     """
     order = json.loads(argument)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    _end_with_the_parent()
+    os.dup2(2, 1)  # whatever libraries print goes to stderr, away from the messages
+    _end_with_parent()
     tasks = tasks_of(Job(**order["job"]))
     for name in order["names"]:
         print(json.dumps({"begin": name}), file=answers)
@@ -92,11 +92,11 @@ def work(argument: str) -> None:
             print(json.dumps({"row": {"error": in_a_line(error)}}), file=answers)
         print(json.dumps({"end": name}), file=answers)
     answers.close()
-    os._exit(0)  # threads that still compile what nobody waits for would have it go on
+    os._exit(0)  # other threads may still compile programs that are no longer needed
 
 
-def _end_with_the_parent() -> None:
-    """Kills this process and those it has started when the parent is gone, so that none keeps the device."""
+def _end_with_parent() -> None:
+    """Kills this process and its children when the parent ends, so that none of them occupies the device."""
 
     def watch() -> None:
         while sys.stdin.buffer.read(1):
@@ -114,17 +114,17 @@ def run_tasks(
     grace: float = 0.0,
     environment: dict[str, str] | None = None,
 ) -> Iterator[tuple[str, Row]]:
-    """Runs tasks until they are done or the deadline has come.
+    """Runs tasks until all have ended or the deadline is reached.
 
     Args:
-        job: what they are told.
-        names: of the tasks.
-        together: in one process as long as it lives; or each in one of its own.
+        job: what the tasks are told.
+        names: names of the tasks.
+        together: whether all tasks run in one process, while it lives; otherwise each has its own.
         grace: seconds after the deadline in which a task may end by itself.
-        environment: variables for the workers, besides this process's.
+        environment: variables for the workers, in addition to this process's.
 
     Yields:
-        The name of a task and one of its rows: what the task gave, or `error`, or `skipped` for what was not begun.
+        The name of a task and one of its rows: a result, or `error`, or `skipped` if the task was not started.
     """
     left = list(names)
     while left:
@@ -148,7 +148,7 @@ def run_tasks(
 
 
 class _Worker:
-    """A process that runs tasks, and all that it starts."""
+    """A worker process, with all processes that it starts."""
 
     def __init__(self, job: Job, names: list[str], environment: dict[str, str]):
         order = json.dumps({"job": dataclasses.asdict(job), "names": names})
@@ -160,7 +160,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            start_new_session=True,  # a group of its own, to be killed as one
+            start_new_session=True,  # its own process group, which can be killed as a whole
         )
         self._timed_out = False
 
@@ -176,7 +176,7 @@ class _Worker:
             file.close()
 
     def messages(self, deadline: float) -> Iterator[dict[str, Any]]:
-        """What it says until it ends, or until the deadline, when it is killed."""
+        """The worker's messages until it ends. At the deadline they stop, and the worker is to be killed."""
         assert self._process.stdout is not None
         said = b""
         with selectors.DefaultSelector() as selector:
@@ -196,11 +196,11 @@ class _Worker:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end by itself."""
+        """Whether the worker ended by itself, with exit code 0."""
         return not self._timed_out and self._process.wait() == 0
 
     def how_it_ended(self) -> str:
-        """Why there is no more of it, in a line."""
+        """Why the worker gives no more messages, in one line."""
         if self._timed_out:
             return "the time was up, and it was stopped"
         code = self._process.wait()

@@ -1,1 +1,1 @@
-"""How far networks are from torchvision's and timm's."""
+"""Compares the networks with those of torchvision and timm."""

@@ -1,7 +1,7 @@
-"""What is compared with torchvision and timm, and on which numbers: all that both sides of the comparison share.
+"""The cases that are compared with torchvision and timm, and their weights and images. Both sides import this module.
 
-Weights, images and labels are drawn from streams of random numbers that a tensor's name starts. Each side draws its
-own and gets the same bits, so that no weights have to be kept or sent. Needs numpy alone.
+Weights, images and labels are random numbers. The seed of each tensor is its name. So both sides draw the same bits,
+and no weights need to be stored or sent. This module needs numpy alone.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 
 CLASSES = 1000
 
-# A module's tensors, in the order in which golden files list what they know of them.
+# The tensors of a module, in the order in which the golden files list their figures.
 LEAVES = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -23,16 +23,16 @@ Size = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Case:
-    """A network here and its counterpart there.
+    """A network of this library, and the same network in another library.
 
     Attributes:
-        model: a name of the registry.
+        model: name of the network here.
         library: `torchvision` or `timm`.
-        reference: the library's name of the network.
-        sizes: pixels of the images' side, or of height and width; odd ones show on which side the padding is.
-        batch: images.
+        reference: name of the network in that library.
+        sizes: side of the images in pixels, or height and width. Odd sizes show on which side the padding is.
+        batch: number of images.
         options: attributes of the network here.
-        reference_options: of the library's constructor.
+        reference_options: arguments of the library's constructor.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Case:
 
 def _cases() -> dict[str, Case]:
     cases: dict[str, Case] = {}
-    # The deeper, the smaller the images: a laptop's processor is to manage their gradients.
+    # Deeper networks get smaller images, so that a laptop's CPU can compute their gradients.
     sizes = {18: (160, 193, 224), 34: (161,), 50: (129,), 101: (97,), 152: (97,)}
     for depth, of_depth in sizes.items():
         once, batch = of_depth[:1], 4 if depth > 50 else 2
@@ -61,7 +61,7 @@ def _cases() -> dict[str, Case]:
         cases[name] = Case(name, "torchvision", name, (97,))
     for name in ("resnext101_32x8d", "wide_resnet101_2"):
         cases[name] = Case(name, "torchvision", name, (97,), 4)
-    # Options, on a network that shows them.
+    # Options, each on a network on which it has an effect.
     cases["resnet18+blur_pool"] = Case("resnet18", "timm", "resnetblur18", (97,), options={"blur_pool": True})
     cases["resnet50+blur_pool"] = Case("resnet50", "timm", "resnetblur50", (97,), options={"blur_pool": True})
     for name, reference in (("resnet18", "resnetblur18"), ("resnet50", "resnetblur50")):
@@ -84,9 +84,9 @@ def _cases() -> dict[str, Case]:
         options={"squeeze_excite": True},
         reference_options={"block_args": {"attn_layer": "se"}},
     )
-    # Every graph with a smooth activation too. ReLU's gradient jumps at 0: where rounding carries one activation of
-    # millions across, gradients differ by a percent, also between torch in float32 and torch in float64. Without that
-    # jump every gradient can be held to 1e-3.
+    # Every graph with a smooth activation function too. ReLU's gradient jumps at 0. If rounding moves one of millions
+    # of activations across 0, gradients differ by a percent; this also happens between torch in float32 and torch in
+    # float64. Without that jump, every gradient must agree to 1e-3.
     of_50_layers = ("resnet50", "resnet50d", "resnetv2_50", "seresnet50", "resnext50_32x4d", "wide_resnet50_2")
     smooth = {
         "silu": ("resnet18", "resnetv2_18", "seresnet18", *of_50_layers),
@@ -105,18 +105,18 @@ CASES = _cases()
 
 @dataclass(frozen=True)
 class Option:
-    """An attribute of our networks, and timm's words for it.
+    """An option of our networks and of timm's.
 
     Attributes:
         ours: attributes of `ResNet`.
-        theirs: arguments of timm's networks, by our network; those it is missing for do not have the option.
+        theirs: for each of our networks, the arguments of timm's network; a network that is missing has no such option.
     """
 
     ours: Mapping[str, Any]
     theirs: Mapping[str, Mapping[str, Any]]
 
 
-# Networks of each block, in small: in the last two stages a second block follows the first.
+# Small networks with each kind of block. The last two stages have two blocks.
 _V1, _V2 = ("resnet18", "resnet26"), ("resnetv2_18", "resnetv2_50")
 _PAIRED = (*_V1, *_V2)
 _BLURRED = {"resnet18": "resnetblur18", "resnet26": "resnetblur50"}
@@ -141,10 +141,10 @@ def _paired_options() -> dict[str, Option]:
             | theirs(("resnetv2_18",), bottle_ratio=2.0)
             | theirs(("resnetv2_50",), bottle_ratio=0.5),
         ),
-        # In timm's other networks, a stem that is not deep has 64 channels whatever follows.
+        # In timm's other networks, a stem that is not deep always has 64 channels.
         "width=32": Option({"width": 32}, theirs(_V2, width_factor=0.5)),
         "squeeze_excite": Option({"squeeze_excite": True}, theirs(_V1, block_args={"attn_layer": "se"})),
-        "blur_pool": Option({"blur_pool": True}, theirs(_BLURRED)),  # timm's are networks of their own
+        "blur_pool": Option({"blur_pool": True}, theirs(_BLURRED)),  # in timm, networks with names of their own
     }
     for activation in ("silu", "mish", "gelu"):
         options[f"activation={activation}"] = Option({"activation": activation}, theirs(act_layer=activation))
@@ -159,14 +159,14 @@ PAIRED_OPTIONS = _paired_options()
 
 
 def _pairs() -> dict[str, Case]:
-    """Every two options that both we and timm have, on each network that both have them on; and each option alone."""
+    """Each option alone and every pair of options, on each network for which both we and timm have them."""
     cases = {}
     for network in _PAIRED:
         options = {name: option for name, option in PAIRED_OPTIONS.items() if network in option.theirs}
         for names in ((), *combinations(options, 1), *combinations(options, 2)):
             chosen = [options[name] for name in names]
             ours = [key for option in chosen for key in option.ours]
-            if len(set(ours)) < len(ours):  # two values of one attribute
+            if len(set(ours)) < len(ours):  # two values of the same attribute
                 continue
             cases["+".join((network, *names))] = Case(
                 network,
@@ -187,24 +187,24 @@ PAIRS = _pairs()
 
 
 def comparable(case: Case) -> tuple[str, ...]:
-    """What the two sides must agree in: in training not what depends on their own draws."""
+    """The results that must agree. Results of training that depend on each side's own random draws are left out."""
     if case.options.get("stochastic_depth"):
         return ("eval", "stages")
     return ("eval", "stages", "statistics", *(() if case.options.get("dropout") else ("train",)))
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Weights for tensors of torch's names and shapes, float32.
+    """Weights for tensors with torch's names and shapes, float32.
 
-    Kernels keep the size of what passes through them, and norms shrink it a little. Running statistics are near 0 and
-    1, and none is like another. What a bottleneck's branch adds is small, as in trained networks: otherwise rounding
-    grows from block to block, and behind 150 layers torch itself is 1e-3 from the truth.
+    A kernel keeps the scale of its inputs, and a norm shrinks it a little. Running statistics are near 0 and 1, and all
+    different. A bottleneck's branch adds little to its input, as in trained networks. Otherwise rounding errors would
+    grow from block to block, and after 150 layers torch itself would be 1e-3 from the exact result.
     """
     return {name: _weight(name, shape) for name, shape in shapes.items()}
 
 
 def images(size: Size, batch: int) -> np.ndarray:
-    """Random images `(batch, height, width, 3)` of variance 1, float32."""
+    """Random images `(batch, height, width, 3)` with variance 1, float32."""
     height, width = (size, size) if isinstance(size, int) else size
     return _uniform(f"images {size}", (batch, height, width, 3), -(3**0.5), 3**0.5)
 
@@ -230,7 +230,7 @@ def _weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
-    """From the raw stream, which numpy promises never to change, unlike what it makes of it."""
+    """Computed from the generator's raw stream, which numpy promises never to change, unlike its distributions."""
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
     raw = np.random.Philox(key=key).random_raw(int(np.prod(shape)))
     unit = (raw >> np.uint64(40)).astype(np.float64) / 2**24

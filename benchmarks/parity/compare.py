@@ -1,13 +1,13 @@
-"""Measures how far our networks are from torchvision's and timm's, and writes the table of docs/models.md.
+"""Measures how far our networks are from torchvision's and timm's, and writes docs/models.md.
 
     python -m benchmarks.parity.compare --torch /environment/with/torch/bin/python         # all cases, random images
-    python -m benchmarks.parity.compare --torch ... --images photos.npy resnet18 resnet50  # photographs instead
-    python -m benchmarks.parity.compare --torch ... --pairs                                # every two options together
-    python -m benchmarks.parity.compare                                                    # the tables alone
+    python -m benchmarks.parity.compare --torch ... --images photos.npy resnet18 resnet50  # with photographs
+    python -m benchmarks.parity.compare --torch ... --pairs                                # every pair of options
+    python -m benchmarks.parity.compare                                                    # only writes the page
 
-Both sides compute in float32 on the CPU, from the same weights. Every measurement is kept in parity.json, beside this
-file (of pairs in parity_pairs.json), under its case; a case measured again replaces its own. `photos.npy` holds
-normalised NHWC images of 224 pixels or more.
+Both sides compute in float32 on the CPU, with the same weights. The results are kept beside this file, in parity.json
+(those of pairs in parity_pairs.json). Measuring a case again replaces its result. `photos.npy` holds normalised NHWC
+images of 224 pixels or more.
 """
 
 import argparse
@@ -32,17 +32,17 @@ PAIR_RESULTS = Path(__file__).with_name("parity_pairs.json")
 TABLE = ROOT / "docs" / "models.md"
 KINDS = ("eval", "train", "statistics", "gradients", "torch's own")
 _PHOTOGRAPHS = " photographs"
-_AT_ONCE = 24  # pairs: torch's start takes longer than they do, and their tensors take 10 MB each
+_PAIRS_PER_PROCESS = 24  # torch takes longer to start than to compute a pair, but a pair's tensors take 10 MB
 
 
 def limits(case: parity_cases.Case) -> dict[str, float]:
-    """The largest errors that are allowed; see `parity_cases` for why ReLU's gradients are not judged."""
+    """The largest errors that are allowed. `parity_cases` explains why ReLU's gradients have no limit."""
     smooth = case.options.get("activation", "relu") != "relu"
     return {"eval": 1e-4, "train": 1e-4, "statistics": 1e-4, **({"gradients": 1e-3} if smooth else {})}
 
 
 def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
-    """The largest errors of one case over its sizes, with what they were measured on."""
+    """The largest errors of one case over all its sizes, with sizes, batch and versions."""
     case = parity_cases.CASES[name]
     given = np.load(photos) if photos else None
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,7 @@ def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
 
 
 def measure_pairs(names: Sequence[str], torch_python: Path) -> dict[str, dict[str, float]]:
-    """The largest errors of pairs of options over their sizes, by `parity_cases.comparable` kind."""
+    """The largest errors of pairs of options over all sizes, for each kind of result in `parity_cases.comparable`."""
     with tempfile.TemporaryDirectory() as folder:
         _run_reference(torch_python, *names, "--pairs", "--tensors", folder)
         return {name: _pair_errors(name, dict(np.load(Path(folder, f"{name}.npz")))) for name in names}
@@ -97,7 +97,7 @@ def _run_reference(torch_python: Path, *arguments: str | Path) -> None:
 
 
 def _relative(value: np.ndarray, expected: np.ndarray, order: float) -> float:
-    """The difference's norm as a share of the expected tensor's: of the largest number, or Euclid's."""
+    """Norm of the difference divided by the norm of the expected tensor; `order` as in `numpy.linalg.norm`."""
     assert value.shape == expected.shape
     return float(np.linalg.norm((value - expected).ravel(), order) / np.linalg.norm(expected.ravel(), order))
 
@@ -105,38 +105,41 @@ def _relative(value: np.ndarray, expected: np.ndarray, order: float) -> float:
 _HEAD = """\
 # Networks
 
-Every name that `create_model` knows. Parameters and multiply-adds (of convolutions and linear layers, for one image)
-are those at the native size, channels and classes of the network. Written by `benchmarks/parity/compare.py`.
+All names that `create_model` knows. Parameters and multiply-adds (of convolutions and linear layers, for one image) are
+for the size, channels and classes for which the network was designed ("native"). Written by
+`benchmarks/parity/compare.py`.
 """
 
 _EXPLANATION = """
-The last columns are the largest relative errors against the reference, both in float32, from the same random weights
-and two to four random images: of the logits in evaluation and in training (largest difference by largest logit), of the
-updated running statistics (the same, tensor by tensor), and of the gradient of the cross-entropy by each parameter
-(‖difference‖ / ‖gradient‖). Networks without a reference in torchvision or timm have no errors here.
+The last columns are the largest relative errors against the reference. Both compute in float32, with the same random
+weights and two to four random images. "eval" and "train" are the errors of the logits in evaluation and in training
+(largest difference divided by largest logit). "statistics" is that of the updated running statistics (the same, for
+each tensor). "gradients" is that of the gradients of the cross-entropy with respect to the parameters (‖difference‖ /
+‖gradient‖). A network without a reference in torchvision or timm has no errors here.
 
-Gradients in float32, ours and in the last column torch's own, are compared with torch's in float64: ReLU's gradient
-jumps at 0, and where rounding carries one activation of millions across, the gradients of all layers before it move, by
-a percent or two when there are only two small images. It happens to either library. The smooth activations among the
-options below show the same graphs without that jump.
+Our float32 gradients are compared with torch's gradients in float64. The last column does the same with torch's own
+float32 gradients. ReLU's gradient jumps at 0. If rounding moves one of millions of activations across 0, the gradients
+of all layers before it change, by a percent or two when there are only two small images. This happens in both
+libraries. The options with smooth activation functions below have the same graphs without that jump.
 """
 
 
 _PAIRS = """\
 ## Pairs of options
 
-Every two options that timm has as well, together, and on the diagonal each alone: the largest relative error, as above,
-of logits and stages in evaluation and of logits and running statistics in training. Of training that draws (stochastic
-depth, dropout before the logits) only what does not depend on the draw is compared. Each cell is the worst of the
-networks that have both options ({networks},
-with 1, 1, 2 and 2 blocks), on four images of 64 x 64 and of 75 x 53 pixels. Empty cells: two values of one attribute,
-or a pair that timm has on no network. `output_stride=32` is the network without the option. `zero_init_last` changes no
-graph, only what is 0 at the start, and there agrees with timm.
+Every pair of options that timm has too; the diagonal has each option alone. The figures are the largest relative error,
+as above, of logits and stages in evaluation, and of logits and running statistics in training. With stochastic depth or
+dropout before the logits, only the results that do not depend on the random draws are compared. A cell is the maximum
+over the networks that have both options,
+{networks},
+with 1, 1, 2 and 2 blocks, on four images of 64 x 64 and of 75 x 53 pixels. A cell is empty if both options are values
+of the same attribute, or if no network of timm has the pair. `output_stride=32` is the network without the option.
+`zero_init_last` changes only initial values, which agree with timm's.
 {left}"""
 
 
 def pair_table(results: dict) -> str:
-    """The worst error of every two options, each named once and numbered."""
+    """The largest error of every pair of options. The options are numbered; each number's name is in its row."""
     worst: dict[frozenset[str], float] = {}
     for name, errors in results.items():
         pair = frozenset(name.split("+")[1:])
@@ -160,7 +163,7 @@ def pair_table(results: dict) -> str:
 
 
 def table(results: dict, pair_results: dict) -> str:
-    """The page: every registered name with its facts and its errors, then options, their pairs, and photographs."""
+    """The page: all names with their facts and errors, then options, pairs of options, and photographs."""
     lines = [
         _HEAD,
         f"| name | reference | native | parameters | multiply-adds | {' | '.join(KINDS)} |",
@@ -192,10 +195,10 @@ def _errors(result: dict | None) -> str:
 
 
 def main() -> None:
-    """Measure what is asked for, and write the table."""
+    """Measures what the arguments ask for, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--pairs", action="store_true", help="every two options together, instead of the networks")
+    parser.add_argument("--pairs", action="store_true", help="measure pairs of options instead of networks")
     parser.add_argument("--torch", type=Path, help="python of an environment with torch, torchvision and timm")
     parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
     arguments = parser.parse_args()
@@ -203,8 +206,8 @@ def main() -> None:
     too_far = []
     if arguments.torch and arguments.pairs:
         names = arguments.cases or list(parity_cases.PAIRS)
-        for i in range(0, len(names), _AT_ONCE):
-            measured = measure_pairs(names[i : i + _AT_ONCE], arguments.torch)
+        for i in range(0, len(names), _PAIRS_PER_PROCESS):
+            measured = measure_pairs(names[i : i + _PAIRS_PER_PROCESS], arguments.torch)
             print(*measured.items(), sep="\n", flush=True)
             pair_results |= measured
             PAIR_RESULTS.write_text(json.dumps(pair_results, indent=1) + "\n")

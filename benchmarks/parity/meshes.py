@@ -1,10 +1,10 @@
 """Compares networks on meshes of simulated devices with the same networks without a mesh, and writes docs/meshes.md.
 
-    python -m benchmarks.parity.meshes                              # every network on every mesh, and the table
+    python -m benchmarks.parity.meshes                              # every network on every mesh, and the page
     python -m benchmarks.parity.meshes --meshes Explicit:8 --only ghost:4    # a line of JSON for each comparison
 
-Every network takes a training step and evaluates: logits, gradients and running statistics, by the axes' kind
-(Explicit, as `jax.make_mesh` makes them, or Auto), on 1, 2 and 8 devices that share the images.
+Each network takes a training step and evaluates. Logits, gradients and running statistics are compared, on meshes with
+Explicit axes (as `jax.make_mesh` makes them) and with Auto axes, whose 1, 2 or 8 devices share the images.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def _small(**options: Any) -> ResNet:
 
 
 def _cases() -> dict[str, tuple[Any, tuple[int, int, int]]]:
-    """Networks by name, each with its images' shape."""
+    """The networks by name, each with the shape of its images."""
     cases = {}
     for stem in ("imagenet", "deep", "small"):
         for size in (EVEN, ODD):
@@ -94,7 +94,7 @@ def _step(model: Any, variables: Any, x: jax.Array) -> dict[str, Any]:
 
 
 def on_mesh(name: str, mesh: str, trace_only: bool = False) -> Any:
-    """What `_step` gives on a mesh such as `Explicit:8`, or its shapes alone; `none` for no mesh."""
+    """The results of `_step` on a mesh such as `Explicit:8` (`none` for no mesh), or only their shapes."""
     model, image = CASES[name]
     x = jax.ShapeDtypeStruct((BATCH, *image), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -118,7 +118,7 @@ def on_mesh(name: str, mesh: str, trace_only: bool = False) -> Any:
 
 
 def compare(names: list[str], meshes: list[str]) -> Iterator[dict[str, Any]]:
-    """For each network and mesh, the largest relative differences from the network without a mesh."""
+    """For each network and mesh, the largest relative difference from the network without a mesh."""
     for name in names:
         expected = on_mesh(name, "none")
         for mesh in meshes:
@@ -127,7 +127,7 @@ def compare(names: list[str], meshes: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _distance(got: Any, expected: Any) -> float:
-    """Of two trees of arrays: the Euclidean norm of the difference as a share of the second's."""
+    """The Euclidean norm of the difference of two trees of arrays, divided by that of the second tree."""
     leaves = [jax.tree.leaves(tree) for tree in (got, expected)]
     if not leaves[1]:  # no running statistics
         return 0.0
@@ -138,15 +138,16 @@ def _distance(got: Any, expected: Any) -> float:
 _HEAD = """\
 # On meshes
 
-The same weights and 16 images, once without a mesh and once split over one of simulated devices: the largest of the
-relative differences (‖difference‖ / ‖value‖) of logits in evaluation and training, of running statistics and of all
-gradients. Explicit axes are those of `jax.make_mesh((n,), ("data",))`; Auto ones those of the trainer. Small networks
-of each block; `python -m benchmarks.parity.meshes` wrote this, in float32 on a CPU.
+The largest relative difference (‖difference‖ / ‖value‖) between a network on a mesh and the same network without one,
+with the same weights and 16 images. Logits in evaluation and training, running statistics and all gradients are
+compared. The devices are simulated, and the images are split over them. Explicit axes are those of
+`jax.make_mesh((n,), ("data",))`, Auto axes those of the trainer. The networks are small ones with each kind of block.
+Written by `python -m benchmarks.parity.meshes`, in float32 on a CPU.
 """
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The page: a line a network, a column a mesh."""
+    """The page: a row for each network, a column for each mesh."""
     lines = [_HEAD, f"| network | {' | '.join(MESHES)} |", f"|---|{'---:|' * len(MESHES)}"]
     worst = {(row["network"], row["mesh"]): max(row[kind] for kind in KINDS) for row in rows}
     lines += [f"| {name} | {' | '.join(f'{worst[name, mesh]:.0e}' for mesh in MESHES)} |" for name in CASES]
@@ -154,11 +155,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Compare what is asked for."""
+    """Compares what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(CASES), metavar="NETWORK")
     parser.add_argument("--meshes", nargs="*", default=list(MESHES), choices=MESHES)
-    parser.add_argument("--trace", action="store_true", help="of all networks the shapes alone, which takes seconds")
+    parser.add_argument("--trace", action="store_true", help="only trace all networks to shapes, which takes seconds")
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     if arguments.trace:

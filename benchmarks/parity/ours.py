@@ -1,4 +1,4 @@
-"""Our side of the comparison with torchvision and timm: the same figures as `parity_reference.py`, by jax."""
+"""Our side of the comparison with torchvision and timm: computes the same results as `reference.py`, with jax."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from flax_resnets.weights import export_state_dict, load_weights
 
 
 def evaluate(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
-    """Stages and logits in evaluation."""
+    """Computes the stages and the logits in evaluation."""
     model, variables = build(case, images)
 
     @jax.jit
@@ -26,7 +26,7 @@ def evaluate(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
 
 
 def forward(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
-    """As `evaluate`, and logits and running statistics in training."""
+    """Computes what `evaluate` does, and the logits and running statistics in training."""
     model, variables = build(case, images)
     rngs = {"dropout": jax.random.key(0)}
     trained, updates = jax.jit(lambda v, x: model.apply(v, x, True, mutable=["batch_stats"], rngs=rngs))(
@@ -42,10 +42,10 @@ def forward(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
 
 
 def compute(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
-    """As `evaluate`, and logits, running statistics and gradients of the cross-entropy in training.
+    """Computes what `evaluate` does, and logits, running statistics and gradients of the cross-entropy in training.
 
-    The tensors have torch's names and shapes. Weights come in by `load_weights`, the results go out by
-    `export_state_dict`: both are compared as well.
+    The tensors have torch's names and shapes. `load_weights` loads the weights and `export_state_dict` exports the
+    results, so these two functions are tested as well.
     """
     model, variables = build(case, images)
     labels = parity_cases.labels(len(images))
@@ -71,7 +71,7 @@ def compute(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
 
 
 def build(case: parity_cases.Case, images: np.ndarray) -> tuple[Any, dict[str, Any]]:
-    """The network and its variables with the case's weights."""
+    """The network, and its variables with the weights of the case."""
     model: Any = create_model(case.model, num_classes=parity_cases.CLASSES).clone(**case.options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(images.shape))
     empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)

@@ -1,10 +1,10 @@
-"""The other side of the comparison: what torchvision and timm compute. Needs torch, torchvision, timm; not jax.
+"""The other side of the comparison: computes with torchvision and timm. Needs torch, torchvision and timm, not jax.
 
     python -m benchmarks.parity.reference --golden                        # tests/models/golden/*.json, all cases
     python -m benchmarks.parity.reference resnet18 --tensors /tmp/out     # whole tensors, for compare.py
-    python -m benchmarks.parity.reference --pairs --tensors /tmp/out      # of every two options, without gradients
+    python -m benchmarks.parity.reference --pairs --tensors /tmp/out      # pairs of options, without gradients
 
-Golden files are computed in float64, whole tensors in float32; of gradients there are both.
+Golden files are computed in float64, whole tensors in float32. Gradients are computed in both.
 """
 
 import argparse
@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models" / "golden"
 
 
 def build(case: parity_cases.Case) -> torch.nn.Module:
-    """The reference with the case's weights."""
+    """The reference network, with the weights of the case."""
     options = {"num_classes": parity_cases.CLASSES, **case.reference_options}
     if case.library == "torchvision":
         model = torchvision.models.get_model(case.reference, weights=None, **options)
@@ -38,7 +38,7 @@ def build(case: parity_cases.Case) -> torch.nn.Module:
 def compute(
     case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
 ) -> dict[str, dict[str, np.ndarray]]:
-    """As `forward`, and the gradients of the cross-entropy in training."""
+    """Computes what `forward` does, and the gradients of the cross-entropy in training."""
     model, computed = forward(case, images, dtype)
     labels = torch.from_numpy(parity_cases.labels(len(images)))
     torch.nn.functional.cross_entropy(computed["logits"]["train"], labels).backward()
@@ -50,9 +50,10 @@ def compute(
 def forward(
     case: parity_cases.Case, images: np.ndarray, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.nn.Module, dict[str, dict[str, Any]]]:
-    """The network after one step; its stages and logits in evaluation, logits and running statistics in training.
+    """Evaluates the network, and takes one step in training mode, without an optimizer.
 
-    The logits in training are torch's, which leads back to the parameters.
+    Returns the network after that step; stages and logits in evaluation, and logits and running statistics in training.
+    The logits in training are a torch tensor from which gradients can be computed.
     """
     model = build(case).to(dtype)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype)
@@ -77,7 +78,7 @@ def forward(
 
 
 def stage_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The modules whose outputs are what `method="features"` gives."""
+    """The modules whose outputs `method="features"` returns here."""
     if hasattr(model, "stages"):  # timm's resnetv2
         convs = [module for name, module in model.stem.named_children() if name.startswith("conv")]
         return {"stem": convs[-1], **{f"stage{i + 1}": stage for i, stage in enumerate(model.stages)}}
@@ -86,7 +87,7 @@ def stage_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def golden(case: parity_cases.Case, size: int) -> dict:
-    """The figures a golden file keeps of one size."""
+    """The figures that a golden file has for one size of images."""
     computed = compute(case, parity_cases.images(size, case.batch), torch.float64)
     tensors = computed["gradients"] | computed["statistics"]
     norms = {
@@ -105,26 +106,26 @@ def golden(case: parity_cases.Case, size: int) -> dict:
             for mode, value in computed["logits"].items()
         },
         "stages": {stage: rounded([value.mean(), value.std()]) for stage, value in computed["stages"].items()},
-        # By module: the norms of its parameters' gradients and, after one step, of its running statistics.
+        # For each module: norms of the gradients of its parameters, and of its running statistics after one step.
         "norms": norms,
     }
 
 
 def rounded(value, digits: int = 7) -> float | list:
-    """Numbers with so many digits; seven are as many as float32 has."""
+    """Numbers rounded to this many digits. float32 has about seven."""
     return np.vectorize(lambda number: float(f"{number:.{digits}g}"))(value).tolist()
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that computed."""
+    """The versions of torch, torchvision and timm."""
     return {library.__name__: library.__version__.split("+")[0] for library in (torch, torchvision, timm)}
 
 
 def main() -> None:
-    """Write what is asked for."""
+    """Writes what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--pairs", action="store_true", help="of parity_cases.PAIRS")
+    parser.add_argument("--pairs", action="store_true", help="the cases of parity_cases.PAIRS")
     parser.add_argument("--golden", action="store_true")
     parser.add_argument("--tensors", type=Path, metavar="DIR")
     parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
@@ -135,7 +136,7 @@ def main() -> None:
         if arguments.golden:
             content = {"case": name, "versions": versions(), "sizes": [golden(case, size) for size in case.sizes]}
             text = json.dumps(content, separators=(",", ":"))
-            # A line for each module and stage: small, and changes can be seen.
+            # One line for each module and stage keeps the file small and its changes readable.
             (GOLDEN / f"{name}.json").write_text(text.replace('],"', '],\n"') + "\n")
         if arguments.tensors:
             arrays = {"versions": np.array(json.dumps(versions()))}

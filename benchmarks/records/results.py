@@ -181,7 +181,7 @@ def add_run(
 def this_machine() -> dict[str, Any]:
     """A machine.json's content, of the machine that this runs on."""
     described = describe_machine()
-    machine = {name: described[name] for name in ("processor", "cores", "python")}
+    machine = {name: described[name] for name in ("cpu", "cores", "python")}
     versions = {library: version(library) for library in ("jax", "flax", "optax")}
     return {"hardware": None, "data": None, **machine, "versions": versions}
 
@@ -339,7 +339,7 @@ def _duration(seconds: float) -> str:
 
 def _hardware(machine: dict[str, Any]) -> str:
     libraries = f"jax {machine['versions']['jax']}" if "versions" in machine else ""
-    where = machine.get("hardware") or (f"{machine['processor']}, {machine['cores']} cores" if machine else "unknown")
+    where = machine.get("hardware") or (f"{machine['cpu']}, {machine['cores']} cores" if machine else "unknown")
     return ", ".join(filter(None, (where, libraries)))
 
 

@@ -1,1 +1,1 @@
-"""Architectures alone: pure linen modules, no data, no optimizer, no I/O."""
+"""The networks, as linen modules. This package knows nothing of data, optimizers or files."""

@@ -1,4 +1,4 @@
-"""What the attributes of networks may be: checked where a network is made, not where it first computes."""
+"""Checks of the attributes of networks. They run when a network is made, not when it is first applied."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def check_outputs(num_classes: Any, dtype: Any) -> None:
-    """Raises ValueError unless a network can have so many classes and compute in that dtype.
+    """Raises ValueError unless a network can have this number of classes and compute in this dtype.
 
     Example:
         >>> check_outputs(10, "bf16")
@@ -25,13 +25,24 @@ def check_outputs(num_classes: Any, dtype: Any) -> None:
 
 
 def check_share(name: str, value: Any) -> None:
-    """Raises ValueError unless the attribute's value can be the share of what is dropped."""
+    """Raises ValueError unless the value is a share (at least 0, below 1) of what a layer drops.
+
+    Args:
+        name: name of the attribute, for the message.
+        value: its value.
+    """
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r}: must be at least 0 and below 1")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raises ValueError unless the attribute's value is a whole number, from the least one up to 65536."""
+    """Raises ValueError unless the value is a whole number from `least` to 65536.
+
+    Args:
+        name: name of the attribute, for the message.
+        value: its value.
+        least: the smallest value that is allowed, 0 or 1.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 2**16:
         lowest = "above 0" if least else "0 or above"
         raise ValueError(f"{name}={value!r}: must be a whole number {lowest} and up to 65536")

@@ -1,11 +1,11 @@
-"""Convolution, and the two families of initial weights.
+"""Convolution, and how its weights are initialised.
 
-Images are NHWC. Padding is written out in pixels, as torch does it: XLA's `SAME` pads a stride-2 convolution on the
-other side, and weights trained with one do not fit the other.
+Images are NHWC. Padding is a number of pixels, as in torch. XLA's `SAME` pads a stride-2 convolution on the other side:
+weights that were trained with one padding do not fit the other.
 
-Some convolutions are faster on a CPU when they are written another way. `jax.lax.platform_dependent` takes that way
-when the program is compiled for a CPU. GPUs, TPUs, and images of symbolic size (`jax.export`) get the `default`. The
-numbers agree to float32's rounding.
+On a CPU some convolutions are faster when they are computed in another way. `jax.lax.platform_dependent` chooses that
+way when the program is compiled for a CPU. Programs for GPUs and TPUs, and programs that `jax.export` makes for images
+of symbolic size, use XLA's convolution. Both ways give the same numbers, up to rounding in float32.
 """
 
 from functools import partial
@@ -19,7 +19,8 @@ from flax.typing import Dtype
 
 Initializer = Literal["torchvision", "fastai"]
 
-# What torch calls kaiming_normal_: no truncation, and a gain of 2 for the half of the inputs that ReLU drops.
+# The same as torch's kaiming_normal_: a normal distribution that is not truncated, with a gain of 2, because ReLU sets
+# half of its inputs to 0.
 KERNEL_INITS = {
     "torchvision": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
     "fastai": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
@@ -27,7 +28,7 @@ KERNEL_INITS = {
 
 
 class Conv(nn.Module):
-    """A convolution without bias, zero-padded so that stride 1 keeps the image's size.
+    """A convolution without bias. Zero padding keeps the image's size at stride 1.
 
     Args of the call:
         x: `(N, H, W, C)`, any float dtype.
@@ -38,12 +39,12 @@ class Conv(nn.Module):
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel, in pixels; odd.
-        strides: step of the kernel, in pixels.
+        strides: stride of the kernel, in pixels.
         dilation: distance between the kernel's taps, in pixels.
-        groups: the channels are split into so many groups that do not see each other.
-        initializer: `torchvision` (normal, fan out) or `fastai` (normal, fan in): He et al. 2015,
-            arXiv:1502.01852, section 2.2; or a function of Flax's that draws the kernel.
-        dtype: of the computation; parameters stay float32.
+        groups: the channels are split into this many groups; an output channel depends on one group alone.
+        initializer: `torchvision` (normal, fan out) or `fastai` (normal, fan in), see He et al. 2015, arXiv:1502.01852,
+            section 2.2; or one of Flax's initializers.
+        dtype: dtype of the computation; parameters stay float32.
     """
 
     features: int
@@ -56,7 +57,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolve; shapes as in the class."""
+        """Applies the convolution; shapes as in the class."""
         pad = self.dilation * (self.kernel_size // 2)
         kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         init = KERNEL_INITS[self.initializer] if isinstance(self.initializer, str) else self.initializer
@@ -67,18 +68,21 @@ class Conv(nn.Module):
 def convolve(
     x: jax.Array, kernel: jax.Array, strides: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> jax.Array:
-    """A convolution: `(N, H, W, C)` by `(K, K, C / groups, F)` to `(N, H', W', F)`, with H' as torch's Conv2d has it.
+    """The convolution of x, `(N, H, W, C)`, with a kernel `(K, K, C / groups, F)`, as torch's Conv2d computes it.
 
     Args:
-        x: images.
-        kernel: of x's dtype.
-        strides: step of the kernel, in pixels.
-        padding: rows and columns of 0 on every side.
+        x: images, `(N, H, W, C)`, any float dtype.
+        kernel: `(K, K, C / groups, F)`, of the same dtype.
+        strides: stride of the kernel, in pixels.
+        padding: rows and columns of 0 on each side of the images.
         dilation: distance between the kernel's taps, in pixels.
-        groups: the channels are split into so many groups that do not see each other.
+        groups: the channels are split into this many groups; an output channel depends on one group alone.
+
+    Returns:
+        `(N, H', W', F)`, with the H' and W' of torch's Conv2d.
 
     Raises:
-        ValueError: the kernel does not fit into the images.
+        ValueError: the kernel is larger than the padded images.
 
     Example:
         >>> convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1)), strides=2).ravel().tolist()
@@ -104,16 +108,16 @@ def convolve(
         return plain(x, kernel)
     if size == 1 and padding == 0 and groups == 1:
         return jax.lax.platform_dependent(x, kernel, cpu=lambda x, k: _as_product(x, k, strides), default=plain)
-    # A stem: on so few channels XLA's kernels for processors leave most of a vector register empty.
+    # The stem. XLA's kernels for CPUs leave most of a vector register empty when an image has so few channels.
     if size == 7 and strides == 2 and padding == 3 and dilation == 1 and channels <= 4 and height % 2 == width % 2 == 0:
         return jax.lax.platform_dependent(x, kernel, cpu=_space_to_depth, default=plain)
     if groups == 1 and (min(height, width) + 2 * padding - reach - 1) // strides < reach:
-        # Onto an image smaller than the kernel. XLA has but a plain loop for it or for its gradient: eight times
-        # ResNet-18's step at 64 px, where the last stage's images are 2x2.
-        cpu = partial(_by_patches, strides=strides, padding=padding, dilation=dilation)
+        # The result is smaller than the kernel. For such a convolution or its gradient XLA has only a plain loop, which
+        # takes eight times as long for ResNet-18's step at 64 px, where the last stage's images are 2x2.
+        cpu = partial(_as_product_of_patches, strides=strides, padding=padding, dilation=dilation)
         return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=plain)
-    # The gradient by the kernel wants x transposed. Behind a barrier that copies x; without, XLA computes x, a norm and
-    # an activation, anew for each number it transposes.
+    # The gradient with respect to the kernel needs x transposed. The barrier makes XLA copy x. Without it XLA computes
+    # x, which is the result of a norm and an activation, again for each number that it transposes.
     return jax.lax.platform_dependent(
         x, kernel, cpu=lambda x, kernel: plain(jax.lax.optimization_barrier(x), kernel), default=plain
     )
@@ -123,18 +127,18 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def has_known_size(x: jax.Array) -> bool:
-    """Whether height and width of `(N, H, W, C)` are numbers, not symbols as in a program that `jax.export` makes."""
+    """Whether height and width of `(N, H, W, C)` are numbers. In programs for `jax.export` they can be symbols."""
     return all(isinstance(side, int) for side in x.shape[1:3])
 
 
 def _as_product(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """A 1x1 convolution as a matrix product, whose gradient by the kernel XLA computes several times faster."""
+    """A 1x1 convolution as a matrix product. XLA computes its gradient for the kernel several times faster."""
     x = x[:, ::strides, ::strides]
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int, dilation: int) -> jax.Array:
-    """A convolution as one matrix product, of what each position sees by the kernel."""
+def _as_product_of_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int, dilation: int) -> jax.Array:
+    """A convolution as one matrix product of the kernel with the image's patches, one patch for each output pixel."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     size = kernel.shape[0]
     reach = dilation * (size - 1)
@@ -145,8 +149,12 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, padding: int, dil
 
 
 def _space_to_depth(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 7x7 convolution of stride 2 as a 4x4 of stride 1 over 2x2 pixels at a time, a row and column of 0 added."""
-    # Width, then height: of both at once JAX cannot tell where the result lies, if the axes of the mesh are Explicit.
+    """A 7x7 convolution of stride 2 as a 4x4 convolution of stride 1 over blocks of 2x2 pixels.
+
+    A block becomes one pixel with four times the channels. The kernel gets a row and a column of 0, which make it 8x8.
+    """
+    # First the width, then the height: on a mesh with Explicit axes JAX cannot infer the sharding of one rearrangement
+    # that splits both.
     x = rearrange(x, "n h (w j) c -> n h w (j c)", j=2)
     x = rearrange(x, "n (h i) w c -> n h w (i c)", i=2)
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))

@@ -1,4 +1,4 @@
-"""BatchNorm folded into the convolutions before it: what a trained network that only classifies can do without."""
+"""Folding: BatchNorm multiplied into the convolutions before it, for networks that are only used for inference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from flax_resnets.models.resnet import ResNet
 
 
 def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet, dict[str, Any]]:
-    """The same network for inference alone, its norms multiplied into their convolutions.
+    """Makes a network for inference, in which the norms are multiplied into their convolutions.
 
-    A norm by running statistics is a slope and an offset a channel. The slope goes into the kernel of the convolution
-    before it, and only the offset stays: Jacob et al. 2017, arXiv:1712.05877, section 3.2. Logits stay the same to
-    float32's rounding.
+    With running statistics, a norm multiplies each channel by a factor and adds an offset. The factor goes into the
+    kernel of the convolution before the norm, and only the offset stays: Jacob et al. 2017, arXiv:1712.05877, section
+    3.2. The logits stay the same, up to rounding in float32.
 
     Args:
-        model: a `ResNet` whose norms follow their convolutions, so any but the pre-activated ones.
+        model: a `ResNet` in which each norm follows its convolution: any but the pre-activated ones.
         variables: its `params` and `batch_stats`.
 
     Returns:
         The network with `batch_norm="folded"`, which cannot be trained, and its variables: `params` alone.
 
     Raises:
-        ValueError: the network is no `ResNet` or pre-activated, its norms are folded already, or the variables have no
-            `params` or `batch_stats`.
+        ValueError: the network is not a `ResNet`, is pre-activated or has been folded already, or the variables have no
+            `params` or no `batch_stats`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -42,7 +42,7 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
     if model.block.preactivated:
         raise ValueError(f"block={model.block.__name__}: its norms come before their convolutions and cannot be folded")
     if model.batch_norm == "folded":
-        raise ValueError("batch_norm='folded': is folded already")
+        raise ValueError("batch_norm='folded': the network is folded already")
     if missing := {"params", "batch_stats"} - variables.keys():
         raise ValueError(f"variables: have no {' and no '.join(sorted(missing))}; must be as model.init gives them")
     params = _folded(variables["params"], variables["batch_stats"])
@@ -50,7 +50,7 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
 
 
 def _folded(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
-    """One module's parameters, and those of the modules in it."""
+    """The folded parameters of a module and of its submodules."""
     folded = {}
     for name, own in params.items():
         if name in statistics and "mean" in statistics[name]:

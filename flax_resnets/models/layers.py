@@ -1,6 +1,6 @@
-"""The smaller parts of a network: the linear layer, Mish, pooling, squeeze-excite, dropout.
+"""The smaller layers of a network: the fully connected layer, Mish, pooling, squeeze-excite, dropout.
 
-Images are NHWC. Where a CPU has a faster way to the same numbers, it takes that way, as in
+Images are NHWC. Some functions compute the same numbers in a faster way on a CPU, as in
 `flax_resnets.models.convolution`.
 """
 
@@ -16,7 +16,7 @@ from flax_resnets.models.convolution import KERNEL_INITS, NHWC, Initializer, has
 
 
 class Linear(nn.Module):
-    """A fully connected layer in float32, whatever the network's dtype: logits are compared, exponentiated, summed.
+    """A fully connected layer. It computes in float32, whatever the network's dtype, so that logits are precise.
 
     Args of the call:
         x: `(N, C)`.
@@ -25,9 +25,9 @@ class Linear(nn.Module):
         `(N, features)`, float32.
 
     Attributes:
-        features: outputs.
-        initializer: `torchvision` keeps torch's default, uniform within ±1/sqrt(C) for kernel and bias;
-            `fastai` draws the kernel from a normal (fan in) and starts the bias at 0.
+        features: number of outputs.
+        initializer: `torchvision` is torch's default: kernel and bias are uniform within ±1/sqrt(C). `fastai` draws the
+            kernel from a normal distribution (fan in) and sets the bias to 0.
     """
 
     features: int
@@ -35,7 +35,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply the layer; shapes as in the class."""
+        """Applies the layer; shapes as in the class."""
         if self.initializer == "torchvision":
             kernel_init = bias_init = _uniform_init(1 / math.sqrt(x.shape[-1]))
         else:
@@ -46,7 +46,7 @@ class Linear(nn.Module):
 
 
 def _uniform_init(bound: float) -> nn.initializers.Initializer:
-    """Draws from ±bound (`nn.initializers.uniform` draws from 0 to its scale)."""
+    """A uniform distribution from -bound to bound; `nn.initializers.uniform` begins at 0."""
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -56,15 +56,16 @@ def _uniform_init(bound: float) -> nn.initializers.Initializer:
 
 @jax.custom_jvp
 def mish(x: jax.Array) -> jax.Array:
-    """Mish, x tanh(softplus(x)): Misra 2019, arXiv:1908.08681, equation 2; `jax.nn.mish` by one exponential.
+    """Mish, x tanh(softplus(x)): Misra 2019, arXiv:1908.08681, equation 2.
 
-    Any shape; half precisions are computed in float32.
+    It equals `jax.nn.mish` up to rounding, and is faster because it computes one exponential. x may have any shape.
+    float16 and bfloat16 are computed in float32.
 
     Example:
         >>> [round(float(y), 4) for y in mish(jnp.array([-1.0, 0.0, 1.0]))]
         [-0.3034, 0.0, 0.8651]
     """
-    # With e = exp(x), tanh(log(1 + e)) is n / (n + 2), n = e (e + 2); from 20 on that is 1 in float64.
+    # With e = exp(x) and n = e (e + 2), tanh(log(1 + e)) is n / (n + 2). From x = 20 on that is 1 in float64.
     wide = at_least_float32(x)
     e = jnp.exp(jnp.minimum(wide, 20.0))
     n = e * (e + 2)
@@ -73,10 +74,10 @@ def mish(x: jax.Array) -> jax.Array:
 
 @mish.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    # In other words than above, by e = exp(-|x|): what the two had in common, XLA would keep from the forward pass to
-    # the backward, and reading that takes longer than computing it anew. With t the tanh, numerator / denominator, the
-    # slope is t + x (1 - t²) sigmoid(x); as one fraction, because XLA keeps the result of every division that is used
-    # twice.
+    # This formula uses exp(-|x|), where the forward pass uses exp(x). XLA would keep a term that both share in memory
+    # until the backward pass, and reading it takes longer than computing it again. With t = tanh(softplus(x)) =
+    # numerator / denominator, the slope is t + x (1 - t²) sigmoid(x). It is written as one fraction, because XLA also
+    # keeps the result of every division that is used twice.
     (x,), (tangent,) = primals, tangents
     wide = at_least_float32(x)
     e = jnp.exp(-jnp.abs(wide))
@@ -89,24 +90,24 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Float16 and bfloat16 as float32; wider types as they are."""
+    """Converts float16 and bfloat16 to float32; wider dtypes stay."""
     return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def max_pool(x: jax.Array, strides: int = 2, size: int = 3, padding: int = 1) -> jax.Array:
-    """A max-pool padded with −∞; as it stands, the stem's: 3x3, a pixel on every side.
+    """A max-pool, padded with −∞. The defaults are those of the stem: 3x3, stride 2, one pixel of padding.
 
-    XLA's `SAME` would pad an even image only below and to the right. The gradient of a window goes to the first of its
-    largest pixels, row by row.
+    XLA's `SAME` would pad an image of even size only below and to the right. The gradient of a window goes to its
+    largest pixel; if several are equally large, to the first of them, row by row.
 
     Args:
         x: `(N, H, W, C)`.
-        strides: step of the window, in pixels.
+        strides: stride of the window, in pixels.
         size: side of the window, in pixels.
-        padding: rows and columns of −∞ on every side.
+        padding: rows and columns of −∞ on each side of the image.
 
     Returns:
-        `(N, H', W', C)`, with H' as torch's MaxPool2d has it.
+        `(N, H', W', C)`, with the H' and W' of torch's MaxPool2d.
 
     Example:
         >>> max_pool(jnp.arange(25.0).reshape(1, 5, 5, 1), strides=3).squeeze().tolist()
@@ -120,16 +121,16 @@ def max_pool(x: jax.Array, strides: int = 2, size: int = 3, padding: int = 1) ->
         )
 
     def by_rows_and_columns(x: jax.Array) -> jax.Array:
-        # XLA's gradient of `reduce_window` searches each window anew; that of a choice between two knows who won.
-        return _largest(_largest(x, 2, strides, size, padding), 1, strides, size, padding)
+        # XLA's gradient of `reduce_window` searches each window again. The gradient of a `where` has its mask.
+        return _max_along(_max_along(x, 2, strides, size, padding), 1, strides, size, padding)
 
     if not has_known_size(x):
         return plain(x)
     return jax.lax.platform_dependent(x, cpu=by_rows_and_columns, default=plain)
 
 
-def _largest(x: jax.Array, axis: int, strides: int, size: int, padding: int) -> jax.Array:
-    """The largest of so many pixels along one axis, at every `strides`-th place; NaN if one is NaN."""
+def _max_along(x: jax.Array, axis: int, strides: int, size: int, padding: int) -> jax.Array:
+    """Maximum over `size` pixels along one axis, at every `strides`-th position; NaN if one of them is NaN."""
     beyond = [(padding, padding) if i == axis else (0, 0) for i in range(x.ndim)]
     padded = jnp.pad(x, beyond, constant_values=-jnp.inf)
     places = padded.shape[axis] - size + 1
@@ -142,25 +143,25 @@ def _largest(x: jax.Array, axis: int, strides: int, size: int, padding: int) -> 
 def avg_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     """A 2x2 average-pool, `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`.
 
-    At stride 2 a window that reaches beyond the last row or column averages the pixels there are (torch's
-    `ceil_mode=True, count_include_pad=False`), in float32 at least; at stride 1 it counts zeros there, as timm's
-    `AvgPool2dSame` does.
+    At stride 2, a window that reaches beyond the last row or column averages only the pixels inside the image, as torch
+    does with `ceil_mode=True, count_include_pad=False`; the average is computed in float32 or wider. At stride 1 such a
+    window counts zeros outside the image, as timm's `AvgPool2dSame` does.
     """
     if strides == 1:
         return sum_pool(x, 1, (1, 1)) / 4
-    # Of a symbolic size, a row and a column beyond are always there: windows that begin on them are none.
+    # For a symbolic size, a row and a column are always added. For an even size no window begins there.
     bottom, right = (side % 2 if isinstance(side, int) else 1 for side in x.shape[1:3])
     sums = at_least_float32(sum_pool(x, 2, (bottom, right)))
     return sums / sum_pool(jnp.ones((*x.shape[:-1], 1), sums.dtype), 2, (bottom, right))
 
 
 def sum_pool(x: jax.Array, strides: int, beyond: tuple[int, int] = (0, 0)) -> jax.Array:
-    """The sums of 2x2 pixels, `(N, H, W, C)` to `(N, H', W', C)`.
+    """Sums over windows of 2x2 pixels: `(N, H, W, C)` to `(N, H', W', C)`.
 
     Args:
         x: images.
-        strides: step of the window, in pixels.
-        beyond: rows of 0 below the image, columns of 0 to its right.
+        strides: stride of the window, in pixels.
+        beyond: rows of 0 added below the image, and columns of 0 added to its right.
 
     Example:
         >>> sum_pool(jnp.arange(9.0).reshape(1, 3, 3, 1), 1).squeeze().tolist()
@@ -171,10 +172,10 @@ def sum_pool(x: jax.Array, strides: int, beyond: tuple[int, int] = (0, 0)) -> ja
 
 
 def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
-    """Blurs an image with (1, 2, 1)/4 in both directions, its border mirrored, and keeps every `strides`-th pixel.
+    """Blurs an image with (1, 2, 1)/4 in both directions and keeps every `strides`-th pixel; borders are mirrored.
 
-    Zhang 2019, "Making Convolutional Networks Shift-Invariant Again", arXiv:1904.11486, section 3.2; `(N, H, W, C)` to
-    `(N, ceil(H / strides), ceil(W / strides), C)`.
+    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`: Zhang 2019, "Making Convolutional Networks
+    Shift-Invariant Again", arXiv:1904.11486, section 3.2.
     """
     channels = x.shape[-1]
     taps = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
@@ -192,23 +193,24 @@ def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     )
 
 
-def every(x: jax.Array, strides: int) -> jax.Array:
+def subsample(x: jax.Array, strides: int) -> jax.Array:
     """Every `strides`-th row and column: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`."""
     if has_known_size(x):
         return x[:, ::strides, ::strides]
-    return max_pool(x, strides, size=1, padding=0)  # a symbolic size in the words of convolutions, to be added to them
+    # A pool of size 1. Its symbolic size has the same form as a convolution's, so that JAX can add the two.
+    return max_pool(x, strides, size=1, padding=0)
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
-    """The mean over an image's pixels, in float32: `(N, H, W, C)` to `(N, C)`."""
+    """The mean over an image's pixels, computed in float32: `(N, H, W, C)` to `(N, C)`."""
     return x.astype(jnp.float32).mean((1, 2))
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs channels by what the whole image holds: Hu et al. 2017, arXiv:1709.01507, section 3.
+    """Multiplies each channel by a weight computed from the whole image: Hu et al. 2017, arXiv:1709.01507, section 3.
 
-    The image's mean passes two fully connected layers, narrow between (a sixteenth of the channels, rounded to a
-    multiple of 8, as timm has it), and a sigmoid. `(N, H, W, C)` in and out.
+    The mean over the image's pixels passes two fully connected layers and a sigmoid. Between the two layers there are a
+    sixteenth of the channels, rounded to a multiple of 8, as in timm. `(N, H, W, C)` in and out.
 
     Attributes:
         dtype: of the result; the layers themselves are float32.
@@ -218,7 +220,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Weigh the channels of x."""
+        """Multiplies the channels of x by their weights; the shape stays."""
         channels = x.shape[-1]
         narrow = max(8, 8 * int(channels / 16 / 8 + 0.5))
         weights = nn.relu(Linear(narrow, name="reduce")(global_avg_pool(x)))
@@ -227,9 +229,10 @@ class SqueezeExcite(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch for whole images at a time: Huang et al. 2016, arXiv:1603.09382, section 3.
+    """Drops a residual branch for some of the images: Huang et al. 2016, arXiv:1603.09382, section 3.
 
-    What is kept is divided by the share kept, so that evaluation changes nothing. Draws from the `dropout` stream.
+    In training, the branches that are kept are divided by the share that is kept. Evaluation drops nothing. The random
+    numbers come from the `dropout` stream.
 
     Attributes:
         rate: share of the images for which the branch is dropped.
@@ -239,26 +242,26 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Drop x for some of its images; its shape stays."""
+        """Sets x to 0 for some of its images in training; the shape stays."""
         if not train or self.rate == 0:
             return x
-        return _dropped(x, self.rate, self.make_rng("dropout"), (x.shape[0],) + (1,) * (x.ndim - 1))
+        return _drop(x, self.rate, self.make_rng("dropout"), (x.shape[0],) + (1,) * (x.ndim - 1))
 
 
 class Dropout(nn.Dropout):
-    """`flax.linen.Dropout`, to the bit, but also for what lies on a mesh with Explicit axes."""
+    """`flax.linen.Dropout` with the same random numbers, which also works on meshes with Explicit axes."""
 
     @nn.compact
     def __call__(self, inputs: jax.Array, deterministic: bool | None = None, rng: jax.Array | None = None) -> jax.Array:
-        """Drop some of the inputs' numbers in training; the shape stays."""
+        """Sets some of the numbers to 0 in training; the shape stays."""
         if nn.merge_param("deterministic", self.deterministic, deterministic) or self.rate == 0:
             return inputs
         key = self.make_rng(self.rng_collection) if rng is None else rng
-        return _dropped(inputs, self.rate, key, inputs.shape)
+        return _drop(inputs, self.rate, key, inputs.shape)
 
 
-def _dropped(x: jax.Array, rate: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Puts 0 where a draw of that shape says so, and divides the rest by the share kept."""
-    # Together with `True` everywhere that x is, the draw lies where x lies.
+def _drop(x: jax.Array, rate: float, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Sets a share `rate` of x to 0 and divides the rest by 1 - rate. There is one draw for each item of `shape`."""
+    # `ones_like(x)` gives the draw the sharding of x.
     kept = jax.random.bernoulli(key, 1 - rate, shape) & jnp.ones_like(x, bool)
     return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Batch normalisation: over the whole batch, over each device's share, or over ghost batches."""
+"""Batch normalisation: over the whole batch, over each device's part of it, or over ghost batches."""
 
 import math
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from flax_resnets.models.layers import at_least_float32
 
 EPSILON = 1e-5
-"""What batch normalisation adds to the variance, in torch as here."""
+"""The number that batch normalisation adds to the variance; torch's default."""
 
 
 def ghost_size(batch_norm: str) -> int | None:
-    """Images that share their statistics under `batch_norm`: K for `ghost:K`, None for the other words.
+    """The number of images that share statistics: K for `ghost:K`, None for `global`, `device` and `folded`.
 
     Raises:
-        ValueError: for any other word.
+        ValueError: `batch_norm` is none of these.
 
     Example:
         >>> ghost_size("ghost:32")
@@ -45,18 +45,19 @@ def batch_norm(
     statistics: tuple[jax.Array, jax.Array] | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The mathematics of batch normalisation: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
+    """The formula of batch normalisation: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1.
 
     Args:
-        x: `(G, N, ..., C)`: G batches of N images, each batch with statistics of its own.
+        x: `(G, N, ..., C)`: G batches of N images; each batch has its own statistics.
         scale: γ, `(C,)`.
         bias: β, `(C,)`.
         epsilon: added to the variance.
-        statistics: a mean and a variance `(C,)` to normalise by, as in evaluation; None to take those of x.
-        axis_name: a mapped axis over which to take them.
+        statistics: mean and variance, each `(C,)`, to normalise by, as in evaluation; None to compute them from x.
+        axis_name: a mapped axis over whose devices the statistics are averaged.
 
     Returns:
-        float32: x normalised, and the mean and the biased variance it was normalised by: `(G, C)`, or `statistics`.
+        x normalised, and the mean and the biased variance that were used: `(G, C)`, or those of `statistics`. All
+            float32.
 
     Example:
         >>> x = jnp.array([[[1.0], [3.0]]])  # one batch of two images of one number
@@ -67,56 +68,56 @@ def batch_norm(
     x = x.astype(jnp.float32)
     if statistics is None:
         axes = tuple(range(1, x.ndim - 1))
-        # The two moments travel together, so that devices meet once a layer, not twice.
+        # Both moments in one array, so that each layer needs one all-reduce, not two.
         moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
         if axis_name is not None:
             moments = jax.lax.pmean(moments, axis_name)
         mean, mean_of_squares = moments
-        # E[x^2] - E[x]^2 needs one pass over x, not two; rounding can take it below 0.
+        # E[x²] - E[x]² reads x once, not twice. Rounding can make it negative.
         var = jnp.maximum(mean_of_squares - jnp.square(mean), 0.0)
         to_x = (-1, *(1 for _ in axes), x.shape[-1])
         statistics = mean.reshape(to_x), var.reshape(to_x)
     else:
         mean, var = statistics
-    # As one slope and one offset a channel, whose gradients are the only two sums over x that the backward pass needs.
+    # As one slope and one offset for each channel. Their gradients are the only two sums over x in the backward pass.
     slope = jax.lax.rsqrt(statistics[1] + epsilon) * scale
     return x * slope + (bias - statistics[0] * slope), mean, var
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with its statistics chosen by name: the parameters and running statistics of `batch_norm`.
+    """Batch normalisation. `batch_norm` says over which images the statistics are computed.
 
-    Statistics and parameters are float32 whatever `dtype` is. The running variance is the *unbiased* one (divided by
-    n - 1), as torch keeps it, so that a network trained here evaluates as the same network trained there;
-    `flax.linen.BatchNorm` keeps the biased one, which `unbiased=False` gives. `momentum` is Flax's: the share of the
-    old value that stays, torch's momentum subtracted from 1.
+    Parameters and statistics are float32, whatever `dtype` is. The running variance is the unbiased one (divided by n -
+    1), as in torch, so that the same weights evaluate in the same way here and there. `flax.linen.BatchNorm` keeps the
+    biased variance; `unbiased=False` gives that. `momentum` is defined as in Flax: the share of the old value that
+    stays, which is 1 minus torch's momentum.
 
     Args of the call:
         x: `(N, ..., C)`, any float dtype.
-        train: normalise by this batch's statistics and update the running ones (the `batch_stats` collection must
-            be mutable); otherwise normalise by the running ones and touch nothing.
+        train: normalise by this batch's statistics and update the running statistics; the `batch_stats` collection must
+            then be mutable. Otherwise normalise by the running statistics, which stay as they are.
 
     Returns:
         x normalised, in `dtype`.
 
     Raises:
-        ValueError: N is not a multiple of a ghost's size.
+        ValueError: N is not a multiple of K, or a folded network is called with `train=True`.
 
     Attributes:
-        batch_norm: `global`: over every image this call sees, and over the devices of `axis_name` where one is given.
-            Under plain `jax.jit` the call sees the whole batch, however it is sharded.
-            `device`: over the images this call sees, never across devices; differs from `global` inside
-            `jax.shard_map`, where a call sees one device's share.
+        batch_norm: `global`: over all images of the call, and over the devices of `axis_name` if that is given. Under
+            plain `jax.jit` a call gets the whole batch, however it is sharded.
+            `device`: over the images of the call, never across devices. This differs from `global` inside
+            `jax.shard_map`, where a call gets one device's part of the batch.
             `ghost:K`: over K consecutive images at a time (Hoffer et al. 2017, arXiv:1705.08741, algorithm 1).
-            `folded`: over nothing: β alone is left, see `flax_resnets.fold_batch_norm`, and training refused.
+            `folded`: no statistics; only β is added, see `flax_resnets.fold_batch_norm`. For inference only.
         axis_name: a mapped axis to average over, as in `flax.linen.BatchNorm`.
-        momentum: share of the old running statistic kept at each update.
+        momentum: share of the old running statistics that an update keeps.
         epsilon: added to the variance.
-        unbiased: which variance is kept as running statistic.
-        frozen: normalise by the running statistics in training too, and keep them as they are, as in fine-tuning on
-            batches too small to have statistics. γ and β stay trainable.
-        scale_init: initialises γ; zeros for the last norm of a residual branch.
-        bias_init: initialises β.
+        unbiased: whether the running variance is the unbiased one.
+        frozen: normalise by the running statistics in training too, and do not update them, as in fine-tuning on small
+            batches. γ and β stay trainable.
+        scale_init: initializer of γ; zeros for the last norm of a residual branch.
+        bias_init: initializer of β.
         dtype: of the result.
 
     Example:
@@ -138,12 +139,14 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Normalise; shapes as in the class."""
+        """Normalises x; shapes as in the class."""
         features = (x.shape[-1],)
         bias = self.param("bias", self.bias_init, features, jnp.float32)
         if self.batch_norm == "folded":
             if train:
-                raise ValueError("batch_norm='folded': has no statistics to train with; train the network it came from")
+                raise ValueError(
+                    "batch_norm='folded': has no statistics, so it cannot be trained; train the network it came from"
+                )
             wide = at_least_float32(x)
             return (wide + bias.astype(wide.dtype)).astype(self.dtype)
         scale = self.param("scale", self.scale_init, features, jnp.float32)
@@ -157,43 +160,44 @@ class BatchNorm(nn.Module):
         size = ghost_size(self.batch_norm)
         if size is not None and x.shape[0] % size != 0:
             raise ValueError(f"batch_norm={self.batch_norm!r}: a batch of {x.shape[0]} is not a multiple of {size}")
-        meet = self.axis_name if self.batch_norm == "global" and not self.is_initializing() else None
+        axis_name = self.axis_name if self.batch_norm == "global" and not self.is_initializing() else None
 
         def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             groups = x[None] if size is None else rearrange(x, "(ghost n) ... -> ghost n ...", n=size)
-            y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=meet)
+            y, mean, var = batch_norm(groups, scale, bias, self.epsilon, axis_name=axis_name)
             return y.reshape(x.shape), mean, var
 
-        y, mean, var = (normalise if size is None else _by_the_compiler(normalise))(x, scale, bias)
+        y, mean, var = (normalise if size is None else _sharded_by_compiler(normalise))(x, scale, bias)
         if not self.is_initializing():
-            count = math.prod((size or x.shape[0], *x.shape[1:-1])) * (jax.lax.axis_size(meet) if meet else 1)
+            count = math.prod((size or x.shape[0], *x.shape[1:-1])) * (jax.lax.axis_size(axis_name) if axis_name else 1)
             running_mean.value = self._update(running_mean.value, mean.mean(0))
             running_var.value = self._update(running_var.value, var.mean(0) * self._correction(count))
         return y.astype(self.dtype)
 
     def _correction(self, count: Any) -> Any:
-        """What makes the variance of so many numbers an unbiased one."""
+        """The factor from the biased variance of `count` numbers to the one that is kept."""
         if not self.unbiased:
             return 1.0
         if isinstance(count, int):
             return count / max(count - 1, 1)
-        count = jnp.asarray(count).astype(jnp.float32)  # a symbol's value
+        count = jnp.asarray(count).astype(jnp.float32)  # `count` is symbolic under `jax.export`
         return count / jnp.maximum(count - 1, 1)
 
     def _update(self, old: jax.Array, new: jax.Array) -> jax.Array:
         return self.momentum * old + (1 - self.momentum) * new
 
 
-def _by_the_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.Array, ...]]:
-    """A function whose first result lies on the devices as its first argument does, the others whole on each.
+def _sharded_by_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.Array, ...]]:
+    """Lets the compiler choose the sharding inside the function, where the axes of the mesh are Explicit.
 
-    Ghosts may end within a device's share, or reach over several. JAX has no words for where that lies, and raises an
-    error if the axes of the mesh are Explicit; XLA finds a way, as it does where they are Auto.
+    A ghost batch may end within a device's part of the batch, or span several devices. JAX cannot express that sharding
+    for Explicit axes and raises an error. The function's first result gets the sharding of its first argument; the
+    other results are replicated.
     """
 
     def on_auto_axes(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
         sharding = jax.typeof(x).sharding
-        if sharding.spec[0] is None:  # whole, or on Auto axes already
+        if sharding.spec[0] is None:  # replicated, or on Auto axes already
             return function(x, *others)
         whole = NamedSharding(sharding.mesh, PartitionSpec())
         by_compiler: Callable[..., Any] = jax.sharding.auto_axes(function, out_sharding=(sharding, whole, whole))

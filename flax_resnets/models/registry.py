@@ -1,4 +1,4 @@
-"""Every network by name: its constructor and what is known of it. Adding a variant is adding a line here."""
+"""Table of all networks by name. A new variant is a new line in `MODELS`."""
 
 import dataclasses
 import difflib
@@ -38,16 +38,16 @@ from flax_resnets.models.textbook import (
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A network's constructor and facts; sizes are those of the network as it was designed, its native setting.
+    """How to make a network, and facts about it at the sizes for which it was designed.
 
     Attributes:
-        constructor: makes the module; takes the module's attributes as keywords.
-        parameters: how many there are at `num_classes` and `channels`.
-        multiply_adds: of convolutions and linear layers, for one image of `input_size`.
-        input_size: pixels of the image's side.
-        source: the paper and the code or book whose graph it is.
-        num_classes: outputs.
-        channels: of the image.
+        constructor: makes the module; its keywords are the module's attributes.
+        parameters: number of parameters, with `num_classes` and `channels`.
+        multiply_adds: multiply-adds of convolutions and linear layers, for one image of side `input_size`.
+        input_size: side of the images, in pixels.
+        source: the paper, and the code or book that the network follows.
+        num_classes: number of outputs.
+        channels: channels of the images.
     """
 
     constructor: Callable[..., nn.Module]
@@ -70,7 +70,7 @@ _CIFAR = "He et al. 2015, arXiv:1512.03385, section 4.2, with shortcuts without 
 _FASTBOOK = "Howard and Gugger, Deep Learning for Coders with fastai and PyTorch, chapter 14"
 _D2L = "Zhang et al., Dive into Deep Learning, section "
 
-# fastai's own start: its initialisation, and each block as the identity.
+# fastai's initialisation. With γ = 0 in the last norm, each block begins as the identity.
 _d = partial(partial, stem="deep", shortcut="avg_pool", zero_init_last=True, initializer="fastai")
 _v2_basic = partial(partial, block=PreActBasicBlock)
 _v2 = partial(partial, block=PreActBottleneckBlock)
@@ -127,18 +127,18 @@ MODELS: dict[str, ModelEntry] = {
     "densenet": ModelEntry(DenseNet, 758_226, 129_077_168, 96, _D2L + "8.7", 10, 1),
 }
 
-# What a name stands for: a network with others of these comes from its class, and is no variant of this one.
-_FIXED = ("stage_sizes", "block", "stages", "blocks", "growth", "num_classes", "name", "parent")
+# Attributes that the name itself determines. A network with other values comes from its class, under no name here.
+_SET_BY_NAME = ("stage_sizes", "block", "stages", "blocks", "growth", "num_classes", "name", "parent")
 
 
 def model_options(name: str) -> list[str]:
-    """The keywords `create_model` takes for that network: its module's attributes, less what the name stands for.
+    """The keywords that `create_model` accepts for a network: its attributes, except those that its name determines.
 
     Args:
         name: one of `list_models()`.
 
     Raises:
-        UserError: no such network; with the nearest names.
+        UserError: there is no such network; the message has the nearest names.
 
     Example:
         >>> model_options("alexnet")
@@ -146,11 +146,11 @@ def model_options(name: str) -> list[str]:
     """
     constructor = _entry(name).constructor
     module: Any = constructor.func if isinstance(constructor, partial) else constructor
-    return [field.name for field in dataclasses.fields(module) if field.name not in _FIXED]
+    return [field.name for field in dataclasses.fields(module) if field.name not in _SET_BY_NAME]
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names `create_model` knows that match a shell pattern, in the registry's order.
+    """The names of networks that match a shell pattern, in the order of the table.
 
     Example:
         >>> list_models("resnet*d")
@@ -160,17 +160,17 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(name: str | None = None, /, num_classes: int = 1000, **overrides: Any) -> nn.Module:
-    """The network of that name, as an unbound linen module.
+    """Makes the network of that name, as a linen module.
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs of the head; 0 gives pooled features.
-        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also linen's own, `name`
-            (of the submodule, in the module that makes it) and `parent`.
+        num_classes: outputs of the head; 0 for a network that returns pooled features.
+        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also linen's own `name`
+            (the submodule's name in the module that makes it) and `parent`.
 
     Raises:
-        UserError: no such network, an attribute this network has not, or a value the attribute cannot have; with the
-            nearest names.
+        UserError: there is no such network, the network has no such attribute, or the attribute cannot have that value.
+            For a wrong name, the message has the nearest names.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -184,7 +184,7 @@ def create_model(name: str | None = None, /, num_classes: int = 1000, **override
     if name is None:
         if "name" not in overrides:
             raise TypeError("create_model: the network's name is missing; list_models() has them")
-        name = str(overrides.pop("name"))  # given as a keyword, when it is the network's
+        name = str(overrides.pop("name"))  # the network's name, given as a keyword
     entry, options = _entry(name), [*model_options(name), "num_classes"]
     for option in overrides:
         if option not in (*options, "name", "parent"):
@@ -193,7 +193,7 @@ def create_model(name: str | None = None, /, num_classes: int = 1000, **override
         raise UserError(f"num_classes={num_classes!r}: must be a whole number, 0 for pooled features")
     try:
         return entry.constructor(num_classes=num_classes, **overrides)
-    except ValueError as error:  # an attribute's value, named where the module checks it
+    except ValueError as error:  # about an attribute's value; the message names the attribute
         raise UserError(f"{name}: {error}") from error
 
 

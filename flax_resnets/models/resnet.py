@@ -1,8 +1,9 @@
-"""ResNet, read top to bottom: the blocks, then the network (stem, stages, head), and the constructors by name.
+"""ResNet, to be read from top to bottom: the blocks, the network (stem, stages, head), the constructors by name.
 
-The graph without suffix is torchvision's ("v1.5": the stride of a bottleneck sits on its 3x3, not on its first 1x1).
-The `d` form is fastai's xresnet, after He et al. 2018, "Bag of Tricks for Image Classification with Convolutional
-Neural Networks", arXiv:1812.01187, section 4.2: ResNet-C's stem of three 3x3 and ResNet-D's average-pooled shortcut.
+`resnet50` and so on are torchvision's networks ("v1.5": a bottleneck's stride is in its 3x3 convolution, not in its
+first 1x1). The `d` variants are fastai's xresnet, after He et al. 2018, "Bag of Tricks for Image Classification with
+Convolutional Neural Networks", arXiv:1812.01187, section 4.2: they have ResNet-C's stem of three 3x3 convolutions and
+ResNet-D's average-pooled shortcut.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,10 +24,10 @@ from flax_resnets.models.layers import (
     StochasticDepth,
     avg_pool,
     blur_pool,
-    every,
     global_avg_pool,
     max_pool,
     mish,
+    subsample,
 )
 from flax_resnets.models.normalization import BatchNorm, ghost_size
 
@@ -45,21 +46,21 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class ResidualBlock(nn.Module):
-    """What all residual blocks have: their settings, the way around the branch, and the branch's end.
+    """Base class of the residual blocks: attributes, the shortcut, and the end of the residual branch.
 
     Args of the call:
         x: `(N, H, W, C)`.
-        train: see `BatchNorm`; with `drop_path` above 0 a `dropout` stream of random numbers is drawn from.
+        train: see `BatchNorm`. If `drop_path` is above 0, random numbers come from the `dropout` stream.
 
     Returns:
         `(N, ceil(H / strides), ceil(W / strides), features * expansion)`.
 
     Attributes:
-        features: width of the stage; its blocks end in `features * expansion` channels.
-        strides: of the block's first 3x3 and of its shortcut.
-        dilation: of the block's first 3x3, and of another.
+        features: width of the stage; its blocks have `features * expansion` output channels.
+        strides: stride of the block's first 3x3 convolution and of its shortcut.
+        dilation: dilation of the block's first 3x3 convolution, and of its second.
         groups, width_per_group, shortcut, zero_init_last, squeeze_excite, blur_pool: see `ResNet`.
-        drop_path: share of the images for which the branch is dropped, see `StochasticDepth`.
+        drop_path: share of the images for which the residual branch is dropped, see `StochasticDepth`.
         act: the activation function.
         conv, norm: `Conv` and `BatchNorm` with the network's settings filled in.
     """
@@ -82,20 +83,20 @@ class ResidualBlock(nn.Module):
     preactivated: ClassVar[bool] = False
 
     def _inner_width(self) -> int:
-        """Channels of the 3x3: the stage's, times what ResNeXt and wide networks add to them."""
+        """Channels of the 3x3 convolution: `features`, scaled by `groups` and `width_per_group`."""
         return int(self.features * self.width_per_group / 64) * self.groups
 
     def _blurs(self) -> bool:
-        """Whether this block halves the image, or its dilation takes the place of halving: there timm blurs too."""
+        """Whether this block blurs: if it halves the image, or dilates instead of halving. The latter is as in timm."""
         return self.blur_pool and (self.strides == 2 or self.dilation[0] != self.dilation[1])
 
     def _strided_conv(self, x: jax.Array, name: str) -> jax.Array:
-        """The block's first 3x3; its stride is left to `_blurred` where that follows."""
+        """The block's first 3x3 convolution. If the block blurs, `_blur` has the stride instead."""
         strides = 1 if self._blurs() else self.strides
         width = self._inner_width()
         return self.conv(width, 3, strides, dilation=self.dilation[0], groups=self.groups, name=name)(x)
 
-    def _blurred(self, x: jax.Array) -> jax.Array:
+    def _blur(self, x: jax.Array) -> jax.Array:
         return blur_pool(x, self.strides) if self._blurs() else x
 
     def _last_norm(self, name: str) -> nn.Module:
@@ -103,7 +104,10 @@ class ResidualBlock(nn.Module):
         return self.norm(scale_init=init, name=name)
 
     def _last_conv(self, *shape: Any, **settings: Any) -> nn.Module:
-        """The convolution that ends a pre-activated branch. Behind a γ of 0, its ReLU would let no gradient through."""
+        """The convolution that ends a pre-activated branch, initialised with 0 if `zero_init_last`.
+
+        A norm with γ = 0 before it would not do: the ReLU between them would pass no gradient.
+        """
         start = {"initializer": nn.initializers.zeros_init()} if self.zero_init_last else {}
         return self.conv(*shape, **settings, **start)
 
@@ -112,26 +116,26 @@ class ResidualBlock(nn.Module):
             y = SqueezeExcite(y.dtype, name="squeeze_excite")(y)
         return StochasticDepth(self.drop_path)(y, train)
 
-    def _carried(self, x: jax.Array, train: bool) -> jax.Array:
-        """The input, brought to the output's shape where the two differ."""
+    def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
+        """The input, in the shape of the block's output."""
         features = self.features * self.expansion
         strides = self.strides
         if strides == 1 and x.shape[-1] == features:
             return x
         if self.shortcut == "pad":
-            x = every(x, strides)
+            x = subsample(x, strides)
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
         if self.shortcut == "avg_pool" and (strides > 1 or self.dilation[1] > 1):
             x, strides = avg_pool(x, strides), 1
         x = self.conv(features, 1, strides, name="shortcut_conv")(x)
-        # A pre-activated input has just been normalised.
+        # The input of a pre-activated shortcut has just been normalised.
         return x if self.preactivated else self.norm(name="shortcut_norm")(x, train)
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions around which the input is carried: He et al. 2015, arXiv:1512.03385, figure 5 left.
+    """Two 3x3 convolutions and a shortcut: He et al. 2015, arXiv:1512.03385, figure 5 left.
 
-    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`; attributes as `ResidualBlock`'s.
+    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`; attributes: see `ResidualBlock`.
 
     Example:
         >>> block = BasicBlock(features=8, strides=2)
@@ -142,19 +146,19 @@ class BasicBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply the block; shapes as in the class."""
+        """Applies the block; shapes as in the class."""
         y = self._strided_conv(x, "conv1")
-        y = self._blurred(self.act(self.norm(name="norm1")(y, train)))
+        y = self._blur(self.act(self.norm(name="norm1")(y, train)))
         y = self.conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
         y = self._last_norm("norm2")(y, train)
-        return self.act(self._branch_end(y, train) + self._carried(x, train))
+        return self.act(self._branch_end(y, train) + self._shortcut(x, train))
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1 down, 3x3, 1x1 up to four times the width: He et al. 2015, arXiv:1512.03385, figure 5 right.
+    """A 1x1, a 3x3 and a 1x1 convolution, and a shortcut: He et al. 2015, arXiv:1512.03385, figure 5 right.
 
-    The stride sits on the 3x3. `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), 4 * features)`; attributes
-    as `ResidualBlock`'s.
+    The last convolution has four times as many channels as the others. The stride is in the 3x3. `(N, H, W, C)` to `(N,
+    ceil(H / strides), ceil(W / strides), 4 * features)`; attributes: see `ResidualBlock`.
 
     Example:
         >>> block = BottleneckBlock(features=8, strides=2)
@@ -167,57 +171,57 @@ class BottleneckBlock(ResidualBlock):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply the block; shapes as in the class."""
+        """Applies the block; shapes as in the class."""
         y = self.conv(self._inner_width(), 1, name="conv1")(x)
         y = self.act(self.norm(name="norm1")(y, train))
         y = self._strided_conv(y, "conv2")
-        y = self._blurred(self.act(self.norm(name="norm2")(y, train)))
+        y = self._blur(self.act(self.norm(name="norm2")(y, train)))
         y = self.conv(self.features * self.expansion, 1, name="conv3")(y)
         y = self._last_norm("norm3")(y, train)
-        return self.act(self._branch_end(y, train) + self._carried(x, train))
+        return self.act(self._branch_end(y, train) + self._shortcut(x, train))
 
 
 class PreActBasicBlock(ResidualBlock):
     """`BasicBlock` with norm and activation before each convolution: He et al. 2016, arXiv:1603.05027, figure 1b.
 
-    What crosses from block to block is neither normalised nor activated; the network normalises it before the head.
+    A block's output is neither normalised nor activated; the network does both before the head.
     """
 
     preactivated: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply the block; shapes as in the class."""
+        """Applies the block; shapes as in the class."""
         y = self.act(self.norm(name="norm1")(x, train))
-        carried = self._carried(y if self._reshapes(x) else x, train)
+        shortcut = self._shortcut(y if self._changes_shape(x) else x, train)
         y = self._strided_conv(y, "conv1")
         y = self.act(self.norm(name="norm2")(y, train))
         y = self._last_conv(self.features, 3, dilation=self.dilation[1], name="conv2")(y)
-        return self._branch_end(y, train) + carried
+        return self._branch_end(y, train) + shortcut
 
-    def _reshapes(self, x: jax.Array) -> bool:
+    def _changes_shape(self, x: jax.Array) -> bool:
         return self.strides > 1 or x.shape[-1] != self.features * self.expansion
 
 
 class PreActBottleneckBlock(PreActBasicBlock):
     """`BottleneckBlock` with norm and activation before each convolution: He et al. 2016, arXiv:1603.05027, section 4.
 
-    As `PreActBasicBlock`, with 1x1, 3x3, 1x1.
+    The convolutions are 1x1, 3x3 and 1x1; otherwise as `PreActBasicBlock`.
     """
 
     expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply the block; shapes as in the class."""
+        """Applies the block; shapes as in the class."""
         y = self.act(self.norm(name="norm1")(x, train))
-        carried = self._carried(y if self._reshapes(x) else x, train)
+        shortcut = self._shortcut(y if self._changes_shape(x) else x, train)
         y = self.conv(self._inner_width(), 1, name="conv1")(y)
         y = self.act(self.norm(name="norm2")(y, train))
         y = self._strided_conv(y, "conv2")
         y = self.act(self.norm(name="norm3")(y, train))
         y = self._last_conv(self.features * self.expansion, 1, name="conv3")(y)
-        return self._branch_end(y, train) + carried
+        return self._branch_end(y, train) + shortcut
 
 
 class ResNet(nn.Module):
@@ -225,44 +229,48 @@ class ResNet(nn.Module):
 
     Args of the call:
         x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C.
-        train: normalise by the batch and update `batch_stats`, which must then be mutable. `dropout` and
-            `stochastic_depth` draw from the `dropout` stream: `rngs={"dropout": key}`.
+        train: normalise by the batch's statistics and update `batch_stats`, which must then be mutable. `dropout` and
+            `stochastic_depth` take random numbers from the `dropout` stream: `rngs={"dropout": key}`.
 
     Returns:
         Logits `(N, num_classes)`, float32; with `num_classes=0` the pooled features `(N, C)`, float32.
-        `method="features"` gives `{"stem", "stage1", ..., "stage4"}`, feature maps at the strides that `strides`
-        names, in `dtype`.
+        With `method="features"` a dict of feature maps `{"stem", "stage1", ..., "stage4"}`, in `dtype`; their strides
+            are in the property `strides`.
 
     Raises:
-        ValueError: an attribute has a value it cannot have.
+        ValueError: an attribute has a value that is not allowed.
 
     Attributes:
-        stage_sizes: blocks in each stage; the width doubles and the image halves from one stage to the next.
+        stage_sizes: number of blocks in each stage. From one stage to the next the width doubles and the image halves.
         block: `BasicBlock`, `BottleneckBlock`, `PreActBasicBlock` or `PreActBottleneckBlock`.
         num_classes: outputs of the head; 0 for no head.
-        width: channels of the stem's output, and of the first stage before expansion.
-        stem: `imagenet`, a 7x7 of stride 2 and a max-pool; `deep`, three 3x3 and a max-pool; `small`, one 3x3 of
-            stride 1 and no pool, for images of 28 or 32 pixels (the paper's section 4.2).
-        shortcut: what carries the input where the shape changes: `conv`, a strided 1x1; `avg_pool`, a 2x2 average-pool,
-            then an unstrided 1x1, so that no pixel is skipped; `pad`, every other pixel and channels of 0, without
-            parameters (the paper's option A).
-        zero_init_last: start the last norm's γ at 0, and with it each block as the identity: Goyal et al. 2017,
-            arXiv:1706.02677, section 5.1. In pre-activated blocks it is the last convolution that starts at 0.
-        groups, width_per_group: ResNeXt's cardinality and width (Xie et al. 2016, arXiv:1611.05431, table 1): a
-            bottleneck's 3x3 has `features * width_per_group / 64 * groups` channels, in `groups` groups.
-        squeeze_excite: see `SqueezeExcite`.
+        width: output channels of the stem; also the `features` of the first stage's blocks.
+        stem: `imagenet`: a 7x7 convolution of stride 2 and a max-pool. `deep`: three 3x3 convolutions and a max-pool.
+            `small`: one 3x3 convolution of stride 1 and no pool, for images of 28 or 32 pixels (the paper's section
+            4.2).
+        shortcut: how a shortcut changes the input's shape where that is needed. `conv`: a 1x1 convolution with stride.
+            `avg_pool`: a 2x2 average-pool, then a 1x1 convolution of stride 1, so that every pixel is used. `pad`:
+            every other pixel, and additional channels of 0, without parameters (the paper's option A).
+        zero_init_last: initialise the last norm's γ of each block with 0, so that the block begins as the identity:
+            Goyal et al. 2017, arXiv:1706.02677, section 5.1. In pre-activated blocks the last convolution is
+            initialised with 0 instead.
+        groups, width_per_group: ResNeXt's cardinality and width (Xie et al. 2016, arXiv:1611.05431, table 1). A
+            bottleneck's 3x3 convolution has `features * width_per_group / 64 * groups` channels, in `groups` groups.
+        squeeze_excite: whether blocks have a `SqueezeExcite`.
         activation: `relu`, `silu`, `mish` or `gelu`.
-        blur_pool: blur before halving, see `blur_pool` in `layers`, and where `output_stride` dilates instead of
-            halving; shortcuts stay as they are, as in timm.
-        stochastic_depth: rate at the last block, linear from 0 at the first: see `StochasticDepth`.
-        dropout: share of the pooled features dropped before the head in training.
-        output_stride: 8 or 16 to dilate the last stages instead of halving their images; the parameters are the same.
-        remat: `block` to compute each block's inside again in the backward pass instead of keeping it.
-        frozen: parts whose norms keep their running statistics in training, such as `("stem", "stage1")`; see
-            `BatchNorm`.
+        blur_pool: blur where the image is halved, and where `output_stride` dilates instead of halving; see `blur_pool`
+            in `layers`. Shortcuts do not blur. Both are as in timm.
+        stochastic_depth: rate of `StochasticDepth` at the last block; the rates of the blocks grow linearly from 0 at
+            the first.
+        dropout: share of the pooled features that training drops before the head.
+        output_stride: 8 or 16 for stages that dilate instead of halving the image further; the parameters are the same.
+            None or 32 for no dilation.
+        remat: `block` to compute the inside of each block again in the backward pass, which saves memory; `none` to
+            keep it.
+        frozen: parts of the network whose norms are frozen in training, such as `("stem", "stage1")`; see `BatchNorm`.
         initializer: see `Conv` and `Linear`.
         batch_norm, axis_name: see `BatchNorm`.
-        dtype: of the computation up to the head; parameters and statistics stay float32.
+        dtype: dtype of the computation up to the head; parameters and statistics stay float32.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -319,17 +327,17 @@ class ResNet(nn.Module):
             raise ValueError(f"frozen={self.frozen!r}: must be a tuple of parts, such as ('stem', 'stage1')")
         for part in self.frozen:
             if part not in parts:
-                raise ValueError(f"frozen={part!r}: must be among {', '.join(parts)}")
+                raise ValueError(f"frozen={part!r}: must be one of {', '.join(parts)}")
         if self.blur_pool and self.block.preactivated:
-            raise ValueError("blur_pool=True: pre-activated blocks have no place for it")
+            raise ValueError("blur_pool=True: pre-activated blocks cannot blur")
         if self.groups > 1 and self.block.expansion == 1:
-            raise ValueError(f"groups={self.groups}: only bottlenecks have groups")
+            raise ValueError(f"groups={self.groups}: only bottleneck blocks have groups")
         ghost_size(self.batch_norm)
         super().__post_init__()
 
     @property
     def strides(self) -> dict[str, int]:
-        """Pixels of the image from one position to the next, in each of the maps that `features` gives."""
+        """Stride of each feature map that `features` gives: the distance of its positions in pixels of the image."""
         stride = 1 if self.stem == "small" else 2
         strides = {"stem": stride}
         stride = 1 if self.stem == "small" else 4
@@ -339,7 +347,7 @@ class ResNet(nn.Module):
         return strides
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Classify images; shapes as in the class."""
+        """Classifies images; shapes as in the class."""
         return self._forward(x, train)["head"]
 
     def features(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
@@ -398,7 +406,7 @@ class ResNet(nn.Module):
             x = conv(self.width // 2, 3, name="stem_conv2")(x)
             x = act(norm(name="stem_norm2")(x, train))
             x = conv(self.width, 3, name="stem_conv")(x)
-        # A pre-activated block begins with a norm of its own.
+        # A pre-activated block begins with a norm, so the stem has none.
         return x if self.block.preactivated else act(norm(name="stem_norm")(x, train))
 
     def _norm(self, part: str) -> ModuleDef:
@@ -411,7 +419,7 @@ class ResNet(nn.Module):
         )
 
     def _stage_geometry(self) -> list[tuple[int, int, int]]:
-        """For each stage: its stride, the dilation it enters with, and the one it goes on with."""
+        """For each stage: its stride, the dilation of its first convolution, and the dilation of the others."""
         stride, dilation, geometry = 1 if self.stem == "small" else 4, 1, []
         for i in range(len(self.stage_sizes)):
             before, strides = dilation, 1 if i == 0 else 2

@@ -1,12 +1,12 @@
-"""The plain networks of two textbooks, each as its book draws it and in its book's order.
+"""The plain networks of two textbooks, in the order of the books.
 
 `fcn`, `resblock_net` and `resblock_net_deep` are from Howard and Gugger, *Deep Learning for Coders with fastai and
 PyTorch*, chapter 14. The others are from Zhang, Lipton, Li and Smola, *Dive into Deep Learning* (d2l), chapters 7
-(LeNet) and 8, where each stands in a section of its own; there they see Fashion-MNIST: one channel, ten classes.
+(LeNet) and 8; each has a section there. The book trains them on Fashion-MNIST: one channel, ten classes.
 
-Weights start as the books' do: d2l draws kernels from Xavier's uniform distribution, the other book as fastai does.
-Flattening follows this library's NHWC, so the first fully connected layer of a network trained elsewhere on NCHW
-needs its inputs put into that order.
+Weights are initialised as in the books: d2l draws kernels from Xavier's uniform distribution, the other book uses
+fastai's defaults. Images are flattened in the order H, W, C. A fully connected layer that was trained on NCHW, as in
+torch, therefore needs its inputs reordered.
 """
 
 from collections.abc import Sequence
@@ -26,24 +26,24 @@ from flax_resnets.models.resnet import BasicBlock
 
 
 class Textbook(nn.Module):
-    """What these networks share: how they are called, and that they show every step.
+    """Base class of the textbook networks. It can return the output of every step.
 
     Args of the call:
         x: `(N, H, W, C)`, any float dtype.
-        train: dropout drops, drawing from the `dropout` stream, and norms take this batch's statistics.
+        train: apply dropout, with random numbers from the `dropout` stream, and normalise by this batch's statistics.
 
     Returns:
-        Logits `(N, num_classes)`, float32; with `num_classes=0` what the last layer would have seen, `(N, features)`.
-        `method="layers"` gives every step's output instead, by name and in order, as the books print their shapes; an
-        activation function belongs to the step it follows. (Under `jax.jit` a dict comes back sorted.)
+        Logits `(N, num_classes)`, float32; with `num_classes=0` the input of the missing last layer, `(N, features)`.
+        With `method="layers"` a dict of the outputs of all steps, in order, as the books print their shapes. An
+        activation function is part of the step before it. (Under `jax.jit` a dict comes back sorted by name.)
 
     Raises:
-        ValueError: the image is smaller than a window of the network's; or, where the network is made, an attribute has
-            a value it cannot have.
+        ValueError: the image is smaller than a window of the network. When the network is made: an attribute has a
+            value that is not allowed.
 
     Attributes:
-        num_classes: outputs; 0 for none.
-        dtype: of the computation up to the last layer; parameters stay float32.
+        num_classes: number of outputs; 0 for no last layer.
+        dtype: dtype of the computation up to the last layer; parameters stay float32.
 
     Example:
         >>> model = LeNet()
@@ -64,16 +64,16 @@ class Textbook(nn.Module):
         super().__post_init__()
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Classify images; shapes as in the class."""
+        """Classifies images; shapes as in the class."""
         return list(self.layers(x, train).values())[-1]
 
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """The output of each step, by name, in order; the last is the call's."""
+        """The outputs of all steps, by name and in order; the last one is what a call returns."""
         raise NotImplementedError
 
 
 class NormedTextbook(Textbook):
-    """A `Textbook` with batch normalisation somewhere in it.
+    """A `Textbook` network that has batch normalisation.
 
     Attributes:
         batch_norm, axis_name: see `BatchNorm`.
@@ -91,7 +91,7 @@ class NormedTextbook(Textbook):
 
 
 def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype: Dtype, name: str) -> nn.Conv:
-    """d2l's convolution: with a bias, padded in pixels."""
+    """The convolution of d2l's networks: with a bias, and padding in pixels."""
     return nn.Conv(
         features,
         (size, size),
@@ -105,17 +105,17 @@ def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype
 
 
 def _convolve(lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any, **_: Any) -> jax.Array:
-    """What linen would ask of `jax.lax.conv_general_dilated`, asked of `convolve`, which knows processors better."""
+    """Takes the place of `jax.lax.conv_general_dilated` in linen's `Conv`: `convolve` is faster on CPUs."""
     return convolve(lhs, rhs, window_strides[0], padding[0][0])
 
 
 def _dense(features: int, *, dtype: Dtype = jnp.float32, name: str) -> nn.Dense:
-    """d2l's fully connected layer; as the last one it computes in float32."""
+    """The fully connected layer of d2l's networks. The last layer of a network keeps the default dtype, float32."""
     return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
 
 
 def _pool(x: jax.Array, size: int, strides: int, *, average: bool = False) -> jax.Array:
-    """A pool without padding: rows and columns that do not fill a window are left out. Averages are of 2x2."""
+    """A pool without padding. Rows and columns that do not fill a window are left out. An average needs `size=2`."""
     if any(side < size for side in x.shape[1:3] if isinstance(side, int)):
         raise ValueError(f"the image is too small: {x.shape[1]} x {x.shape[2]} is left for a window of {size} x {size}")
     if average:
@@ -127,32 +127,33 @@ def _flatten(x: jax.Array) -> jax.Array:
     if not has_known_size(x):
         raise ValueError(
             "images of symbolic height or width: a fully connected layer has weights for one size; export with numbers "
-            "for both, the batch alone can be symbolic"
+            "for height and width (the batch may be symbolic)"
         )
     return x.reshape(x.shape[0], -1)
 
 
 def _fastai_conv(*shape: Any, name: str, **settings: Any) -> Conv:
-    """The convolution of fastai's `ConvLayer`; its start depends on what follows: a ReLU, or in a block the sum."""
+    """The convolution of fastai's `ConvLayer`. Its initializer depends on what follows: a ReLU, or a block's sum."""
     followed_by_relu = name in ("conv", "conv1")
-    return Conv(*shape, **settings, initializer=_KAIMING_UNIFORM if followed_by_relu else _TORCHS_OWN, name=name)
+    return Conv(*shape, **settings, initializer=_KAIMING_UNIFORM if followed_by_relu else _TORCH_DEFAULT, name=name)
 
 
-# He et al. 2015, arXiv:1502.01852, section 2.2, and what torch starts a Conv2d with, a sixth of its variance: fastai's
-# init_linear chooses between them (fastai/layers.py). Its norms begin with the β of `_get_norm` there.
+# Initializers: that of He et al. 2015, arXiv:1502.01852, section 2.2, and torch's default for a Conv2d, which has a
+# sixth of its variance. fastai's init_linear chooses between them (fastai/layers.py), and its `_get_norm` initialises β
+# with 1e-3.
 _KAIMING_UNIFORM = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-_TORCHS_OWN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _FASTAI_BETA = nn.initializers.constant(1e-3)
 
 
 class ConvLayer(nn.Module):
-    """fastai's unit: a 3x3 convolution without bias, batch normalisation, ReLU.
+    """fastai's `ConvLayer`: a 3x3 convolution without bias, batch normalisation, ReLU.
 
     `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`.
 
     Attributes:
         features: output channels.
-        strides: of the convolution.
+        strides: stride of the convolution.
         conv, norm: `Conv` and `BatchNorm` with the network's settings filled in.
     """
 
@@ -163,20 +164,21 @@ class ConvLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Apply the three; shapes as in the class."""
+        """Applies the layer; shapes as in the class."""
         x = self.conv(self.features, 3, self.strides, name="conv")(x)
         return nn.relu(self.norm(name="norm")(x, train))
 
 
 class FCN(NormedTextbook):
-    """Five `ConvLayer`s of stride 2 and 16 to 256 channels, a global average-pool, a linear layer.
+    """Five `ConvLayer`s with stride 2 and 16 to 256 channels, a global average-pool and a linear layer.
 
-    Fully convolutional, so it takes images of any size: *Deep Learning for Coders*, chapter 14, "Going Back to
-    Imagenette". With `blocks` it becomes the chapter's "Building a Modern CNN: ResNet": the same stages made of
-    residual blocks, which are `BasicBlock` with an average-pooled shortcut and a last γ that starts at 0.
+    It is fully convolutional and takes images of any size: *Deep Learning for Coders*, chapter 14, "Going Back to
+    Imagenette". With `blocks` above 0 it is the network of "Building a Modern CNN: ResNet" in the same chapter: each
+    stage consists of residual blocks. These are `BasicBlock`s with an average-pooled shortcut, whose last γ is
+    initialised with 0.
 
     Attributes:
-        blocks: residual blocks a stage, the first of them of stride 2; 0 for one `ConvLayer` a stage.
+        blocks: residual blocks in each stage, of which the first has stride 2; 0 for one `ConvLayer` in each stage.
 
     Example:
         >>> model = FCN(blocks=1)
@@ -219,10 +221,10 @@ ResBlockNetDeep = partial(FCN, blocks=2)
 class LeNet(Textbook):
     """Two 5x5 convolutions with sigmoids and average-pools, and three fully connected layers: d2l, section 7.6.
 
-    LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", figure 2, for images of 28 pixels.
+    LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", figure 2. For images of 28 pixels.
 
     Attributes:
-        padding: of the first convolution, in pixels.
+        padding: padding of the first convolution, in pixels.
     """
 
     padding: int = 2
@@ -254,7 +256,7 @@ class LeNet(Textbook):
 class LeNetBN(LeNet, NormedTextbook):
     """`LeNet` with batch normalisation before each sigmoid: d2l, section 8.5.
 
-    The section's own listing also leaves out the first convolution's padding; `padding=0` gives that network.
+    The code in that section also has no padding in the first convolution; `padding=0` gives that network.
     """
 
     def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
@@ -262,13 +264,13 @@ class LeNetBN(LeNet, NormedTextbook):
 
 
 class AlexNet(Textbook):
-    """Five convolutions and three fully connected layers: d2l, section 8.1; for images of 224 pixels.
+    """Five convolutions and three fully connected layers: d2l, section 8.1. For images of 224 pixels.
 
     Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.5, on one
     device and without local response normalisation.
 
     Attributes:
-        dropout: share of both hidden layers' outputs dropped in training.
+        dropout: share of the outputs of both hidden layers that training drops.
     """
 
     dropout: float = 0.5
@@ -294,12 +296,13 @@ class AlexNet(Textbook):
 
 
 class VGG(Textbook):
-    """Blocks of 3x3 convolutions, each block halving the image, and AlexNet's fully connected layers: d2l, section 8.2.
+    """Blocks of 3x3 convolutions, each of which halves the image, and AlexNet's fully connected layers.
 
-    Simonyan and Zisserman 2014, arXiv:1409.1556, table 1; the default is its column A, VGG-11.
+    d2l, section 8.2; Simonyan and Zisserman 2014, arXiv:1409.1556, table 1. The default is column A of the table,
+    VGG-11.
 
     Attributes:
-        stages: for each block, its convolutions and their channels.
+        stages: for each block, its number of convolutions and their channels.
         dropout: see `AlexNet`.
     """
 
@@ -322,7 +325,7 @@ class VGG(Textbook):
 
 
 def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dict[str, jax.Array]:
-    """The end of AlexNet and VGG: two fully connected layers of 4,096 with dropout, and the head."""
+    """The end of AlexNet and VGG: two fully connected layers of 4,096 outputs with dropout, and the head."""
     out = {}
     out["flatten"] = x = _flatten(x)
     for name in ("dense1", "dense2"):
@@ -334,13 +337,13 @@ def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dic
 
 
 class NiN(Textbook):
-    """Network in network: blocks of one convolution and two 1x1, the last with a channel a class: d2l, section 8.3.
+    """Network in network: blocks of one convolution and two 1x1 convolutions: d2l, section 8.3. For 224 pixels.
 
-    Lin et al. 2013, arXiv:1312.4400, figure 2; for images of 224 pixels. There is no fully connected layer: the mean
-    of a class's channel is its logit. As in the book, a ReLU precedes that mean.
+    Lin et al. 2013, arXiv:1312.4400, figure 2. There is no fully connected layer. The last block has one channel for
+    each class, and the mean of that channel is the logit. As in the book, a ReLU comes before the mean.
 
     Attributes:
-        dropout: share of the third block's outputs dropped in training.
+        dropout: share of the third block's outputs that training drops.
     """
 
     dropout: float = 0.5
@@ -371,16 +374,16 @@ class NiN(Textbook):
 
 
 class Inception(nn.Module):
-    """Four ways through 1x1, 3x3, 5x5 and max-pool, side by side: Szegedy et al. 2014, arXiv:1409.4842, figure 2b.
+    """Four branches side by side, with 1x1, 3x3 and 5x5 convolutions and a max-pool.
 
-    `(N, H, W, C)` to `(N, H, W, c1 + c2[1] + c3[1] + c4)`.
+    Szegedy et al. 2014, arXiv:1409.4842, figure 2b. `(N, H, W, C)` to `(N, H, W, c1 + c2[1] + c3[1] + c4)`.
 
     Attributes:
-        c1: channels of the 1x1.
-        c2: channels of the 1x1 before the 3x3, and of the 3x3.
-        c3: the same of the 5x5.
-        c4: channels of the 1x1 after the max-pool.
-        dtype: of the computation.
+        c1: channels of the first branch, a 1x1 convolution.
+        c2: channels of the second branch: of its 1x1 convolution, and of the 3x3 convolution after it.
+        c3: channels of the third branch: of its 1x1 convolution, and of the 5x5 convolution after it.
+        c4: channels of the fourth branch, a max-pool and a 1x1 convolution.
+        dtype: dtype of the computation.
 
     Example:
         >>> block = Inception(64, (96, 128), (16, 32), 32)
@@ -410,15 +413,15 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(Textbook):
-    """Nine `Inception` blocks: d2l, section 8.4, for images of 96 pixels.
+    """Nine `Inception` blocks: d2l, section 8.4. For images of 96 pixels.
 
-    Szegedy et al. 2014, arXiv:1409.4842, table 1, without local response normalisation, auxiliary classifiers and
-    dropout, as the book has it.
+    Szegedy et al. 2014, arXiv:1409.4842, table 1. As in the book, it has no local response normalisation, auxiliary
+    classifiers or dropout.
     """
 
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        """`block1` to `block5`, the last of them pooled, and `head`."""
+        """`block1` to `block5` (the last is the global average-pool), and `head`."""
         conv, inception = partial(_conv, dtype=self.dtype), partial(Inception, dtype=self.dtype)
         out = {}
         x = nn.relu(conv(64, 7, 2, 3, name="conv1")(x))
@@ -444,14 +447,14 @@ class GoogLeNet(Textbook):
 
 
 class DenseNet(NormedTextbook):
-    """Blocks in which each convolution sees all outputs before it: d2l, section 8.7, for images of 96 pixels.
+    """Blocks in which each convolution gets the outputs of all convolutions before it. For images of 96 pixels.
 
-    Huang et al. 2016, arXiv:1608.06993, section 3, without bottlenecks. Between blocks a transition halves both
-    channels and image.
+    d2l, section 8.7; Huang et al. 2016, arXiv:1608.06993, section 3, without bottlenecks. Between two blocks, a
+    transition halves the number of channels and the image.
 
     Attributes:
-        stages: convolutions of each block.
-        growth: channels that a convolution adds.
+        stages: number of convolutions in each block.
+        growth: number of channels that each convolution adds.
     """
 
     stages: Sequence[int] = (4, 4, 4, 4)

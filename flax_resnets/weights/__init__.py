@@ -1,4 +1,4 @@
-"""Weights from elsewhere: torchvision's and timm's, into linen variables and back, by name and without torch."""
+"""Weights of torchvision and timm: loading them into linen variables, and exporting variables, without torch."""
 
 from flax_resnets.weights.export import export_state_dict
 from flax_resnets.weights.load import FreshHeadWarning, load_weights

@@ -1,4 +1,4 @@
-"""Exporting: a network's variables under the names and shapes that torchvision or timm load."""
+"""Export: a network's variables under the names and in the shapes that torchvision or timm load."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -16,20 +16,21 @@ Layout = Literal["timm", "torchvision"]
 
 
 def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: Layout = "timm") -> dict[str, np.ndarray]:
-    """A network's variables as the `state_dict` of its counterpart in torch; `load_weights` is the exact way back.
+    """Converts a network's variables to the `state_dict` of the same network in torch. `load_weights` reads it back.
 
-    torch's `load_state_dict` takes it, made into tensors; `num_batches_tracked`, which torch fills in by itself, is
-    not among them. `numpy.savez(path, **state)` and `safetensors.numpy.save_file(state, path)` write it to a file.
+    The result is numpy arrays: make them tensors for torch's `load_state_dict`, which sets the missing
+    `num_batches_tracked` by itself. `numpy.savez(path, **state)` or `safetensors.numpy.save_file(state, path)` write
+    them to a file.
 
     Args:
         model: a `ResNet`.
-        variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training gave them.
-        layout: `timm` names every network's tensors, `torchvision` refuses the networks it does not have; where both
-            have one, they agree. Small stems, padded shortcuts, and pre-activated blocks with squeeze-excite or groups
-            are neither's: `timm` then gives names of the same scheme, for `load_weights` to read.
+        variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training returned them.
+        layout: whose names to use. `torchvision` refuses the networks that torchvision does not have; for the others
+            both layouts give the same names. Neither library has small stems, padded shortcuts, or pre-activated blocks
+            with squeeze-excite or groups. For them `timm` gives names of the same scheme, which `load_weights` reads.
 
     Returns:
-        float32 arrays by name, kernels `(O, I, H, W)`, in copies of their own.
+        float32 arrays by name, kernels `(O, I, H, W)`. They share no memory with the variables.
 
     Raises:
         UserError: the variables are not this model's, the layout has no such network, or its norms are folded.
@@ -47,7 +48,7 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
     if layout not in get_args(Layout):
         raise UserError(f"layout={layout!r}: must be one of {', '.join(get_args(Layout))}")
     if model.batch_norm == "folded":
-        raise UserError("batch_norm='folded': torch's networks have norms; export the one that was folded")
+        raise UserError("batch_norm='folded': torch's networks have norms; export the network that is not folded")
     if layout == "torchvision" and not _torchvision_has(model):
         timm = (
             "timm has: layout='timm'"
@@ -81,5 +82,5 @@ def _torchvision_has(model: ResNet) -> bool:
 
 
 def _timm_has(model: ResNet) -> bool:
-    only_ours = model.block.preactivated and (model.squeeze_excite or model.groups > 1)
-    return model.stem != "small" and model.shortcut != "pad" and not only_ours
+    unknown_there = model.block.preactivated and (model.squeeze_excite or model.groups > 1)
+    return model.stem != "small" and model.shortcut != "pad" and not unknown_there

@@ -1,4 +1,4 @@
-"""Weights from the Hugging Face hub, through its own library."""
+"""Weights from the Hugging Face hub, by its own library `huggingface_hub`."""
 
 import importlib
 from pathlib import Path
@@ -9,10 +9,13 @@ PREFIX = "hf-hub:"
 
 
 def download(source: str) -> Path:
-    """The hub's `model.safetensors` of `hf-hub:owner/name` or `hf-hub:owner/name@revision`, in the hub's local cache.
+    """Downloads `model.safetensors` of `hf-hub:owner/name` or `hf-hub:owner/name@revision` into the hub's local cache.
+
+    Returns:
+        Path of the file in that cache.
 
     Raises:
-        UserError: huggingface_hub is not installed, the hub is out of reach, or it has no such file.
+        UserError: huggingface_hub is not installed, the hub cannot be reached, or it has no such file.
     """
     try:
         huggingface_hub = importlib.import_module("huggingface_hub")
@@ -25,15 +28,15 @@ def download(source: str) -> Path:
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
     try:
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
-    # The first is also the second: the hub could not be asked, so nobody knows whether it has the file.
+    # LocalEntryNotFoundError is also an EntryNotFoundError, but means that the hub was not asked: it comes first.
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise UserError(
-            f"{source}: the hub is out of reach and the file not in its cache; go online, "
+            f"{source}: the hub is out of reach and the file is not in its cache; go online, "
             "or give the path of a downloaded model.safetensors"
         ) from error
     except errors.EntryNotFoundError as error:
         raise UserError(f"{source}: has no model.safetensors, or no such revision") from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"{source}: the hub has no such repository, or it is not open to you") from error
-    except Exception as error:  # of whichever HTTP client the library uses
+        raise UserError(f"{source}: the hub has no such repository, or you have no access to it") from error
+    except Exception as error:  # its type depends on the HTTP client that the library uses
         raise UserError(f"{source}: not downloaded ({type(error).__name__}: {str(error)[:200]})") from error

@@ -1,4 +1,4 @@
-"""Loading: named tensors into a network's variables, all or nothing."""
+"""Loading: named tensors into a network's variables. Either all of them fit, or nothing is loaded."""
 
 import math
 import os
@@ -19,49 +19,49 @@ from flax_resnets.weights.names import Path, head_names, is_pointwise, leaves, l
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
-# load_weights' default: where its caller says no more, how many channels images have is the file's to say.
-_NOT_SAID = (224, 224, 3)
+# Default of `image_shape` in `load_weights`. It is recognised by identity: then the file gives the number of channels.
+_DEFAULT_IMAGE_SHAPE = (224, 224, 3)
 
-# More are nobody's images; the network such a file asks for could be of any size.
+# A file that claims more channels is refused: no images have so many, and the network would take too much memory.
 _MOST_CHANNELS = 1024
 
 
 class FreshHeadWarning(UserWarning):
-    """The file classifies into another number of classes: the network's head keeps random weights."""
+    """The file has another number of classes than the network, whose head therefore keeps its random weights."""
 
 
 def load_weights(
     model: nn.Module,
     source: str | os.PathLike[str] | Mapping[str, Any],
-    image_shape: Sequence[int] = _NOT_SAID,
+    image_shape: Sequence[int] = _DEFAULT_IMAGE_SHAPE,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A network's variables with weights from torchvision or timm.
+    """Loads weights from torchvision or timm into a network's variables.
 
-    Tensors are matched by name, in torchvision's and timm's layouts. Either everything fits, or nothing is returned
-    and one error lists all that does not. Only `.pth` and `.pt` need torch.
+    Tensors are matched by their names in torchvision's or timm's layout. If not all of them fit, one error lists those
+    that do not, and nothing is loaded. Only `.pth` and `.pt` need torch.
 
-    - Where the file's head has another number of classes than the model, the head is fresh, and a `FreshHeadWarning`
-      says so. A model with `num_classes=0` has no head; the file's is left out without a word.
-    - Without `image_shape`, images have as many channels as the file's stem. Where it names other than the file's
-      three, the stem's kernels are summed (one channel), or repeated and scaled by 3 / channels, so that the sum over
-      equal channels stays the same, as timm does.
-    - float16, bfloat16 and float64 become float32. Wholes, NaN and infinities are refused.
+    - If the file's head has another number of classes than the model, the head is initialised at random, with a
+      `FreshHeadWarning`. A model with `num_classes=0` has no head, and the file's head is ignored.
+    - Without `image_shape`, the model takes images with as many channels as the file's stem. If `image_shape` has
+      another number and the file's stem has three, the stem's kernels are summed (for one channel), or repeated and
+      multiplied by 3 / channels. A grey image then gives the same output, as in timm.
+    - float16, bfloat16 and float64 are converted to float32. Integers, NaN and infinities are refused.
 
     Args:
         model: a `ResNet`.
-        source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file; `hf-hub:owner/name`, its `model.safetensors`;
-            or a mapping of names to arrays, which are float, shaped as torch has them (kernels `(O, I, H, W)`).
-        image_shape: `(H, W, C)` of the images; only C matters to the weights. Left out, `(224, 224, 3)`, or the
-            file's number of channels if that is another.
-        seed: of a fresh head.
+        source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file; or `hf-hub:owner/name` for its
+            `model.safetensors`; or a mapping from names to float arrays in torch's shapes (kernels `(O, I, H, W)`).
+        image_shape: `(H, W, C)` of the images; only C matters to the weights. By default `(224, 224, 3)`, with the
+            file's number of channels if its stem has another.
+        seed: seed of the head, if it is initialised at random.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`, float32 and with the same structure as `model.init` gives.
+        `{"params": ..., "batch_stats": ...}`, float32, in the structure that `model.init` gives.
 
     Raises:
-        UserError: the source cannot be read, or does not fit the model.
+        UserError: the source cannot be read or does not fit the model.
 
     Example:
         >>> import flax_resnets
@@ -82,15 +82,16 @@ def load_weights(
         raise UserError(f"model={type(model).__name__}: only a ResNet has names in torchvision and timm")
     if model.batch_norm == "folded":
         raise UserError(
-            "batch_norm='folded': files have norms; load into the network without that, then fold_batch_norm"
+            "batch_norm='folded': weight files have norms; load into the network that is not folded, "
+            "then call fold_batch_norm"
         )
     check_image_shape(image_shape)
     label, tensors = open_source(source)
     channels = _stem_channels(model, tensors)
     expected = expected_shapes(
-        model, (*image_shape[:2], channels) if image_shape is _NOT_SAID and channels else image_shape
+        model, (*image_shape[:2], channels) if image_shape is _DEFAULT_IMAGE_SHAPE and channels else image_shape
     )
-    new_head = _take_head_away(model, expected, tensors)
+    new_head = _pop_head(model, expected, tensors)
     mismatch = Mismatch()
     for name in tensors.keys() - {torch_name(model, path) for path in expected}:
         mismatch.extra.append(name)
@@ -99,13 +100,13 @@ def load_weights(
         name = torch_name(model, path)
         if name not in tensors:
             mismatch.missing.append(name)
-        elif (value := _fitted(tensors[name], name, shape, mismatch, stem=path[1].startswith("stem"))) is not None:
+        elif (value := _converted(tensors[name], name, shape, mismatch, stem=path[1].startswith("stem"))) is not None:
             loaded[path] = value
-    if channels not in (None, 3, image_shape[2]) and image_shape is not _NOT_SAID:
+    if channels not in (None, 3, image_shape[2]) and image_shape is not _DEFAULT_IMAGE_SHAPE:
         right = (*image_shape[:2], channels)
-        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}, as image_shape={right} says"
+        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}: give image_shape={right}"
     mismatch.raise_if_any(label)
-    # Copies: on a CPU jax might otherwise share memory with the arrays of a caller, who may write to them.
+    # Copies, because on a CPU a jax array may share memory with the caller's array, to which the caller may write.
     variables = nested({path: jnp.array(value) for path, value in loaded.items()})
     if new_head is not None:
         channels, classes = new_head
@@ -120,7 +121,7 @@ def load_weights(
 
 
 def expected_shapes(model: ResNet, image_shape: Sequence[int]) -> dict[Path, tuple[int, ...]]:
-    """The shape of every tensor of a network's variables, by path; nothing is computed.
+    """The shape of each tensor of a network's variables, by path. Nothing is computed.
 
     Raises:
         UserError: `image_shape` is not the shape of an image.
@@ -135,13 +136,13 @@ def expected_shapes(model: ResNet, image_shape: Sequence[int]) -> dict[Path, tup
 
 
 def check_image_shape(image_shape: Sequence[int]) -> None:
-    """Raises UserError unless that is the shape of an image."""
+    """Raises UserError unless `image_shape` is `(H, W, C)`, all above 0."""
     if len(image_shape) != 3 or not all(isinstance(side, int) and side > 0 for side in image_shape):
         raise UserError(f"image_shape={image_shape!r}: must be height, width and channels, such as (224, 224, 3)")
 
 
 def _stem_channels(model: ResNet, tensors: dict[str, Stored]) -> int | None:
-    """How many channels the images of a file's network have; None where its stem does not say."""
+    """The number of input channels of the file's stem; None if it is missing or not a convolution's kernel."""
     first = "stem_conv1" if model.stem == "deep" else "stem_conv"
     kernel = tensors.get(torch_name(model, ("params", first, "kernel")))
     if kernel is None or len(kernel.shape) != 4 or not 0 < kernel.shape[1] <= _MOST_CHANNELS:
@@ -149,12 +150,13 @@ def _stem_channels(model: ResNet, tensors: dict[str, Stored]) -> int | None:
     return kernel.shape[1]
 
 
-def _take_head_away(
+def _pop_head(
     model: ResNet, expected: dict[Path, tuple[int, ...]], tensors: dict[str, Stored]
 ) -> tuple[int, int] | None:
-    """Takes the head out of what is expected and of what there is, where the model wants none or a new one.
+    """Removes the head from both arguments, if the model has no head or needs a new one.
 
-    Returns the new head's channels and how many classes the old one had.
+    Returns:
+        Input channels of the new head, and the number of classes of the file's head. None if no new head is needed.
     """
     weight, bias = (tensors.get(name) for name in head_names(model))
     kernel = ("params", "head", "kernel")
@@ -174,10 +176,10 @@ def _is_head(weight: Stored, bias: Stored, channels: int) -> bool:
     return len(bias.shape) == 1 and weight.shape in ((*bias.shape, channels), (*bias.shape, channels, 1, 1))
 
 
-def _fitted(stored: Stored, name: str, shape: tuple[int, ...], mismatch: Mismatch, stem: bool) -> np.ndarray | None:
-    """The tensor in linen's shape and float32; None, and a note, where it does not fit."""
+def _converted(stored: Stored, name: str, shape: tuple[int, ...], mismatch: Mismatch, stem: bool) -> np.ndarray | None:
+    """The tensor in linen's shape, as float32. If it does not fit: None, and the reason is added to `mismatch`."""
     wanted = _torch_shape(shape)
-    # What is fully connected here may be a 1x1 convolution there.
+    # timm stores some fully connected layers as 1x1 convolutions.
     allowed = {wanted, (*wanted, 1, 1)} if len(shape) == 2 else {wanted}
     adapt = stem and len(wanted) == 4 and stored.shape == (wanted[0], 3, *wanted[2:]) and wanted[1] != 3
     if stored.shape not in allowed and not adapt:
@@ -188,7 +190,7 @@ def _fitted(stored: Stored, name: str, shape: tuple[int, ...], mismatch: Mismatc
     if stored.dtype not in FLOATS:
         mismatch.unfit.append(f"{name!r} is {stored.dtype}, not float")
         return None
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is found so
+    with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinite, which is refused below
         value = stored.read().astype(np.float32)
     if not np.isfinite(value).all():
         mismatch.unfit.append(f"{name!r} has NaN or infinity")
@@ -206,7 +208,7 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """`(O, 3, H, W)` to `(O, channels, H, W)`: a grey image gives what it gave, as with timm's `adapt_input_conv`."""
+    """`(O, 3, H, W)` to `(O, channels, H, W)`; a grey image gives the same output, as in timm's `adapt_input_conv`."""
     if channels == 1:
         return kernel.sum(1, keepdims=True)
     return np.tile(kernel, (1, math.ceil(channels / 3), 1, 1))[:, :channels] * np.float32(3 / channels)

@@ -1,24 +1,24 @@
-"""Everything in which a source differs from a network, gathered so that one error can tell it all."""
+"""The differences between a source of weights and a network, collected for one error message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flax_resnets.errors import UserError
 
-# More than a ResNet-152 has tensors: what is cut short is no wrong file but a hostile one.
+# Above the number of a ResNet-152's tensors, so only a file that was made to be hostile has a list that is cut short.
 _LISTED = 1000
 
 
 @dataclass
 class Mismatch:
-    """What does not fit.
+    """The tensors that do not fit.
 
     Attributes:
-        missing: names the network has and the source has not.
-        extra: names the source has and the network has not.
-        misshaped: names with the shape that is and the shape that should be.
-        unfit: names of tensors whose numbers cannot be weights, and why.
-        advice: what would be right, where that is known.
+        missing: names that the network has and the source has not.
+        extra: names that the source has and the network has not.
+        misshaped: names, each with its shape and the shape that it should have.
+        unfit: names of tensors whose values cannot be weights, each with the reason.
+        advice: what would be right, if that is known.
 
     Example:
         >>> Mismatch(missing=["fc.bias"], extra=["head.bias"]).raise_if_any("a.npz")
@@ -34,14 +34,14 @@ class Mismatch:
     advice: str = ""
 
     def raise_if_any(self, label: str) -> None:
-        """Raise the one error, if anything was noted.
+        """Raises one error if there is any difference.
 
         Raises:
-            UserError: with every note, in one line that begins with `label`.
+            UserError: with all differences, in one line that begins with `label`.
         """
         kinds = {
             "missing": [repr(name) for name in self.missing],
-            # The only names that a stranger chose: they may be of any length.
+            # Names of arbitrary length, from the file.
             "extra": [repr(name[:80]) for name in self.extra],
             "misshaped": self.misshaped,
             "unfit": self.unfit,

@@ -1,9 +1,9 @@
-"""What torchvision and timm call the tensors of a `ResNet`.
+"""The names that torchvision and timm give to the tensors of a `ResNet`.
 
-The two agree on every network that both have: `conv1`, `bn1`, `layer1.0.conv1`, ..., `fc`. What only timm has keeps to
-that scheme (the `d` forms, squeeze-excite) or has its own (the pre-activated `resnetv2`: `stem.conv`,
-`stages.0.blocks.0.norm1`, ..., `head.fc`). So a network has exactly one name for each of its tensors, which follows
-from the network's attributes and from the tensor's name here; its place among the others is never looked at.
+Where both have a network, their names are the same: `conv1`, `bn1`, `layer1.0.conv1`, ..., `fc`. Networks that only
+timm has use the same scheme (the `d` variants, squeeze-excite) or another one (the pre-activated `resnetv2`:
+`stem.conv`, `stages.0.blocks.0.norm1`, ..., `head.fc`). So each tensor of a network has exactly one name. It follows
+from the network's attributes and the tensor's path in the variables; the order of the tensors does not matter.
 
 The names are those of torchvision 0.29 (`torchvision.models.resnet`) and timm 1.0 (`timm.models.resnet`,
 `timm.models.resnetv2`).
@@ -21,7 +21,8 @@ Path = tuple[str, ...]
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
-# `stem_conv` is the last of three in the deep stem. timm numbers that stem's layers with the activations between them.
+# The deep stem has three convolutions, of which `stem_conv` is the last. timm also numbers the activations between
+# them.
 _DEEP_STEM = {
     "stem_conv1": "conv1.0",
     "stem_norm1": "conv1.1",
@@ -46,11 +47,11 @@ _BLOCK = re.compile(r"stage(\d+)_block(\d+)")
 
 
 def torch_name(model: ResNet, path: Path) -> str:
-    """The name that torchvision and timm give to one of a network's tensors.
+    """The name that torchvision and timm give to a tensor of a network.
 
     Args:
         model: the network.
-        path: the tensor's place in the variables, such as `("params", "stage1_block1", "conv1", "kernel")`.
+        path: the tensor's path in the variables, such as `("params", "stage1_block1", "conv1", "kernel")`.
 
     Raises:
         KeyError: the network has no such tensor.
@@ -80,14 +81,14 @@ def _inside_block(model: ResNet, inner: list[str]) -> list[str]:
     if inner[0].startswith("shortcut"):
         if model.block.preactivated:
             return ["downsample", "conv"]
-        # The `d` shortcut's average-pool (the identity where nothing is halved) comes before them.
+        # In `d` networks a layer comes before them: the average-pool, or an identity where nothing is halved.
         place = ["shortcut_conv", "shortcut_norm"].index(inner[0]) + (model.shortcut == "avg_pool")
         return ["downsample", str(place)]
     return [inner[0] if model.block.preactivated else inner[0].replace("norm", "bn")]
 
 
 def head_names(model: ResNet) -> tuple[str, str]:
-    """Weight and bias of the classifier.
+    """The names of the weight and the bias of the head.
 
     Example:
         >>> from flax_resnets import ResNet18
@@ -98,7 +99,7 @@ def head_names(model: ResNet) -> tuple[str, str]:
 
 
 def is_pointwise(name: str) -> bool:
-    """Whether timm writes that fully connected layer as a 1x1 convolution, with two axes of size 1 behind the others.
+    """Whether timm stores this fully connected layer as a 1x1 convolution, so that its weight ends in two axes of 1.
 
     Example:
         >>> is_pointwise("layer1.0.se.fc1.weight"), is_pointwise("fc.weight")
@@ -108,7 +109,7 @@ def is_pointwise(name: str) -> bool:
 
 
 def torch_order(kernel: np.ndarray) -> np.ndarray:
-    """A tensor with its axes as torch has them: `(H, W, I, O)` to `(O, I, H, W)`, `(I, O)` to `(O, I)`, `(C,)` same.
+    """A tensor with its axes in torch's order: `(H, W, I, O)` to `(O, I, H, W)`, `(I, O)` to `(O, I)`, `(C,)` as it is.
 
     Example:
         >>> torch_order(np.zeros((3, 5, 8, 16))).shape
@@ -118,7 +119,7 @@ def torch_order(kernel: np.ndarray) -> np.ndarray:
 
 
 def linen_order(kernel: np.ndarray) -> np.ndarray:
-    """The way back from `torch_order`.
+    """The inverse of `torch_order`.
 
     Example:
         >>> linen_order(np.zeros((16, 8, 3, 5))).shape
@@ -128,7 +129,7 @@ def linen_order(kernel: np.ndarray) -> np.ndarray:
 
 
 def leaves(variables: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every tensor of nested mappings with its path.
+    """All tensors in nested mappings, each with its path.
 
     Example:
         >>> list(leaves({"params": {"head": {"bias": 1, "kernel": 2}}}))
@@ -142,7 +143,7 @@ def leaves(variables: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path
 
 
 def nested(tensors: Mapping[Path, Any]) -> dict[str, Any]:
-    """The way back from `leaves`.
+    """The inverse of `leaves`.
 
     Example:
         >>> nested({("params", "head", "bias"): 1, ("params", "head", "kernel"): 2})

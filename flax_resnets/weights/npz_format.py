@@ -1,7 +1,8 @@
-"""Reading `.npz`: a zip archive of `.npy` members, each a small header and the numbers.
+"""Reads `.npz` files: zip archives of `.npy` members, each of which is a small header and the numbers.
 
-`numpy.load` would allocate what a member's header claims before it finds that the numbers are not there. Here the
-header is read first and the numbers only on request; objects, which are pickles, are refused by their dtype.
+`numpy.load` would allocate the memory that a member's header claims, even if the numbers are missing. Here the headers
+are checked first, and a member's numbers are read only when they are asked for. Arrays of objects, which would be
+pickles, are refused by their dtype.
 """
 
 import math
@@ -13,17 +14,17 @@ import numpy as np
 from flax_resnets.errors import UserError
 from flax_resnets.weights.stored import Stored
 
-_END_RECORD = 22  # bytes, without a comment
+_END_RECORD = 22  # bytes, for an archive without a comment
 
 
 def read_npz(path: Path) -> dict[str, Stored]:
-    """The tensors of an archive as `numpy.savez` writes it, by name.
+    """The tensors of an archive that `numpy.savez` wrote, by name.
 
     Args:
-        path: of a file that exists.
+        path: path of an existing file.
 
     Raises:
-        UserError: the file is no such archive, or a member of it is not an array of numbers.
+        UserError: the file is not such an archive, or one of its members is not an array of numbers.
 
     Example:
         >>> import tempfile
@@ -36,7 +37,7 @@ def read_npz(path: Path) -> dict[str, Stored]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # zipfile believes an entry's lengths: one that claims a comment swallows the entries behind it.
+            # zipfile trusts the lengths in an entry: an entry that claims a long comment hides the entries after it.
             if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
                 raise UserError(f"{path}: not a whole .npz file: compressed by other means than numpy's")
             if len(members) != _claimed_members(path):
@@ -44,7 +45,7 @@ def read_npz(path: Path) -> dict[str, Stored]:
             stored = {member.filename.removesuffix(".npy"): _header(path, archive, member) for member in members}
     except UserError:
         raise
-    except Exception as error:  # zipfile and numpy raise a dozen kinds for what is damaged
+    except Exception as error:  # zipfile and numpy raise many types of error for damaged files
         raise UserError(f"{path}: not a whole .npz file ({type(error).__name__})") from error
     if len(stored) < len(members):
         raise UserError(f"{path}: not a whole .npz file: a name occurs twice")
@@ -52,7 +53,7 @@ def read_npz(path: Path) -> dict[str, Stored]:
 
 
 def _claimed_members(path: Path) -> int:
-    """How many members the record at the archive's end counts; numpy writes nothing behind that record."""
+    """The number of members in the record at the end of the archive. numpy writes nothing after that record."""
     with path.open("rb") as file:
         file.seek(-_END_RECORD, 2)
         return int.from_bytes(file.read()[10:12], "little")
@@ -61,7 +62,7 @@ def _claimed_members(path: Path) -> int:
 def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Stored:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
-        # The later ones are for records of many fields; their headers may claim 4 GB.
+        # Later versions are for records with many fields; their headers may claim 4 GB.
         if version != (1, 0):
             raise ValueError(f"version {version} of .npy")
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
@@ -73,7 +74,7 @@ def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
     def read() -> np.ndarray:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(member.filename) as file:
-                # Read, not sought, and one byte beyond the end: only so does zipfile check the member's sum.
+                # Everything is read from the start, and one byte beyond the end, or zipfile would not check the CRC.
                 file.read(start)
                 content = file.read(size + 1)
             return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -1,7 +1,7 @@
-"""Reading `.safetensors`: eight bytes with the length of a JSON header, the header, and the numbers.
+"""Reads `.safetensors` files: eight bytes with the length of a JSON header, the header, and the numbers.
 
-The format is https://github.com/huggingface/safetensors#format. It is small enough to be read here, so that weights
-need nothing installed besides jax; and a header is believed in nothing that has not been checked.
+The format is https://github.com/huggingface/safetensors#format. It is simple enough to be read here, so that loading
+weights needs no package besides jax. Everything in a header is checked before it is used.
 """
 
 import json
@@ -31,18 +31,18 @@ _DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"),
 }
 
-# A ResNet-152's takes 0.1 MB. A longer one is refused before it is read: parsed JSON is many times its text.
+# A ResNet-152's header takes 0.1 MB. A longer one is refused before it is read: parsed JSON takes far more memory.
 _LONGEST_HEADER = 4_000_000
 
 
 def read_safetensors(path: Path) -> dict[str, Stored]:
-    """The tensors of a file, by name. The file is mapped into memory: what is not asked for is not read.
+    """The tensors of a file, by name. The file is mapped into memory, so only the tensors that are used are read.
 
     Args:
-        path: of a file that exists.
+        path: path of an existing file.
 
     Raises:
-        UserError: the file is not what the format says it should be; which rule it breaks.
+        UserError: the file breaks a rule of the format; the message says which.
 
     Example:
         >>> import tempfile
@@ -78,12 +78,12 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
 
 class _Broken(Exception):
-    """Says which rule of the format is broken."""
+    """A file breaks a rule of the format; the text says which."""
 
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_once)
+        header = json.loads(text.decode(), object_pairs_hook=_unique_names)
     # ValueError: not UTF-8, not JSON, or a number of thousands of digits.
     except (ValueError, RecursionError) as error:
         raise _Broken(f"its header is no JSON ({type(error).__name__})") from None
@@ -92,7 +92,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     return header
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) < len(pairs):
         raise _Broken("a name occurs twice in its header")
     return dict(pairs)
@@ -111,12 +111,12 @@ def _check(entry: Any, name: str, data_size: int) -> tuple[np.dtype, tuple[int, 
     if len(shape) > 8 or max(shape, default=0) > data_size:
         raise _Broken(f"{name[:80]!r} has an impossible shape")
     if not begin <= end <= data_size or math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
-        raise _Broken(f"{name[:80]!r} does not lie where its shape needs it to")
+        raise _Broken(f"{name[:80]!r} has data_offsets that do not fit its shape and dtype")
     return _DTYPES[dtype], tuple(shape), begin, end
 
 
 def _check_coverage(places: list[tuple[int, int]], data_size: int) -> None:
-    """Every byte belongs to one tensor: an overlap, a hole or an appendix would be somebody's hiding place."""
+    """Checks that each byte belongs to exactly one tensor. Overlaps, gaps and trailing bytes could hide other data."""
     reached = 0
     for begin, end in sorted(places):
         if begin != reached:
@@ -127,5 +127,5 @@ def _check_coverage(places: list[tuple[int, int]], data_size: int) -> None:
 
 
 def _stored(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], begin: int, end: int) -> Stored:
-    # frombuffer, not view: offsets need not be multiples of the item's size.
+    # Copied by frombuffer: a view would need offsets that are multiples of the item's size.
     return Stored(shape, dtype.name, lambda: np.frombuffer(data[begin:end].tobytes(), dtype).reshape(shape))

@@ -1,4 +1,4 @@
-"""Where weights come from: a file, the hub, or a mapping in memory; all become named tensors that are not read yet."""
+"""Where weights come from: a file, the hub, or a mapping in memory. Each gives named tensors that are read later."""
 
 import os
 from collections.abc import Mapping
@@ -16,21 +16,22 @@ from flax_resnets.weights.torch_format import read_torch, stored_torch
 
 _READERS = {".safetensors": read_safetensors, ".npz": read_npz, ".pth": read_torch, ".pt": read_torch}
 
-# Training programs save more than weights; these are the names under which they put them.
-_WRAPPERS = ("state_dict", "model")
+# Training programs save more than weights. They store the weights under one of these names.
+_WEIGHTS_KEYS = ("state_dict", "model")
 
 
 def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Stored]]:
-    """What to call a source in a message, and its tensors by name.
+    """Opens a source of weights. Returns its name for messages, and its tensors by name.
 
-    A mapping under the key `state_dict` or `model` is taken for the weights; where every name begins with `module.`,
-    as torch's DataParallel has it, that is left away; `num_batches_tracked`, which nothing here needs, is dropped.
+    If the source has a mapping under the key `state_dict` or `model`, the weights are taken from there. If all names
+    begin with `module.`, as torch's DataParallel writes them, that prefix is removed. `num_batches_tracked` is left
+    out, because networks here have no use for it.
 
     Args:
         source: see `load_weights`.
 
     Raises:
-        UserError: there is no such file, or it cannot be read, or the mapping holds something that is not an array.
+        UserError: there is no such file, it cannot be read, or the mapping holds something that is not an array.
 
     Example:
         >>> label, tensors = open_source({"module.fc.bias": np.zeros(3, np.float16)})
@@ -45,7 +46,7 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str
         raise UserError(
             f"source={type(source).__name__}: must be a path, {hub.PREFIX}owner/name or a mapping of arrays"
         )
-    for wrapper in _WRAPPERS:
+    for wrapper in _WEIGHTS_KEYS:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
@@ -58,7 +59,7 @@ def _read_file(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
     path = hub.download(source) if isinstance(source, str) and source.startswith(hub.PREFIX) else Path(source)
     if path.suffix not in _READERS:
         raise UserError(f"{source}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
-    if not os.path.isfile(path):  # Path.is_file raises for a name too long
+    if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
         raise UserError(f"{source}: no such file")
     return _READERS[path.suffix](path)
 
@@ -66,7 +67,7 @@ def _read_file(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
 def _stored(value: Any, name: Any, label: str) -> Stored:
     if isinstance(value, Stored):
         return value
-    if hasattr(value, "detach"):  # a torch.Tensor, told without importing torch
+    if hasattr(value, "detach"):  # a torch.Tensor, recognised without importing torch
         return stored_torch(value)
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         raise UserError(f"{label}: {str(name)[:80]!r} is a {type(value).__name__}, not an array")

@@ -1,11 +1,11 @@
-"""A tensor in a file: what is known of it before its numbers are read."""
+"""A tensor of which the name, shape and dtype are known, but whose numbers have not been read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-# What weights are stored in; the wider ones are rounded to float32, which holds the narrower ones exactly.
+# dtypes in which weights may be stored. float32 holds float16 and bfloat16 exactly; float64 is rounded to it.
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -13,14 +13,14 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 class Stored:
     """A tensor whose numbers have not been read yet.
 
-    A file may claim any size. Shapes are therefore compared with the network's first, and only what fits is read, so
-    that no file makes a program allocate more than the network itself has.
+    A file may claim any size. The shapes are compared with the network's first, and only tensors that fit are read. So
+    a file cannot make a program allocate more memory than the network needs.
 
     Attributes:
-        shape: as torch has it.
+        shape: shape of the tensor in torch.
         dtype: name of the dtype, such as `float32`.
-        read: gives the numbers, with that shape, in a dtype that numpy can cast to float32. Raises `UserError` where
-            the file turns out to be damaged.
+        read: returns the numbers, in that shape and in a dtype that numpy can convert to float32. Raises `UserError` if
+            the file is damaged.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Reading `.pth` and `.pt`, the one format that needs torch: it is a pickle, which only torch reads harmlessly."""
+"""Reads `.pth` and `.pt` files. They are pickles, which only torch can read safely, so they alone need torch."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from flax_resnets.weights.stored import Stored
 
 
 def read_torch(path: Path) -> Mapping[Any, Any]:
-    """What `torch.save` wrote, if it is tensors in dictionaries; nothing else is built, let alone run.
+    """Reads dictionaries of tensors that `torch.save` wrote. Other objects are refused, and no code in the file is run.
 
     Args:
-        path: of a file that exists.
+        path: path of an existing file.
 
     Raises:
-        UserError: torch is not installed, or the file holds anything but dictionaries of tensors, or is damaged.
+        UserError: torch is not installed, the file is damaged, or it holds anything but dictionaries of tensors.
     """
     try:
         torch = importlib.import_module("torch")
@@ -40,12 +40,12 @@ def read_torch(path: Path) -> Mapping[Any, Any]:
 
 
 def stored_torch(tensor: Any) -> Stored:
-    """A `torch.Tensor`, which numpy would refuse in bfloat16 or with a gradient."""
+    """Wraps a `torch.Tensor`. numpy cannot convert one that is bfloat16 or needs a gradient; this can."""
 
     def read() -> np.ndarray:
         try:
             return tensor.detach().cpu().float().numpy()
-        except (RuntimeError, TypeError) as error:  # sparse ones, and those without numbers
+        except (RuntimeError, TypeError) as error:  # a sparse tensor, or one without values
             raise UserError(f"a tensor of {tuple(tensor.shape)} is not a plain one ({type(error).__name__})") from error
 
     return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), read)

@@ -53,7 +53,7 @@ def test_part_one_holds_on_a_cpu(tmp_path):
     by_task = {row["task"]: row for row in rows}
     assert by_task["50 steps in float16"]["loss_scale"] >= 1
     assert len(by_task["20 steps"]["losses"]) == 20
-    assert by_task["stopped, saved and gone on with"]["stopped_at"]
+    assert by_task["stopped, saved and resumed"]["stopped_at"]
     # bfloat16 differs by more than rounding of float32 would, and by no more than it may.
     assert by_task["resnet50"]["precision"] == "bfloat16"
     assert 1e-4 < by_task["resnet50"]["worst"]["logits"] < 2e-2
@@ -404,7 +404,7 @@ def a_step(peak_at=lambda batch: 10 * batch, limit=10_000):
     ],
 )
 def test_the_largest_batch_is_found_in_few_tries(monkeypatch, measured, batch, did_not_fit):
-    monkeypatch.setattr(accelerator_fast, "_measured", measured)
+    monkeypatch.setattr(accelerator_fast, "_measure_in_turns", measured)
     (row,) = accelerator_fast._largest(job("fast"), accelerator_fast.FULL, "resnet50")
     assert (row["batch"], row["did_not_fit"]) == (batch, did_not_fit)
     assert len(row["tried"]) <= 4
@@ -481,19 +481,19 @@ def test_a_run_that_the_time_does_not_suffice_for_is_saved_and_goes_on(tmp_path,
     with monkeypatch.context() as patch:
         left = property(lambda _: 1.0 if any(workdir.glob("checkpoints/[0-9]*")) else 600.0)
         patch.setattr(Job, "seconds_left", left)
-        (row,) = accelerator_results._carried_out(told, run)
+        (row,) = accelerator_results._run_recipe(told, run)
     assert not row["done"]
     assert row["unfinished"] == "the time was up; it is saved, and the same command goes on"
-    (again,) = accelerator_results._carried_out(told, run)
+    (again,) = accelerator_results._run_recipe(told, run)
     assert (again["done"], again["epochs"], again.get("unfinished")) == (True, 8, None)
-    (last,) = accelerator_results._carried_out(told, run)  # it is not started a third time
+    (last,) = accelerator_results._run_recipe(told, run)  # it is not started a third time
     assert last["accuracy"] == again["accuracy"]
     assert last["seconds"] < 1
 
 
 def test_a_run_that_fails_says_why_in_a_line(tmp_path):
     told = job("results", output=str(tmp_path), data_dir=str(tmp_path), small=True)
-    (row,) = accelerator_results._carried_out(
+    (row,) = accelerator_results._run_recipe(
         told._replace() if hasattr(told, "_replace") else told, accelerator_results.RUNS[0]
     )
     assert row["error"].startswith("ended with exit code 2: train.py: dataset='imagenette/160px-v2")
@@ -534,7 +534,7 @@ def test_the_page_has_what_was_measured_last():
     run |= {"accuracy": 0.7284, "images_per_second": 1500.0, "data": "JPEGs of 128 px", **ON_A_GPU}
     kernel = {"part": "fast", "task": "trace", "rank": 1, "kernel": "a|b", "seconds": 0.001, "share": 0.4, "calls": 3}
     rows = [
-        {"part": "machine", "task": "machine", "devices": 1, "processor": "a CPU", "cores": 16, **ON_A_GPU},
+        {"part": "machine", "task": "machine", "devices": 1, "cpu": "a CPU", "cores": 16, **ON_A_GPU},
         network_row(error="it failed at first"),
         network_row(),
         network_row("bfloat16", ok=False, worst={**network_row()["worst"], "logits": 0.5}),

@@ -136,14 +136,14 @@ def test_one_seed_has_no_spread_and_names_the_cpu(tmp_path, run, add):
     _, reference, last, best, seeds, _, _, hardware, _ = cells(tmp_path)
     assert (reference, last, best, seeds) == ("", "**60.00 %**", "70.00 %", "1")
     machine = json.loads((tmp_path / "results/noise/seed0/machine.json").read_text())
-    assert hardware == f"{machine['processor']}, {machine['cores']} cores, jax {machine['versions']['jax']}"
-    assert list(machine) == ["hardware", "data", "processor", "cores", "python", "versions"]
+    assert hardware == f"{machine['cpu']}, {machine['cores']} cores, jax {machine['versions']['jax']}"
+    assert list(machine) == ["hardware", "data", "cpu", "cores", "python", "versions"]
 
 
 def test_a_run_from_elsewhere_keeps_the_machine_that_came_with_it(tmp_path, add):
     """As benchmarks/accelerator.py brings runs home; a word on the command line says more."""
     run = finished(tmp_path / "home")
-    machine = {"hardware": "NVIDIA H100", "data": "JPEGs of 128 px", "processor": "theirs", "cores": 16}
+    machine = {"hardware": "NVIDIA H100", "data": "JPEGs of 128 px", "cpu": "theirs", "cores": 16}
     machine |= {"python": "3.12.3", "versions": {"jax": "0.11.2", "flax": "0.12", "optax": "0.2"}}
     (run / "machine.json").write_text(json.dumps(machine))
     add(run)

@@ -215,7 +215,7 @@ def test_channels_other_than_three_load_only_into_as_many():
     assert_same(load_weights(network(), grey, (32, 32, 1)), variables_of(network(), channels=1))
     message = refused(network(), grey, image_shape=(28, 28, 3))
     assert "'conv1.weight' is (8, 1, 7, 7), not (8, 3, 7, 7)" in message
-    assert message.endswith("; it is for images of 1 channel, as image_shape=(28, 28, 1) says")
+    assert message.endswith("; it is for images of 1 channel: give image_shape=(28, 28, 1)")
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if isinstance(create_model(name), ResNet)])
@@ -237,7 +237,9 @@ def test_a_stem_of_more_channels_than_images_have_is_misshaped():
 
 
 def test_a_folded_network_is_told_what_to_load_into():
-    assert refused(network(batch_norm="folded"), state_of(network())).startswith("batch_norm='folded': files have")
+    assert refused(network(batch_norm="folded"), state_of(network())).startswith(
+        "batch_norm='folded': weight files have"
+    )
 
 
 def test_a_mapping_is_copied():

@@ -14,10 +14,10 @@ def describe_machine() -> dict[str, Any]:
 
     Example:
         >>> sorted(describe_machine())
-        ['cores', 'environment', 'platform', 'processor', 'python']
+        ['cores', 'cpu', 'environment', 'platform', 'python']
     """
     return {
-        "processor": _processor(),
+        "cpu": _cpu(),
         "cores": cores(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -34,7 +34,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _processor() -> str:
+def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
