@@ -1,4 +1,4 @@
-"""What tests of several parts of the package share."""
+"""Fixtures that several packages of tests share."""
 
 import functools
 import http.server
@@ -14,7 +14,7 @@ from flax_resnets.data.source import open_source
 
 @pytest.fixture(autouse=True, scope="session")
 def _a_hang_up_is_heard() -> Iterator[None]:
-    """Where the tests run under nohup, which has SIGHUP ignored by them and by all that they start."""
+    """Restores SIGHUP, which is ignored in all tests and their processes if they run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -1,4 +1,4 @@
-"""One call gives a program what the trainer does for its own speed on a CPU."""
+"""`fast_cpu` sets for any program what the trainer sets for itself on a CPU."""
 
 import json
 import os
@@ -30,7 +30,7 @@ no_accelerator_here = pytest.mark.skipif(
 
 
 def run(tmp_path: Path, *command: str, **environment: str) -> tuple[dict, list[str]]:
-    """What the program finds in its environment, and the process of each of its starts."""
+    """The variables that the program finds in its environment, and the process id of each of its starts."""
     (tmp_path / "program.py").write_text(PROGRAM)
     ours = ("GLIBC", "MALLOC", "XLA", "FLAX_RESNETS_FAST")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}

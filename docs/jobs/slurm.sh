@@ -7,8 +7,8 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=32
 #SBATCH --time=24:00:00
-# Ten minutes before the time is up, Slurm sends SIGTERM to the job's steps (not to this script): the run saves and
-# ends.
+# Ten minutes before the time is up, Slurm sends SIGTERM to the job's steps (not to this script). The run then saves
+# and ends.
 #SBATCH --signal=TERM@600
 # After a preemption or a lost host Slurm starts the job again, and the same command resumes the run.
 #SBATCH --requeue
@@ -21,8 +21,7 @@ export FLAX_RESNETS_CACHE="${TMPDIR:-/tmp}/flax_resnets"
 status=0
 srun --kill-on-bad-exit=1 python train.py --config configs/rn50_imagenet.py --workdir runs/rn50_imagenet || status=$?
 # If the run was stopped and saved, or ended because another process ended, queue the job again. Not after exit code 2
-# (a
-# mistake of the user) or 3 (the run diverged), because it would end in the same way again.
+# (a mistake of the user) or 3 (the run diverged), because it would end in the same way again.
 if [[ $status != 2 && $status != 3 ]] && ! grep -q '"event": "done"' runs/rn50_imagenet/metrics.jsonl; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num_processes", type=whole_number(1), metavar="N", help="number of processes")
     several.add_argument("--process_id", type=whole_number(0), metavar="I", help="number of this process, from 0")
-    elsewhere = parser.add_argument_group("compile the training step for TPUs that are not here, and train nothing")
+    elsewhere = parser.add_argument_group("compile the training step for TPUs, without having one, and train nothing")
     elsewhere.add_argument(
         "--compile_only",
         action="store_true",

@@ -1,4 +1,4 @@
-"""benchmarks/accelerator.py: its tasks and their ends, its rows, its page; small, on a CPU."""
+"""benchmarks/accelerator.py with small sizes on a CPU: how tasks end, the rows, and the page."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def test_part_one_holds_on_a_cpu(tmp_path):
     assert by_task["50 steps in float16"]["loss_scale"] >= 1
     assert len(by_task["20 steps"]["losses"]) == 20
     assert by_task["stopped, saved and resumed"]["stopped_at"]
-    # bfloat16 differs by more than rounding of float32 would, and by no more than it may.
+    # bfloat16 differs by more than float32's rounding, and by less than its bound.
     assert by_task["resnet50"]["precision"] == "bfloat16"
     assert 1e-4 < by_task["resnet50"]["worst"]["logits"] < 2e-2
 
@@ -77,7 +77,7 @@ def test_all_parts_small(tmp_path):
         home = Path(row["home"])
         assert {path.name for path in home.iterdir()} == {"config.json", "metrics.jsonl", "curves.png", "machine.json"}
         assert json.loads((home / "config.json").read_text())["precision"] == (run.precision or "float32")
-    assert seconds < 240 or os.getloadavg()[0] > 3  # a busy machine proves nothing
+    assert seconds < 240 or os.getloadavg()[0] > 3  # on a busy machine the comparison of speeds proves nothing
 
 
 # Wrong requests.
@@ -152,7 +152,7 @@ def test_rows_are_whole_and_half_a_line_is_removed(tmp_path):
     rows.add({"part": "correct", "task": "a", "worst": float("inf"), "each": [float("nan"), 1.0]})
     rows.close()
     with path.open("a") as file:
-        file.write('{"part": "correct", "ta')  # a power cut
+        file.write('{"part": "correct", "ta')  # as after a power cut
     rows = RowFile(path)
     rows.add({"part": "correct", "task": "b"})
     rows.close()
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_earlier_rows_whole(tmp_path, monkeypatch):
 
 
 def test_killed_at_any_moment_what_was_written_is_whole(tmp_path):
-    """kill -9 while rows come by the hundred, again and again into one file."""
+    """kill -9 while hundreds of rows are written, several times with the same file."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom benchmarks.on_accelerator.rows import RowFile\n"
         "rows = RowFile(Path(sys.argv[1]))\nprint('open', flush=True)\n"
@@ -230,9 +230,9 @@ def tasks(job):
 
 @pytest.fixture
 def part(tmp_path, monkeypatch):
-    """A part named `made`, whose tasks end in every way."""
+    """A part named `made`, with tasks that end in all possible ways."""
     (tmp_path / "made.py").write_text(TASKS)
-    # The worker finds it beside the real parts.
+    # The worker imports it like the real parts.
     script = tmp_path / "worker.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
@@ -244,7 +244,7 @@ def part(tmp_path, monkeypatch):
 
 
 def test_each_task_ends_by_itself(part):
-    """A task that raises or ends its process costs itself alone, and says why in a line."""
+    """A task that raises an error or ends its process does not affect the others; its row has the reason."""
     names = ["fine", "fails", "dies", "told"]
     for together in (True, False):
         rows = list(run_tasks(part, names, together=together, environment={"TOLD": "yes"}))
@@ -280,7 +280,7 @@ def alive(pid: int) -> bool:
 
 
 def test_nothing_outlives_the_script_however_it_is_ended(part, tmp_path):
-    """A worker that nobody waits for must not keep the device."""
+    """A worker whose parent has ended must end too, and release the device."""
     program = (
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
         "from benchmarks.on_accelerator import tasks\n"
@@ -309,7 +309,7 @@ def test_a_budget_that_is_spent_at_once_leaves_rows_that_say_so(tmp_path, monkey
     assert {row["skipped"] for row in rows} == {"the time was up before it began"}
 
 
-# What the parts are made of.
+# Functions of the parts.
 
 
 def test_differences_are_relative_and_of_the_worst_array():
@@ -317,7 +317,7 @@ def test_differences_are_relative_and_of_the_worst_array():
     assert accelerator_correct.compared(wanted, wanted) == 0
     off = wanted | {"large": np.full(4, 11.0)}
     assert accelerator_correct.compared(off, wanted) == pytest.approx(0.1)
-    # Next to nothing is held to a hundredth of what the others are.
+    # The difference of an array near 0 is relative to a hundredth of the whole tree.
     noise = wanted | {"small": np.full(4, 2e-6)}
     assert accelerator_correct.compared(noise, wanted) < 1e-4
     assert accelerator_correct.compared(wanted | {"small": np.full(4, np.nan)}, wanted) == np.inf
@@ -384,7 +384,7 @@ def test_contenders_that_do_not_fit_beside_each_other_get_a_smaller_batch(monkey
 
 
 def a_step(peak_at=lambda batch: 10 * batch, limit=10_000):
-    """Stands for the measurement of a training step, on a card of `limit` bytes."""
+    """Replaces the measurement of a training step, on a device with `limit` bytes of memory."""
 
     def measured(job, sizes, cases, peers):
         batch = cases[0].batch
@@ -399,7 +399,7 @@ def a_step(peak_at=lambda batch: 10 * batch, limit=10_000):
     ("measured", "batch", "did_not_fit"),
     [
         (a_step(), 928, []),  # 95 % of 1000, in steps of an eighth of the first batch
-        (a_step(peak_at=lambda batch: 10 * batch + batch**2 // 100), 544, [736, 640]),  # what grows faster than thought
+        (a_step(peak_at=lambda batch: 10 * batch + batch**2 // 100), 544, [736, 640]),  # memory grows faster
         (a_step(limit=1500), 128, [256]),
     ],
 )
@@ -411,7 +411,7 @@ def test_the_largest_batch_is_found_in_few_tries(monkeypatch, measured, batch, d
 
 
 def trace(**planes):
-    """A ProfileData in small: planes of lines of (name, ns) events."""
+    """A small imitation of ProfileData: planes with lines of events (name, nanoseconds)."""
     lines = {
         name.replace("_", ":"): [
             SimpleNamespace(name=line, events=[SimpleNamespace(name=n, duration_ns=ns) for n, ns in events])

@@ -16,7 +16,7 @@ from flax_resnets.data.tfds import SAMPLE_DIR
 
 @pytest.fixture
 def data_dir(tmp_path) -> Path:
-    """Imagenette of five training and three validation images, as TFDS lays it, and the sample as Fashion-MNIST."""
+    """A `data_dir` with an Imagenette of five training and three validation images, and the sample as Fashion-MNIST."""
     from array_record.python import array_record_module
     from tensorflow_datasets.proto import tf_example_pb2
 

@@ -141,7 +141,7 @@ def test_one_seed_has_no_spread_and_names_the_cpu(tmp_path, run, add):
 
 
 def test_a_run_from_elsewhere_keeps_the_machine_that_came_with_it(tmp_path, add):
-    """As benchmarks/accelerator.py brings runs home; a word on the command line says more."""
+    """A machine.json from benchmarks/accelerator.py is kept; the command line can replace its words."""
     run = finished(tmp_path / "home")
     machine = {"hardware": "NVIDIA H100", "data": "JPEGs of 128 px", "cpu": "theirs", "cores": 16}
     machine |= {"python": "3.12.3", "versions": {"jax": "0.11.2", "flax": "0.12", "optax": "0.2"}}
@@ -191,7 +191,7 @@ def test_averaged_weights_and_mirror_images_are_named(tmp_path, run, add):
 def test_an_epoch_gone_on_with_counts_whole(tmp_path):
     workdir = finished(tmp_path / "a")
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    rows[1]["seconds"] = 5.0  # of its last quarter, after a stop
+    rows[1]["seconds"] = 5.0  # only of its last quarter, after a stop
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert results.read_run(workdir).seconds == pytest.approx(60)
 

@@ -1,4 +1,4 @@
-"""What the attributes of networks may be."""
+"""Values that the attributes of networks accept and refuse."""
 
 import jax.numpy as jnp
 import pytest

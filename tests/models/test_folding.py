@@ -1,4 +1,4 @@
-"""A folded network classifies as the one it came from, and does nothing else."""
+"""A folded network gives the same logits as the network from which it was made, and cannot be trained."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax_resnets import create_model, fold_batch_norm
 
 
 def trained(name: str, **options):
-    """A network, its variables with every number a random one, as after training, and images."""
+    """A network; its variables, all of them random numbers, as after training; and images."""
     model = create_model(name, num_classes=7, width=8, **options)
     x = jax.random.normal(jax.random.key(0), (2, 40, 36, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)

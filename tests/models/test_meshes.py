@@ -1,4 +1,4 @@
-"""Networks in programs whose mesh has Explicit or Auto axes; simulated devices need a process of their own."""
+"""Networks on meshes with Explicit or Auto axes. Simulated devices need their own process."""
 
 import json
 import os
@@ -15,7 +15,7 @@ STEMS = [name for name in meshes.CASES if name.startswith("stem=")]
 
 
 def test_networks_are_placed_on_explicit_axes_and_give_what_they_give_without_a_mesh():
-    """Where JAX cannot tell where a result lies, it raises an error as the program is traced."""
+    """If JAX cannot infer the sharding of a result, it raises an error while it traces the program."""
     assert_near(compared("--trace", "--meshes", "Explicit:8", "--only", STEMS[0], "ghost:4", "dropout"), 3)
 
 

@@ -1,6 +1,6 @@
-"""The networks against torchvision and timm, by figures that benchmarks/parity/reference.py wrote down.
+"""The networks compared with torchvision and timm, by figures that benchmarks/parity/reference.py computed.
 
-torch is not needed: weights and images are drawn from random streams that both sides know.
+torch is not needed: both sides draw the same random weights and images.
 """
 
 import json
@@ -14,7 +14,7 @@ from benchmarks.parity import ours as parity_ours
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# A few graphs at every run; the deeper ones, and the other sizes and options, when asked for.
+# By default a few graphs. The deeper networks and the other sizes and options are slow tests.
 QUICK = {("resnet18", 193), ("resnet18d+gelu", 97), ("resnetv2_18+silu", 97), ("seresnet18+silu", 97)}
 QUICK |= {("resnet18+blur_pool+output_stride8", 97)}
 COMPARISONS = [
@@ -37,7 +37,7 @@ def assert_outputs_are_those_of(golden: dict, computed: dict) -> None:
         near = 1e-4 * np.abs(expected["first"]).max()
         np.testing.assert_allclose(logits[:2, :4], expected["first"], rtol=0, atol=near, err_msg=mode)
         np.testing.assert_allclose(np.linalg.norm(logits), expected["norm"], rtol=1e-4, err_msg=mode)
-        # A sum may cancel to nearly nothing; its error is measured by what was summed.
+        # A sum may cancel to nearly 0. Its error is relative to the numbers that were summed.
         assert abs(logits.sum() - expected["sum"]) <= 1e-4 * expected["norm"] * logits.size**0.5, mode
     for stage, value in computed["stages"].items():
         expected_mean, expected_std = golden["stages"][stage]
@@ -67,7 +67,7 @@ def test_evaluation_and_training_are_those_of_the_reference(name, index):
     }
     assert not norms, "tensors of the reference that we do not have"
     assert {tensor: error for tensor, error in errors["statistics"].items() if error > 1e-4} == {}
-    # Rounding may carry an activation across ReLU's kink and change the gradients before it: see parity_cases.
+    # Rounding may move an activation across 0, where ReLU's gradient jumps: see benchmarks/parity/cases.py.
     smooth = case.options.get("activation", "relu") != "relu"
     assert {tensor: error for tensor, error in errors["gradients"].items() if error > (1e-3 if smooth else 2e-2)} == {}
     assert np.median(list(errors["gradients"].values())) < 1e-3

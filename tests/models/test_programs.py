@@ -1,4 +1,4 @@
-"""Networks in other people's programs: strict dtypes, exported with symbolic sizes, differentiated in other ways."""
+"""Networks in programs with strict dtypes, exported with symbolic sizes, or differentiated in other ways."""
 
 import re
 from functools import partial
@@ -30,7 +30,7 @@ def training_loss(model, variables, x):
 
 
 def trace_all(model, image: tuple[int, int, int], images_dtype=jnp.float32) -> None:
-    """Training, its gradients and evaluation; what dtypes forbid is found without computing anything."""
+    """Traces training, its gradients and evaluation. JAX checks dtypes while it traces, so nothing is computed."""
     x = jax.ShapeDtypeStruct((2, *image), images_dtype)
     variables = draw(model, image)
     jax.eval_shape(jax.grad(partial(training_loss, model)), variables, x)
@@ -90,7 +90,7 @@ def test_images_of_any_dtype_under_strict_promotion(network, images_dtype):
 
 
 def exported(model, variables, shape: str, channels: int, train: bool = False, constraints=()):
-    """The network exported for images of a symbolic shape, and the function it was exported from."""
+    """The network exported for images of a symbolic shape, and the function that was exported."""
     settings = {"train": True, "mutable": ["batch_stats"]} if train else {}
     function = jax.jit(partial(model.apply, **settings))
     x = jax.ShapeDtypeStruct((*export.symbolic_shape(shape, constraints=constraints), channels), jnp.float32)
@@ -130,7 +130,7 @@ def test_a_training_step_is_exported_for_any_size():
 def test_textbook_networks_without_a_flat_layer_are_exported_for_any_size(name, side):
     model = create_model(name, num_classes=10)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 1)))
-    # What is never smaller than a network's windows is exported at once; otherwise NiN takes JAX a minute.
+    # These bounds say that images are never smaller than a network's windows. Without them JAX takes a minute for NiN.
     program, _ = exported(model, shapes, "b, h, w", 1, constraints=[f"h >= {side}", f"w >= {side}"])
     assert [str(size) for size in program.out_avals[0].shape] == ["b", "10"]
 

@@ -62,7 +62,7 @@ def test_parameters_and_multiply_adds_are_exact_at_the_native_setting(name):
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_cifar_resnets_are_as_deep_as_their_names(depth):
-    """6n + 2 weighted layers: He et al. 2015, section 4.2; shortcuts there have none."""
+    """6n + 2 layers with weights, as in He et al. 2015, section 4.2, where shortcuts have no weights."""
     layers = summarize(create_model(f"resnet{depth}_cifar", 10), (32, 32, 3), depth=2)
     weighted = [layer for layer in layers if layer.kind in ("Conv", "Linear")]
     assert len(weighted) == depth
@@ -123,6 +123,6 @@ def test_a_submodule_gets_the_name_it_is_given():
     shapes = jax.eval_shape(Program().init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     assert list(shapes["params"]) == ["bb"]
     assert create_model("lenet", 7, parent=None, name="tail").name == "tail"
-    assert create_model(name="lenet").name is None  # the network's, as the first argument is called
+    assert create_model(name="lenet").name is None  # `name` as a keyword is the network's name
     with pytest.raises(TypeError, match="name is missing"):
         create_model(num_classes=3)

@@ -17,7 +17,7 @@ def small(**options) -> ResNet:
 
 
 def init(model: ResNet, x: jax.Array):
-    """Variables such as `model.init` draws, whose dozens of random generators take seconds to compile."""
+    """Variables like those of `model.init`, drawn by numpy: `model.init` takes seconds to compile."""
     random = np.random.default_rng(0)
 
     def draw(path, leaf):
@@ -29,7 +29,7 @@ def init(model: ResNet, x: jax.Array):
 
 
 def apply(model: ResNet, variables, x: jax.Array, **arguments):
-    return jax.jit(partial(model.apply, **arguments))(variables, x)  # one program, where op by op there are dozens
+    return jax.jit(partial(model.apply, **arguments))(variables, x)  # compiled as one program
 
 
 def noise(*shape: int) -> jax.Array:
@@ -91,7 +91,7 @@ def test_zero_init_last_starts_each_block_as_its_shortcut():
 
 @pytest.mark.parametrize("block", [PreActBasicBlock, PreActBottleneckBlock])
 def test_preactivated_blocks_that_start_as_their_shortcut_can_leave_it(block):
-    """Behind a norm of γ = 0 and β = 0, ReLU's gradient would be 0 for ever."""
+    """After a norm with γ = 0 and β = 0, ReLU's gradient would always be 0."""
     model, x = small(stage_sizes=(2,), block=block, zero_init_last=True, stem="small"), noise(2, 8, 8, 3)
     variables = jax.jit(model.init)(jax.random.key(0), x)
 
@@ -102,12 +102,12 @@ def test_preactivated_blocks_that_start_as_their_shortcut_can_leave_it(block):
     gradients, maps = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     last = "conv2" if block is PreActBasicBlock else "conv3"
     assert jnp.abs(gradients["stage1_block2"][last]["kernel"]).max() > 0
-    if block is PreActBasicBlock:  # the bottleneck widens the image's channels by a convolution
+    if block is PreActBasicBlock:  # a bottleneck's first shortcut has a convolution
         np.testing.assert_array_equal(maps["stage1"], maps["stem"])
 
 
 def test_the_d_shortcut_sees_every_pixel():
-    """A strided 1x1 skips three pixels of four; behind an average-pool none."""
+    """A 1x1 convolution of stride 2 uses one pixel of four; after an average-pool it uses all."""
 
     def pixels_that_matter(shortcut):
         block = BasicBlock(4, strides=2, shortcut=shortcut, zero_init_last=True)
@@ -146,14 +146,14 @@ def test_output_stride_dilates_with_the_same_parameters(output_stride, strides, 
 
 
 def test_a_dilated_network_sees_what_the_plain_one_sees_between_its_positions():
-    """Every other position of the dilated map is the plain map: the same convolutions over the same pixels."""
+    """Every other position of the dilated feature map equals the plain map: both see the same pixels."""
     options = {"stage_sizes": (1, 1), "stem": "small", "shortcut": "conv"}
     x = noise(1, 32, 32, 3)
     plain = small(**options)
     variables = init(plain, x)
     maps = apply(plain, variables, x, method="features")
     dilated = small(**options).clone(output_stride=8)
-    assert dilated.strides == plain.strides  # a small network never comes to 8
+    assert dilated.strides == plain.strides  # two stages end at stride 2, so the limit has no effect
     np.testing.assert_array_equal(apply(dilated, variables, x, method="features")["stage2"], maps["stage2"])
 
 

@@ -1,4 +1,4 @@
-"""The textbooks' networks: every shape their books print, every parameter by arithmetic, and what training changes."""
+"""The textbook networks: the shapes that the books print, the numbers of parameters, and what training changes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax_resnets import BasicBlock, create_model
 from flax_resnets.models.textbook import FCN, VGG, AlexNet, ConvLayer, DenseNet, GoogLeNet, LeNet, LeNetBN, NiN
 
-# Height, width and channels, or features, of each step of the book's.
+# Height, width and channels, or features, of each step, as in the book.
 SHAPES = {
     "lenet": {
         "conv1": (28, 28, 6),
@@ -124,7 +124,7 @@ def inception(inputs: int, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4
 
 
 def dense_block(inputs: int) -> int:
-    """Four times: norm of all that came before, 3x3 to 32 channels."""
+    """Parameters of four convolutions, each with a norm of all channels before it and a 3x3 kernel to 32 channels."""
     return sum(2 * channels + conv(3, channels, 32) for channels in range(inputs, inputs + 4 * 32, 32))
 
 
@@ -196,7 +196,7 @@ PARAMETERS = {
     + dense_block(120)
     + 2 * 248
     + dense(248, 10),
-    # Without biases; 2 for a norm's γ and β.
+    # The convolutions have no biases. A norm has two parameters for each channel, γ and β.
     "fcn": sum((9 * before + 2) * after for before, after in STAGES) + dense(256, 10),
     "resblock_net": sum((9 * before + 2 + 9 * after + 2 + before + 2) * after for before, after in STAGES)
     + dense(256, 10),
@@ -220,7 +220,7 @@ def test_steps_have_the_books_shapes_and_parameters(name):
 
 
 def test_parameters_named_in_print():
-    """The arithmetic above against totals worked out by hand."""
+    """The functions above, compared with totals that were calculated by hand."""
     assert PARAMETERS["lenet"] == 156 + 2_416 + 48_120 + 10_164 + 850 == 61_706
     convolutions = 11_712 + 614_656 + 885_120 + 1_327_488 + 884_992
     assert PARAMETERS["alexnet"] == convolutions + 26_218_496 + 16_781_312 + 40_970 == 46_764_746
@@ -235,14 +235,14 @@ def test_steps_come_in_the_books_order():
 
     def note_order():
         steps = LeNet().init_with_output(jax.random.key(0), jnp.zeros((1, 28, 28, 1)), method="layers")[0]
-        order.extend(steps)  # here, for a dict that leaves `eval_shape` or `jit` is sorted
+        order.extend(steps)  # noted here, because `eval_shape` and `jit` sort a dict by name
 
     jax.eval_shape(note_order)
     assert order == list(SHAPES["lenet"])
 
 
 def test_lenet_bn_as_the_books_listing_has_it():
-    """Section 8.5 leaves the padding out: 28 -> 24 -> 12 -> 8 -> 4."""
+    """The network of section 8.5 has no padding: 28 -> 24 -> 12 -> 8 -> 4."""
     model = create_model("lenet_bn", num_classes=10, padding=0)
     x = jnp.zeros((1, 28, 28, 1))
     steps, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), x, method="layers"))
@@ -250,7 +250,7 @@ def test_lenet_bn_as_the_books_listing_has_it():
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == 62_158 - (25 - 16) * 16 * 120
 
 
-# Each class at the smallest image it takes, with few channels where it lets one choose.
+# Each class with the smallest image that it accepts, and with few channels if they can be chosen.
 SMALL = [
     (FCN(), 32),
     (FCN(blocks=2), 32),
@@ -266,7 +266,7 @@ SMALL = [
 
 @pytest.mark.parametrize(("model", "size"), SMALL, ids=lambda value: type(value).__name__)
 def test_training_is_called_as_a_resnets(model, size):
-    """The same call trains them all; those without norms have no statistics to give back."""
+    """The same call trains all of them. Networks without norms return no statistics."""
     x = jnp.zeros((2, size, size, 3), jnp.bfloat16)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
 
@@ -292,7 +292,7 @@ def test_half_precision_keeps_float32_parameters_and_logits(model, size):
 
 
 def modules_called(model: nn.Module, kind: type, x: jax.Array, **kwargs) -> list[nn.Module]:
-    """The modules of a kind that a call passes through."""
+    """The modules of a type that a call of the network uses."""
     called = []
 
     def watch(method, args, kwargs, context):
@@ -344,7 +344,7 @@ def test_a_conv_layer_is_convolution_norm_relu():
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_resblock_nets_are_made_of_fastais_resblock(blocks):
-    """Average-pool before the shortcut's 1x1, and a last γ of 0: `BasicBlock`, tested with the ResNets, has both."""
+    """The blocks are `BasicBlock`s with an average-pooled shortcut and a last γ of 0."""
     called = modules_called(FCN(blocks=blocks), BasicBlock, jnp.zeros((1, 32, 32, 3)))
     assert [block.strides for block in called] == 5 * [2, 1][:blocks]
     assert {(block.shortcut, block.zero_init_last) for block in called} == {("avg_pool", True)}

@@ -30,7 +30,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(clock, capsys):
 
 
 def test_gone_on_with_in_the_middle_it_counts_its_own_steps(clock, capsys):
-    """And not the minutes in which its programs were compiled."""
+    """The time left is computed without the minutes in which the programs were compiled."""
     with Display().bar("epoch 3/10", 1000) as bar:
         clock.seconds += 90
         bar.to(501)
@@ -52,7 +52,7 @@ def test_what_is_soon_done_prints_nothing(clock, capsys):
 
 
 def test_in_a_notebook_one_line_is_written_over(clock, monkeypatch):
-    """By what every notebook has: rich's bar needs ipywidgets, and warns where they are not."""
+    """With what every notebook has. rich's bar would need ipywidgets, and warn if they are missing."""
     shown: list[tuple[str, bool]] = []
 
     def ipython_display(data: dict, raw: bool, display_id: str, update: bool) -> None:
@@ -78,7 +78,7 @@ def test_in_a_notebook_one_line_is_written_over(clock, monkeypatch):
 
 
 class Gone:
-    """A terminal that is not there any more."""
+    """A terminal that has been closed."""
 
     def __init__(self, error: OSError):
         self.error = error

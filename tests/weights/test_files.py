@@ -1,4 +1,4 @@
-"""Reading files of weights, above all those that are not what they claim to be."""
+"""Reading files of weights, most of them damaged or hostile."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def refused(path: Path) -> str:
 
 
 def safetensors(arrays, **changes) -> bytes:
-    """A file as the format describes it; `changes` replaces an entry's fields, by its name."""
+    """A valid file. `changes` replaces fields of the entry with that name."""
     dtypes = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64", "bfloat16": "BF16"}
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, value in arrays.items():
@@ -139,7 +139,7 @@ def test_broken_safetensors_say_which_rule_they_break(tmp_path, content, message
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_bytes_are_an_error_or_the_same_names_and_shapes(tmp_path, data):
-    """A changed number cannot be seen in a format without sums, but nothing else may change or come out half."""
+    """The format has no checksums, so a changed number is not noticed. Any other change must be refused."""
     content = bytearray(safetensors(ARRAYS))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -166,7 +166,7 @@ def test_noise_is_an_error(tmp_path, content, suffix):
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_archive_is_an_error_or_the_exact_arrays(tmp_path, data):
-    """Its sums see every change of a number; what may change without harm are names, dates and the like."""
+    """A changed number is noticed by its checksum. A change of dates and the like may go unnoticed."""
     content = bytearray(npz(data.draw(st.sampled_from([np.savez, np.savez_compressed])), **ARRAYS))
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "model.npz"
@@ -180,7 +180,7 @@ def test_a_changed_archive_is_an_error_or_the_exact_arrays(tmp_path, data):
 
 
 class Payload:
-    """Would leave a file behind if it were unpickled."""
+    """Writes a file if it is unpickled."""
 
     def __init__(self, trace: Path):
         self.trace = trace
@@ -263,7 +263,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path):
 
 
 def test_claims_of_size_are_not_believed(tmp_path):
-    """Neither a header of 100 GB nor an honest gigabyte of zeros nobody asked for is allocated."""
+    """No memory is allocated for a header that claims 100 GB, or for a gigabyte of zeros that no network needs."""
     huge = tmp_path / "huge.safetensors"
     huge.write_bytes((100 * 10**9).to_bytes(8, "little") + b"{}")
     bomb = tmp_path / "bomb.npz"
@@ -303,7 +303,7 @@ def test_without_torch_a_pth_file_names_the_extra(tmp_path, monkeypatch):
 
 
 def fake_hub(monkeypatch, answer) -> None:
-    """huggingface_hub as far as it is used here; no test goes online."""
+    """A replacement for huggingface_hub, so that no test uses the network."""
     errors = types.ModuleType("huggingface_hub.errors")
     errors.EntryNotFoundError = type("EntryNotFoundError", (Exception,), {})
     errors.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (errors.EntryNotFoundError,), {})

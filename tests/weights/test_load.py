@@ -1,4 +1,4 @@
-"""Loading weights: everything or nothing, and every mistake told at once."""
+"""Loading weights: all or nothing, and one error that lists all mistakes."""
 
 import warnings
 
@@ -34,7 +34,7 @@ def network(**options) -> ResNet:
 
 
 def variables_of(model: ResNet, channels: int = 3) -> dict:
-    """Variables of which no two tensors are alike, so that none can be mistaken for another."""
+    """Variables in which all tensors differ, so that a test notices if two are confused."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))
     rng = np.random.default_rng(7)
     return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes)
@@ -198,7 +198,7 @@ def test_a_missing_head_is_missing_unless_none_is_wanted():
 @pytest.mark.parametrize("stem", ["imagenet", "deep", "small"])
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
 def test_stem_kernels_are_summed_or_tiled_for_other_channels(stem, channels):
-    """So that a grey image, the same in every channel, gives what it gave."""
+    """A grey image, which is the same in all channels, gives the same output as before."""
     model = network(stem=stem)
     state = state_of(model)
     first = "conv1.0.weight" if stem == "deep" else "conv1.weight"
@@ -220,7 +220,7 @@ def test_channels_other_than_three_load_only_into_as_many():
 
 @pytest.mark.parametrize("name", [name for name in list_models() if isinstance(create_model(name), ResNet)])
 def test_every_registered_network_comes_back_from_its_own_export(name):
-    """Whatever its images' channels: the stem says how many they are."""
+    """The number of channels of the images is taken from the file's stem."""
     registered = create_model(name, num_classes=10)
     model = registered.clone(stage_sizes=(1,) * len(registered.stage_sizes))
     for channels in (1, 2, 3, 4, 6) if name in ("resnet18d", "resnet20_cifar", "resnetv2_18") else (1,):

@@ -1,4 +1,4 @@
-"""Files of torch's own kind; run where torch is installed."""
+"""Files that torch wrote. These tests need torch."""
 
 from pathlib import Path
 
