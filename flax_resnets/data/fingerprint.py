@@ -19,7 +19,7 @@ def fingerprints(files: Sequence[Path], beside: bytes) -> tuple[str, str]:
 
     Args:
         files: files of the split, in order. Their paths and times do not change the fingerprint.
-        beside: bytes that describe the files, which are hashed too.
+        beside: further bytes to hash, which describe the files.
 
     Returns:
         The fingerprint and the cache key. They are equal if the split was hashed whole. Otherwise the cache key also

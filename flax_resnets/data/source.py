@@ -1,4 +1,4 @@
-"""The interface of datasets: one split of labelled images, read by index; and opening a split by its dataset's name."""
+"""`Source`, the interface of datasets: one split of labelled images, read by index. `open_source` opens it by name."""
 
 import abc
 import os
@@ -25,7 +25,7 @@ class Source(abc.ABC):
 
     Attributes:
         dataset: the name by which the dataset was opened.
-        split: the dataset's name of the split: `test` if it has no `validation`.
+        split: name of the split in the dataset, such as `test` if it was opened as `validation`.
         version: version of the dataset, such as `1.0.0`; empty if it has none.
         class_names: names of the classes, in the order of their labels.
         channels: 1 for grey images, 3 for colour.
@@ -203,7 +203,7 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> M
 
     Args:
         dataset: see `open_source`.
-        data_dir: directory of a dataset that only its own files describe. For other datasets it need not exist.
+        data_dir: see `open_source`. It is read only if the dataset's files alone describe it, and need not exist otherwise.
         fields: see `open_source`.
 
     Raises:

@@ -150,7 +150,7 @@ def model_options(name: str) -> list[str]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of networks that match a shell pattern, in the order of the table.
+    """The names that `create_model` accepts, if they match a shell pattern; variants of a network follow each other.
 
     Example:
         >>> list_models("resnet*d")
@@ -165,8 +165,8 @@ def create_model(name: str | None = None, /, num_classes: int = 1000, **override
     Args:
         name: one of `list_models()`.
         num_classes: outputs of the head; 0 for a network that returns pooled features.
-        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also linen's own `name`
-            (the submodule's name in the module that makes it) and `parent`.
+        **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also `name` (as a
+            submodule of another module) and `parent`, which every linen module has.
 
     Raises:
         UserError: there is no such network, the network has no such attribute, or the attribute cannot have that value.

@@ -135,7 +135,8 @@ class ResidualBlock(nn.Module):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut: He et al. 2015, arXiv:1512.03385, figure 5 left.
 
-    `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), features)`; attributes: see `ResidualBlock`.
+    Takes `(N, H, W, C)` and returns `(N, ceil(H / strides), ceil(W / strides), features)`. For the attributes see
+    `ResidualBlock`.
 
     Example:
         >>> block = BasicBlock(features=8, strides=2)
@@ -157,8 +158,10 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """A 1x1, a 3x3 and a 1x1 convolution, and a shortcut: He et al. 2015, arXiv:1512.03385, figure 5 right.
 
-    The last convolution has four times as many channels as the others. The stride is in the 3x3. `(N, H, W, C)` to `(N,
-    ceil(H / strides), ceil(W / strides), 4 * features)`; attributes: see `ResidualBlock`.
+    The last convolution has four times as many channels as the others. The 3x3 convolution has the stride.
+
+    Takes `(N, H, W, C)` and returns `(N, ceil(H / strides), ceil(W / strides), 4 * features)`. For the attributes see
+    `ResidualBlock`.
 
     Example:
         >>> block = BottleneckBlock(features=8, strides=2)
@@ -229,8 +232,8 @@ class ResNet(nn.Module):
 
     Args of the call:
         x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C.
-        train: normalise by the batch's statistics and update `batch_stats`, which must then be mutable. `dropout` and
-            `stochastic_depth` take random numbers from the `dropout` stream: `rngs={"dropout": key}`.
+        train: whether norms use the statistics of the batch and update `batch_stats`, which must then be mutable; and
+            whether `dropout` and `stochastic_depth` are applied. They need a PRNG key: `rngs={"dropout": key}`.
 
     Returns:
         Logits `(N, num_classes)`, float32; with `num_classes=0` the pooled features `(N, C)`, float32.
@@ -260,11 +263,11 @@ class ResNet(nn.Module):
         activation: `relu`, `silu`, `mish` or `gelu`.
         blur_pool: blur where the image is halved, and where `output_stride` dilates instead of halving; see `blur_pool`
             in `layers`. Shortcuts do not blur. Both are as in timm.
-        stochastic_depth: rate of `StochasticDepth` at the last block; the rates of the blocks grow linearly from 0 at
-            the first.
+        stochastic_depth: rate of `StochasticDepth` in the last block. The first block has the rate 0; between them it
+            grows linearly.
         dropout: share of the pooled features that training drops before the head.
-        output_stride: 8 or 16 for stages that dilate instead of halving the image further; the parameters are the same.
-            None or 32 for no dilation.
+        output_stride: largest stride of a feature map, 8 or 16. Stages beyond it dilate their convolutions instead of
+            halving the image; the parameters are the same. None or 32 for no dilation.
         remat: `block` to compute the inside of each block again in the backward pass, which saves memory; `none` to
             keep it.
         frozen: parts of the network whose norms are frozen in training, such as `("stem", "stage1")`; see `BatchNorm`.
@@ -337,7 +340,7 @@ class ResNet(nn.Module):
 
     @property
     def strides(self) -> dict[str, int]:
-        """Stride of each feature map that `features` gives: the distance of its positions in pixels of the image."""
+        """Stride of each feature map of `features`: pixels of the image between two neighbouring positions."""
         stride = 1 if self.stem == "small" else 2
         strides = {"stem": stride}
         stride = 1 if self.stem == "small" else 4

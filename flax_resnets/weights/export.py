@@ -18,22 +18,23 @@ Layout = Literal["timm", "torchvision"]
 def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: Layout = "timm") -> dict[str, np.ndarray]:
     """Converts a network's variables to the `state_dict` of the same network in torch. `load_weights` reads it back.
 
-    The result is numpy arrays: make them tensors for torch's `load_state_dict`, which sets the missing
-    `num_batches_tracked` by itself. `numpy.savez(path, **state)` or `safetensors.numpy.save_file(state, path)` write
-    them to a file.
+    The result holds numpy arrays. As tensors they can be loaded by torch's `load_state_dict`; it does not need
+    `num_batches_tracked`, which is left out. `numpy.savez(path, **state)` or
+    `safetensors.numpy.save_file(state, path)` write them to a file.
 
     Args:
         model: a `ResNet`.
         variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training returned them.
-        layout: whose names to use. `torchvision` refuses the networks that torchvision does not have; for the others
-            both layouts give the same names. Neither library has small stems, padded shortcuts, or pre-activated blocks
-            with squeeze-excite or groups. For them `timm` gives names of the same scheme, which `load_weights` reads.
+        layout: whose names to use. `torchvision` is only for networks that torchvision has; for these both layouts give
+            the same names. Neither library has small stems, padded shortcuts, or pre-activated blocks with
+            squeeze-excite or groups. With `timm` they get names of timm's scheme, which `load_weights` reads.
 
     Returns:
         float32 arrays by name, kernels `(O, I, H, W)`. They share no memory with the variables.
 
     Raises:
-        UserError: the variables are not this model's, the layout has no such network, or its norms are folded.
+        UserError: the variables do not fit the model, its norms are folded, or torchvision has no such network and
+            `layout` is `torchvision`.
 
     Example:
         >>> import flax_resnets, jax, jax.numpy as jnp

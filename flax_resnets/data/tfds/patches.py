@@ -41,7 +41,7 @@ def quiet_tfds() -> Iterator[None]:
 def no_network_for_metadata() -> Iterator[None]:
     """Makes TFDS build a builder without asking Google's storage for metadata that the builder already has.
 
-    With the request, TFDS would also leave an empty temporary directory each time.
+    Each such request would also leave an empty temporary directory.
     """
     import tensorflow_datasets as tfds
 
@@ -92,7 +92,7 @@ def tensorflow_stand_in() -> Iterator[None]:
 
     TFDS's modules share one lazy `tf` object, which imports TensorFlow when it is first used. Each module's reference
     is replaced by an object with the few functions that preparing images needs, and is restored afterwards.
-    `sys.modules` does not change, so no other library can take the stand-in for TensorFlow.
+    `sys.modules` does not change, so no other library can mistake the stand-in for TensorFlow.
 
     Example:
         >>> with tensorflow_stand_in():

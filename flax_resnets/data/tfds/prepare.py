@@ -31,8 +31,8 @@ def prepare(builder: "DatasetBuilder") -> None:
     attempt need not download them again. If several processes prepare the same dataset, one works and the others wait.
 
     Args:
-        builder: from `tfds.builder(name, data_dir=...)`. Make a new builder to read the dataset: the metadata of this
-            one is that of a dataset that is not prepared.
+        builder: from `tfds.builder(name, data_dir=...)`. To read the dataset, make a new builder: this one keeps the
+            metadata from before the preparation.
 
     Raises:
         UserError: `data_dir` is not writable, the download fails or is not what TFDS expects, the disk is full, or the

@@ -64,7 +64,7 @@ class TfdsSource(Source):
         return bytes(example["image"]), int(example["label"])
 
     def image_name(self, index: int) -> str:
-        """See `Source`. TFDS shuffles the examples when it writes them, so the index is not the original one."""
+        """See `Source`. TFDS shuffled the examples when it wrote them, so the index says nothing about the original."""
         record, shard = index, 0
         while record >= self._records[shard]:
             record, shard = record - self._records[shard], shard + 1
