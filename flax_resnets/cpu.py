@@ -35,8 +35,8 @@ def fast_cpu() -> None:
 
     It sets two environment variables and restarts the program, once. `GLIBC_TUNABLES` asks for memory in huge pages: a
     training step allocates gigabytes, and the system clears each new page, which takes less time for fewer, larger
-    pages. glibc reads that variable only when a process starts. `XLA_OPTIONS` are added to `XLA_FLAGS`, if the installed XLA knows them. What
-    the program did before the call is done again after the restart.
+    pages. glibc reads that variable only when a process starts. `XLA_OPTIONS` are added to `XLA_FLAGS`, if the
+    installed XLA knows them. What the program did before the call is done again after the restart.
 
     A program in a notebook, in an interactive session, in a test or under a debugger cannot be restarted. There only
     `XLA_FLAGS` is set, which JAX reads when it starts. On a machine with an accelerator nothing is done. Variables that

@@ -39,11 +39,11 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
     ) -> Generator[Batch[np.ndarray]]:
-        """The batches of training steps; for the arguments see `train_batch`. Close it if it is not read to the end."""
+        """The batches of training steps; for the arguments see `train_batch`. Close the iterator if it is not read to the end."""
         ...
 
     def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
-        """Every image once; for the arguments see `eval_batches`. Close it if it is not read to the end."""
+        """Every image once; for the arguments see `eval_batches`. Close the iterator if it is not read to the end."""
         ...
 
 
@@ -74,7 +74,7 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
     Args:
         images: number of images in the split; at least `batch_size`.
         batch_size: global batch size, over all hosts.
-        seed: for the shuffles, one in each epoch.
+        seed: seed of the shuffles. Each epoch has its own shuffle.
         step: at least 0.
 
     Returns:
@@ -93,7 +93,7 @@ def train_batch(
 ) -> Batch[np.ndarray]:
     """The batch of training step `step` from a split that is held in memory; for the arguments see `train_indices`.
 
-    Only the images of `rows`, the share of one process, are read; None for all rows.
+    `rows` are the rows of the batch that this process reads; None for all rows.
     """
     indices = train_indices(len(images), batch_size, seed, step)
     if rows is not None:
@@ -107,7 +107,7 @@ def eval_indices(images: int, batch_size: int, number: int, rows: np.ndarray | N
     Args:
         images: number of images in the split.
         batch_size: images in each batch.
-        number: of the batch, from 0.
+        number: number of the batch, counted from 0.
         rows: the rows of the batch to return, the share of one process; None for all.
 
     Example:

@@ -73,10 +73,10 @@ def cached_images(
     """The whole split as one array. The first call decodes the images; later calls map the array from the disk.
 
     The cache is in `$FLAX_RESNETS_CACHE`; if that is not set, in `$XDG_CACHE_HOME/flax_resnets` or
-    `~/.cache/flax_resnets`. It has a directory for each dataset path and split, and in it one for each size and kind of
-    resizing. If the content of the dataset's files changes, their old caches are removed. A cache has another name
-    until it is complete, so no reader finds an incomplete one. If several processes need the same cache, one decodes
-    and the others wait.
+    `~/.cache/flax_resnets`. There, each split of a dataset has a directory, which holds a directory for each size and
+    kind of resizing. If the content of the dataset's files changes, their old caches are removed. An incomplete cache
+    has a temporary name, so no reader finds it. If several processes need the same cache, one decodes and the others
+    wait.
 
     Args:
         source: the split.
@@ -324,7 +324,7 @@ def _blocks(
 
 
 def resized(image: np.ndarray, size: int, resize: str) -> np.ndarray:
-    """Resizes one image, `(height, width, channels)`, to `(size, size, channels)`, uint8 throughout.
+    """Resizes one uint8 image from `(height, width, channels)` to `(size, size, channels)`.
 
     The filter is Lanczos, over the whole area of an output pixel, so shrinking does not alias.
 

@@ -134,5 +134,5 @@ def newest_version(config: DataConfig) -> str:
 
 
 def is_prepared(config: DataConfig) -> bool:
-    """Whether the dataset is prepared; the name has a version."""
+    """Whether the dataset is prepared. Its name must include the version."""
     return kind_of(config.dataset).is_prepared(config)

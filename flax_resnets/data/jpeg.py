@@ -1,4 +1,4 @@
-"""Removes bytes from a JPEG that no pixel depends on, if it is certain that no pixel does.
+"""Removes bytes from a JPEG on which certainly no pixel depends.
 
 libjpeg gives the same warning for two causes. Extra bytes before a marker may be a camera's padding. Or they may be the
 rest of the picture: after a damaged byte the decoder reads wrong codes, and may finish too early. This module rewrites
@@ -29,7 +29,7 @@ class _Unsure(Exception):
 
 
 def without_extras(encoded: bytes, read_scans: bool) -> bytes | None:
-    """The JPEG without the parts of which libjpeg warns although no pixel depends on them.
+    """Rewrites a JPEG without the parts for which libjpeg warns although no pixel depends on them.
 
     It removes bytes between segments and after scans, application segments, and comments. It corrects an unknown
     version of JFIF, an unknown colour transform of Adobe's, and the parameters of a sequential scan, which can have

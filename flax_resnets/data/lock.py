@@ -21,7 +21,7 @@ def locked(directory: Path, wait: bool = True) -> Iterator[bool]:
         BlockingIOError: another process holds the lock, and `wait` is False.
 
     Yields:
-        True; or False if the filesystem has no locks (as some network filesystems): other processes may then work too.
+        True; or False if the filesystem has no locks, as some network filesystems: then other processes may enter too.
 
     Example:
         >>> with locked(Path(".")) as alone:

@@ -149,7 +149,7 @@ class Kind(Protocol):
         ...
 
     def is_prepared(self, config: DataConfig) -> bool:
-        """Whether the dataset is prepared; the name has a version."""
+        """Whether the dataset is prepared. Its name must include the version."""
         ...
 
 

@@ -174,8 +174,8 @@ def network_inputs(
     Args:
         key: as `step_key` returns it.
         batch: images as they are stored.
-        config: the run.
-        num_classes: of the targets.
+        config: the run's configuration.
+        num_classes: number of classes in the targets.
         image_size: see `make_train_step`.
         mixing: whether mixup and CutMix are on, if the configuration has them.
 
@@ -266,7 +266,7 @@ def _in_parts(
 
 
 def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
-    """The compiled evaluation of one batch by the running statistics; for the arguments see `make_train_step`.
+    """Compiles the evaluation of one batch, with running statistics; for the arguments see `make_train_step`.
 
     Returns:
         A function from params, batch_stats and batch to sums over the batch. Images with label −1 are not counted.

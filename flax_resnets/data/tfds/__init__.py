@@ -53,7 +53,7 @@ def newest_version(config: DataConfig) -> str:
 
 
 def is_prepared(config: DataConfig) -> bool:
-    """Whether the dataset is prepared; the name has a version."""
+    """Whether the dataset is prepared. Its name must include the version."""
     try:
         builder = _builder(config)
     except UserError:  # TFDS knows no such version

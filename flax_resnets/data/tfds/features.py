@@ -94,7 +94,7 @@ def name_key(features: Any) -> str | None:
 
 
 def features_with_tensorflow(name: str, data_dir: Path | None) -> str:
-    """Names the features of a prepared dataset that TFDS cannot read without TensorFlow, if its files tell."""
+    """Names the features of a prepared dataset for which TFDS needs TensorFlow, if its features.json has them."""
     found = []
     for path in sorted(data_dir.glob(f"{name}/**/features.json")) if data_dir else []:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
