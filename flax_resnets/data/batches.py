@@ -39,7 +39,10 @@ class Split(Protocol):
     def train_batches(
         self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
     ) -> Generator[Batch[np.ndarray]]:
-        """The batches of training steps; for the arguments see `train_batch`. Close the iterator if it is not read to the end."""
+        """The batches of training steps; for the arguments see `train_batch`.
+
+        Close the iterator if it is not read to the end.
+        """
         ...
 
     def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:

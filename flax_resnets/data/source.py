@@ -203,7 +203,7 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> M
 
     Args:
         dataset: see `open_source`.
-        data_dir: see `open_source`. It is read only if the dataset's files alone describe it, and need not exist otherwise.
+        data_dir: see `open_source`. It is read, and must exist, only if nothing but the dataset's files describes it.
         fields: see `open_source`.
 
     Raises:

@@ -10,7 +10,7 @@ from flax_resnets.models.resnet import ResNet
 
 
 def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet, dict[str, Any]]:
-    """Makes a network for inference, in which the norms are multiplied into their convolutions.
+    """Makes a network for inference, whose BatchNorm layers (norms) are multiplied into their convolutions.
 
     With running statistics, a norm multiplies each channel by a factor and adds an offset. The factor goes into the
     kernel of the convolution before the norm, and only the offset stays: Jacob et al. 2017, arXiv:1712.05877, section
