@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_earlier_rows_whole(tmp_path, monkeypatch):
     rows.add({"part": "fast", "task": "a"})
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:7]))
-    with pytest.raises(UserError, match="the disk is full; earlier rows are whole"):
+    with pytest.raises(UserError, match="the disk is full; earlier rows are complete"):
         rows.add({"part": "fast", "task": "b"})
     assert [row["task"] for row in read_rows(rows.path)] == ["a"]
     rows.close()
@@ -515,7 +515,7 @@ def lines_with(text: str, *words: str) -> list[str]:
 
 def test_an_empty_page_says_not_measured_of_everything():
     text = page([])
-    assert "It has not been run on any yet" in text
+    assert "No accelerator has been measured yet" in text
     for name in (
         *accelerator_correct.NETWORKS,
         *accelerator_correct.RUNS,
