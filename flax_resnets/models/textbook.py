@@ -296,7 +296,7 @@ class AlexNet(Textbook):
 
 
 class VGG(Textbook):
-    """Blocks of 3x3 convolutions, each of which halves the image, and AlexNet's fully connected layers.
+    """Blocks of 3x3 convolutions, and AlexNet's fully connected layers. Each block halves the image.
 
     d2l, section 8.2; Simonyan and Zisserman 2014, arXiv:1409.1556, table 1. The default is column A of the table,
     VGG-11.
@@ -337,9 +337,9 @@ def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dic
 
 
 class NiN(Textbook):
-    """Network in network: blocks of one convolution and two 1x1 convolutions: d2l, section 8.3. For 224 pixels.
+    """Network in network: blocks of one convolution and two 1x1 convolutions. For images of 224 pixels.
 
-    Lin et al. 2013, arXiv:1312.4400, figure 2. There is no fully connected layer. The last block has one channel for
+    d2l, section 8.3; Lin et al. 2013, arXiv:1312.4400, figure 2. There is no fully connected layer. The last block has one channel for
     each class, and the mean of that channel is the logit. As in the book, a ReLU comes before the mean.
 
     Attributes:
