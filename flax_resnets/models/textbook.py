@@ -339,8 +339,8 @@ def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dic
 class NiN(Textbook):
     """Network in network: blocks of one convolution and two 1x1 convolutions. For images of 224 pixels.
 
-    d2l, section 8.3; Lin et al. 2013, arXiv:1312.4400, figure 2. There is no fully connected layer. The last block has one channel for
-    each class, and the mean of that channel is the logit. As in the book, a ReLU comes before the mean.
+    d2l, section 8.3; Lin et al. 2013, arXiv:1312.4400, figure 2. There is no fully connected layer. The last block has
+    one channel for each class, and the mean of that channel is the logit. As in the book, a ReLU comes before the mean.
 
     Attributes:
         dropout: share of the third block's outputs that training drops.
