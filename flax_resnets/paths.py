@@ -1,4 +1,4 @@
-"""Paths that a user wrote."""
+"""Paths that a user wrote, and the directory of all caches."""
 
 import os
 from pathlib import Path
@@ -24,3 +24,11 @@ def expanded(path: str | os.PathLike[str], named: str) -> Path:
     if text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{named}={path}: there is no such user; a name that begins with ~ is written ./~")
     return Path(text)
+
+
+def cache_root() -> Path:
+    """The directory of all caches: `$FLAX_RESNETS_CACHE`, or a directory in the user's cache directory."""
+    if root := os.environ.get("FLAX_RESNETS_CACHE"):
+        return expanded(root, "FLAX_RESNETS_CACHE")
+    parent = os.environ.get("XDG_CACHE_HOME")
+    return (expanded(parent, "XDG_CACHE_HOME") if parent else Path(os.path.expanduser("~/.cache"))) / "flax_resnets"

@@ -2,9 +2,8 @@
 
 import pytest
 
-from flax_resnets.data.cache import cache_root
 from flax_resnets.errors import UserError
-from flax_resnets.paths import expanded
+from flax_resnets.paths import cache_root, expanded
 
 
 def test_it_is_the_home(tmp_path, monkeypatch):

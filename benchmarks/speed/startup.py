@@ -147,16 +147,17 @@ def main() -> int:
     from flax_resnets.cli.bench.figures import spread
     from flax_resnets.cli.bench.machine import describe_machine
     from flax_resnets.cli.table import table
-    from flax_resnets.data.cache import cache_root, cached_images
-    from flax_resnets.data.source import open_source
+    from flax_resnets.data.cache import cached_images
+    from flax_resnets.data.source import open_split
     from flax_resnets.errors import UserError
+    from flax_resnets.paths import cache_root
     from flax_resnets.training.recipes import load_config
 
     try:
         parsed = cli.parse(["train", *arguments.train])
         config = load_config(parsed.config, parsed.overrides)
         for split in ("train", "validation"):
-            source = open_source(config.dataset, split, config.data_dir)
+            source = open_split(config, split)
             cached_images(source, config.store_size or config.image_size, config.resize)
     except UserError as error:
         print(f"startup.py: {error}", file=sys.stderr)

@@ -21,7 +21,7 @@ from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
-from flax_resnets.paths import expanded
+from flax_resnets.paths import cache_root
 
 _FORMAT = 1  # to be raised when the same source, size and resize give other pixels than before
 _BLOCK = 512  # images that are decoded and then written together
@@ -128,14 +128,6 @@ def cached_images(
             stacklevel=2,
         )
         return _in_memory(source, size, resize, progress, skip)
-
-
-def cache_root() -> Path:
-    """The directory of all caches: `$FLAX_RESNETS_CACHE`, or a directory in the user's cache directory."""
-    if root := os.environ.get("FLAX_RESNETS_CACHE"):
-        return expanded(root, "FLAX_RESNETS_CACHE")
-    parent = os.environ.get("XDG_CACHE_HOME")
-    return (expanded(parent, "XDG_CACHE_HOME") if parent else Path(os.path.expanduser("~/.cache"))) / "flax_resnets"
 
 
 def _directory(source: Source, size: int, resize: str) -> Path:

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from flax_resnets.cpu import XLA_OPTIONS
-from flax_resnets.data.cache import cache_root
+from flax_resnets.paths import cache_root
 
 
 def keep_compiled_programs() -> None:

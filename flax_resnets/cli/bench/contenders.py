@@ -11,7 +11,7 @@ import flax_resnets
 from flax_resnets.cli.bench.cases import Case
 from flax_resnets.cli.bench.interleave import Contender, Process
 from flax_resnets.cpu import MALLOC
-from flax_resnets.data.cache import cache_root
+from flax_resnets.paths import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
 PEERS = (LINEN, TORCH, CHECKOUT)
