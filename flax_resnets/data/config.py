@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flax_resnets.errors import UserError
-from flax_resnets.fields import Fields, Rule
+from flax_resnets.fields import MOST, Fields, Rule
 
 # Besides, an image of more than 89 million pixels is not decoded.
 LONGEST_SIDE = 8192
@@ -17,11 +17,15 @@ class DataConfig(Fields):
     Attributes:
         dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which is part of the package.
         data_dir: directory of TFDS's datasets; None for TFDS's default.
-        train_split, validation_split: the dataset's names of the two splits. None for `train`, and for `validation`, or
-            `test` if there is none.
+        train_split, validation_split: the dataset's names of the two splits. For TFDS's datasets also parts and sums of
+            splits, such as `train[:80%]`. None for `train`, and for the first that there is of `validation`, `val`,
+            `valid`, `dev` and `test`.
         validation_share: share of the training images that become the validation split, if the dataset has only one
             split. None if it has two.
-        image_key, label_key: names of the features that hold the image and its class. None for `image` and `label`.
+        image_key, label_key: names of the features that hold the image and its class, such as `coarse_label`; of a
+            feature inside another one, `outer/inner`. None for `image` and `label`.
+        num_classes: number of classes, if the label is a number and the dataset does not say how many there are. Their
+            names are then `0`, `1` and so on. None for the dataset's own number; another number is refused.
         store_size: side of the images that are kept, in pixels; from these the device crops or resizes. None for
             `image_size`.
         resize: how an image becomes square: `squash` ignores its aspect ratio, `crop` takes its centre.
@@ -43,6 +47,7 @@ class DataConfig(Fields):
     validation_share: float | None = None
     image_key: str | None = None
     label_key: str | None = None
+    num_classes: int | None = None
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     images: Literal["cached", "streamed"] = "cached"
@@ -54,6 +59,7 @@ class DataConfig(Fields):
         Rule("train_split validation_split", lambda v: v != "", "the name of a split, or none for the usual one"),
         Rule("validation_share", lambda v: 0 < v < 1, "above 0 and below 1"),
         Rule("image_key label_key", lambda v: v != "", "the name of a feature, or none for the usual one"),
+        Rule("num_classes", lambda v: 2 <= v <= MOST, f"from 2 to {MOST}"),
         Rule("store_size", lambda v: v >= 1, "at least 1"),
         Rule("store_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
         Rule("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),

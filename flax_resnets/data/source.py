@@ -195,7 +195,9 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> Sou
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
     check_data_dir(config.data_dir)
-    return kind_of(config.dataset).open_split(config, split)
+    opened = kind_of(config.dataset).open_split(config, split)
+    _check_classes(config, opened.num_classes)
+    return opened
 
 
 def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> Metadata:
@@ -218,7 +220,14 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> M
 
 def metadata_of(config: DataConfig) -> Metadata:
     """Like `dataset_metadata`, for the dataset that a configuration names."""
-    return Metadata(*kind_of(config.dataset).metadata(config))
+    metadata = Metadata(*kind_of(config.dataset).metadata(config))
+    _check_classes(config, metadata.num_classes)
+    return metadata
+
+
+def _check_classes(config: DataConfig, found: int) -> None:
+    if config.num_classes not in (None, found):
+        raise UserError(f"num_classes={config.num_classes}: {config.dataset} has {found}; leave the field out")
 
 
 def _config(dataset: str, data_dir: DataDir, fields: Mapping[str, Any]) -> DataConfig:

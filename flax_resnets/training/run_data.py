@@ -56,7 +56,8 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
             if not is_prepared(opened):
                 raise other_data(recorded, f"version {newest}", config, workdir)
             say(f"{workdir}: going on with {recorded.name}, as it began; {newest} is there too")
-    train, validation = open_split(opened, "train"), open_split(opened, "validation")
+    # First the split that a dataset is more likely to lack: that is found out before anything is downloaded.
+    validation, train = open_split(opened, "validation"), open_split(opened, "train")
     found = identity_of(train, validation)
     check_data(found, config, workdir)
     return train, validation, found

@@ -6,45 +6,40 @@ from flax_resnets.data.config import DataConfig
 from flax_resnets.data.tfds.builder import SAMPLE, SAMPLE_DIR, make_builder, where_it_lies
 from flax_resnets.data.tfds.features import image_and_label
 from flax_resnets.data.tfds.patches import quiet_tfds
+from flax_resnets.data.tfds.splits import check_splits
 from flax_resnets.errors import UserError
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
     from flax_resnets.data.source import Source
+    from flax_resnets.data.tfds.prepare import Prepared
 
-__all__ = ["SAMPLE", "SAMPLE_DIR", "is_prepared", "metadata", "newest_version", "open_split"]
+__all__ = ["SAMPLE", "SAMPLE_DIR", "is_prepared", "metadata", "newest_version", "open_split", "prepare_dataset"]
 
 
 def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
     """See `flax_resnets.data.source.open_source`."""
-    from flax_resnets.data.tfds.prepare import prepare
+    from flax_resnets.data.tfds.prepare import declared_splits, prepare
     from flax_resnets.data.tfds.source import TfdsSource
 
-    dataset, builder = config.dataset, _builder(config)
+    builder = _builder(config)
     with quiet_tfds():
         prepared = builder.is_prepared()
     if not prepared:
+        check_splits(config, split, declared_splits(builder))
         prepare(builder)
         builder = _builder(config)
     with quiet_tfds():
-        return TfdsSource(dataset, _split_in_tfds(dataset, split, list(builder.info.splits)), builder)
-
-
-def _split_in_tfds(dataset: str, split: str, splits: list[str]) -> str:
-    for name in ("validation", "test") if split == "validation" else (split,):
-        if name in splits:
-            return name
-    known = "'train'" if split == "train" else "'validation' or 'test'"
-    raise UserError(f"dataset={dataset!r}: has no {split} split, only {', '.join(splits) or 'none'}; needs {known}")
+        return TfdsSource(config, split, builder)
 
 
 def metadata(config: DataConfig) -> tuple[int, int]:
     """Numbers of classes and channels, as TFDS declares them."""
     builder = _builder(config)
     with quiet_tfds():
-        image, label = image_and_label(config.dataset, builder.info.features)
-    return label.num_classes, image.shape[2]
+        labelled = image_and_label(config, builder.info.features)
+    return len(labelled.class_names), labelled.image.shape[2]
 
 
 def newest_version(config: DataConfig) -> str:
@@ -62,5 +57,39 @@ def is_prepared(config: DataConfig) -> bool:
         return builder.is_prepared()
 
 
+def prepare_dataset(dataset: str, data_dir: str | None) -> "Prepared":
+    """Downloads and prepares a dataset, if it is not yet prepared. It need not be a set of labelled images.
+
+    Args:
+        dataset: TFDS's name.
+        data_dir: directory of TFDS's datasets; None for TFDS's default.
+
+    Raises:
+        UserError: see `flax_resnets.data.tfds.prepare.prepare`.
+    """
+    from flax_resnets.data.tfds.prepare import Prepared, prepare
+
+    where = where_it_lies(dataset, data_dir)
+    builder = make_builder(dataset, where)
+    with quiet_tfds():
+        before = builder.is_prepared()
+    if not before:
+        prepare(builder)
+        builder = make_builder(dataset, where)
+    with quiet_tfds():
+        info = builder.info
+        return Prepared(
+            name=info.full_name,
+            directory=str(builder.data_dir),
+            file_format=info.file_format.value if info.file_format else "",
+            splits={name: each.num_examples for name, each in info.splits.items()},
+            before=before,
+        )
+
+
 def _builder(config: DataConfig) -> "DatasetBuilder":
-    return make_builder(config.dataset, where_it_lies(config.dataset, config.data_dir))
+    """TFDS's builder of a set of labelled images."""
+    builder = make_builder(config.dataset, where_it_lies(config.dataset, config.data_dir))
+    with quiet_tfds():
+        image_and_label(config, builder.info.features)
+    return builder

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flax_resnets.data.tfds.features import features_with_tensorflow, image_and_label
+from flax_resnets.data.tfds.features import features_with_tensorflow
 from flax_resnets.data.tfds.patches import no_network_for_metadata, only_features_of_tfds, quiet_tfds
 from flax_resnets.errors import UserError
 
@@ -28,26 +28,29 @@ def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path
 
 
 def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
-    """TFDS's builder of a set of labelled images.
+    """TFDS's builder of a dataset.
 
     Raises:
-        UserError: TFDS has no such dataset or version, its files are damaged, or it is not a set of labelled images.
+        UserError: TFDS has no such dataset or version, or its files are damaged.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+    name, _, config = dataset.split(":")[0].partition("/")
     if not _NAME.fullmatch(dataset):
-        raise UserError(f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'")
+        raise UserError(
+            f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
+            f"{_meant(name, _known())}"
+        )
     try:
         with quiet_tfds(), no_network_for_metadata(), only_features_of_tfds():
             builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
-            image_and_label(dataset, builder.info.features)
+            _ = builder.info.features  # raises an error if they need TensorFlow
             return builder
     except UserError:
         raise
     except Exception as error:
-        name, _, config = dataset.split(":")[0].partition("/")
-        known = [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
+        known = _known()
         if name in known[1:] and config:
             known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
@@ -58,12 +61,35 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
         is_damaged = there and not isinstance(error, DatasetNotFoundError)
         if dataset.split(":")[0] not in known and not is_damaged:
-            close = difflib.get_close_matches(dataset, known, n=3, cutoff=0.5)
-            suggestion = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            suggestion = _meant(dataset, known)
             if there:
                 suggestion = f"; data_dir={str(data_dir)!r} holds its {', '.join(path.name for path in there[:3])}"
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
         raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {str(error)[:400]}") from error
+
+
+def _known() -> list[str]:
+    import tensorflow_datasets as tfds
+
+    return [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
+
+
+def _meant(name: str, known: list[str]) -> str:
+    """A hint at the names that are spelt otherwise, have the same words or more words, or nearly the same letters."""
+    letters, words = _letters(name), _words(name) if "/" not in name else set()
+    close = [each for each in known if letters and _letters(each) == letters]
+    close = close or [each for each in known if words and _words(each) == words]
+    close = close or sorted((each for each in known if words and _words(each) > words), key=len)
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall("[a-z]+", name.lower()))
 
 
 def how_to_prepare_again(builder: "DatasetBuilder") -> str:

@@ -1,50 +1,99 @@
 """Finds the image, the label and the name among a dataset's TFDS features, and describes features in words."""
 
 import contextlib
+import functools
 import json
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flax_resnets.data.config import DataConfig
 from flax_resnets.errors import UserError
 
 
-def image_and_label(dataset: str, features: Any) -> tuple[Any, Any]:
-    """The features `image` and `label` of a dataset.
+class Labelled(NamedTuple):
+    """The features of a dataset that a run uses.
+
+    Attributes:
+        image: TFDS's feature of the image.
+        image_path: the keys that lead to the image in an example; several if it is inside another feature.
+        label_path: the same for the label.
+        class_names: names of the classes; numbers if they have no names.
+        chosen_keys: describes the configuration's choice of features; empty for the usual ones.
+    """
+
+    image: Any
+    image_path: tuple[str, ...]
+    label_path: tuple[str, ...]
+    class_names: tuple[str, ...]
+    chosen_keys: str
+
+
+def image_and_label(config: DataConfig, features: Any) -> Labelled:
+    """Finds the features that the configuration chooses: by default `image` and `label`.
 
     Raises:
         UserError: a feature is missing or of another kind. The message says which, what it is and what it must be.
     """
     kinds = _kinds()
-    named: dict[str, Any] = dict(features.items()) if isinstance(features, kinds.FeaturesDict) else {}
+    flat = dict(_flat(features)) if isinstance(features, kinds.FeaturesDict) else {}
+    image_key, label_key = config.image_key or "image", config.label_key or "label"
     wanted = (
-        ("image", kinds.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
-        ("label", kinds.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
+        ("image_key", image_key, kinds.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
+        ("label_key", label_key, kinds.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
     )
     problems = []
-    for name, kind, is_right, right in wanted:
-        if name not in named:
-            there = sorted(key for key, each in _flat(named) if isinstance(each, kind)) or sorted(named)
-            others = ", ".join(map(repr, there[:5])) + (", ..." if there[5:] else "") or _kind(features)
-            problems.append(f"{name!r} is missing, must be {right} (there is {others[:150]})")
-        elif not is_right(named[name]):
-            problems.append(f"{name!r} is {_kind(named[name])}, must be {right}")
+    for field, key, kind, is_right, right in wanted:
+        path, feature = flat.get(key, (None, None))
+        if feature is None:
+            found = sorted(each for each, (path, feature) in flat.items() if isinstance(feature, kind)) or sorted(flat)
+            others = ", ".join(map(repr, found[:5])) + (", ..." if found[5:] else "") or _kind(features)
+            usable = next((each for each in found if flat[each][0] and is_right(flat[each][1], config)), None)
+            hint = f", --config.{field}={usable} takes that one" if usable else ""
+            problems.append(f"{key!r} is missing, must be {right} (there is {others[:150]}){hint}")
+        elif path is None:
+            problems.append(f"{key!r} is inside a Sequence, must be {right}")
+        elif not is_right(feature, config):
+            number = "; --config.num_classes=N allows numbers from 0 to N-1" if _is_number(feature) else ""
+            problems.append(f"{key!r} is {_kind(feature)}, must be {right}{number}")
     if problems:
-        raise UserError(f"dataset={dataset!r}: must have the features 'image' and 'label'; {'; '.join(problems)}")
-    return named["image"], named["label"]
+        usual = (image_key, label_key) == ("image", "label")
+        features_named = "features 'image' and 'label'" if usual else f"features {image_key!r} and {label_key!r}"
+        raise UserError(f"dataset={config.dataset!r}: must have the {features_named}; {'; '.join(problems)}")
+    image_path, image = flat[image_key]
+    label_path, label = flat[label_key]
+    chosen = "" if (image_key, label_key) == ("image", "label") else f"{image_key!r} {label_key!r} "
+    return Labelled(image, image_path, label_path, _class_names(label, config), chosen)
 
 
-def _is_image(feature: Any) -> bool:
+def _class_names(label: Any, config: DataConfig) -> tuple[str, ...]:
+    names = label.names if isinstance(label, _kinds().ClassLabel) and label.num_classes else None
+    return tuple(names or map(str, range(config.num_classes or 0)))
+
+
+def _is_image(feature: Any, config: DataConfig) -> bool:
     kinds = _kinds()
     # TFDS's Video and Sequence hold images, but are not Image.
     return isinstance(feature, kinds.Image) and np.dtype(feature.np_dtype) == np.uint8 and feature.shape[2] in (1, 3)
 
 
-def _is_label(feature: Any) -> bool:
-    return isinstance(feature, _kinds().ClassLabel) and (feature.num_classes or 0) >= 2
+def _is_label(feature: Any, config: DataConfig) -> bool:
+    if isinstance(feature, _kinds().ClassLabel) and feature.num_classes:
+        return feature.num_classes >= 2
+    return config.num_classes is not None and _is_number(feature)
+
+
+def _is_number(feature: Any) -> bool:
+    """Whether a feature is a whole number that does not say how many classes there are."""
+    kinds = _kinds()
+    if isinstance(feature, kinds.ClassLabel):
+        return not feature.num_classes
+    is_scalar = isinstance(feature, kinds.Tensor) and not isinstance(feature, kinds.Text) and feature.shape == ()
+    return is_scalar and np.issubdtype(feature.np_dtype, np.integer)
 
 
 def _kind(feature: Any) -> str:
@@ -65,13 +114,36 @@ def _kind(feature: Any) -> str:
     return f"{kind} of {np.dtype(feature.np_dtype).name}" + (f", shape {feature.shape}" if feature.shape else "")
 
 
-def _flat(features: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields names and features. A feature inside another one has a name such as `outer/inner`."""
-    for name, feature in features.items():
-        yield name, feature
+def _flat(features: Any, outer: tuple[str, ...] | None = ()) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yields each feature's name, and the keys that lead to it with the feature itself.
+
+    A feature inside another one has a name such as `outer/inner`. Inside a Sequence, no keys lead to a single feature.
+    """
+    for key, feature in features.items():
+        path = None if outer is None else (*outer, key)
+        yield key, (path, feature)
         inner = getattr(feature, "feature", feature)  # of a Sequence
-        if hasattr(inner, "items"):
-            yield from ((f"{name}/{key}", each) for key, each in _flat(dict(inner.items())))
+        if isinstance(inner, _kinds().FeaturesDict):
+            for name, found in _flat(inner, path if inner is feature else None):
+                yield f"{key}/{name}", found
+
+
+def inside(example: Any, path: tuple[str, ...]) -> Any:
+    """The value to which the keys lead."""
+    return functools.reduce(operator.getitem, path, example)
+
+
+def skipping_images(features: Any) -> dict[str, Any]:
+    """TFDS's decoders that leave images as they are stored."""
+    import tensorflow_datasets as tfds
+
+    decoders = {}
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.Image):
+            decoders[key] = tfds.decode.SkipDecoding()
+        elif isinstance(feature, tfds.features.FeaturesDict) and (inner := skipping_images(feature)):
+            decoders[key] = inner
+    return decoders
 
 
 def _kinds() -> Any:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flax_resnets.data.lock import locked
 from flax_resnets.data.tfds.patches import NeedsTensorFlow, few_retries, quiet_tfds, tensorflow_stand_in
@@ -22,6 +22,69 @@ from flax_resnets.errors import UserError
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
+
+
+class Prepared(NamedTuple):
+    """What `flax_resnets.data.tfds.prepare_dataset` returns.
+
+    Attributes:
+        name: the dataset's name with its version.
+        directory: directory of its files.
+        file_format: TFDS's name of the files' format.
+        splits: number of examples in each split.
+        before: whether it was prepared already.
+    """
+
+    name: str
+    directory: str
+    file_format: str
+    splits: dict[str, int]
+    before: bool
+
+
+def declared_splits(builder: "DatasetBuilder") -> list[str] | None:
+    """Names of the splits of a dataset that is not prepared, without downloading anything.
+
+    TFDS keeps no list of them. A builder's code makes the splits from the paths of its downloads, and most builders do
+    so before they read any file. They are given paths at which there is nothing.
+
+    Args:
+        builder: as in `prepare`.
+
+    Returns:
+        The names; None if the builder reads its downloads to know them.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet_tfds())
+        _without_tensorflow(stack)
+        try:
+            made: Any = builder._split_generators(_NoDownloads())  # pyright: ignore[reportAttributeAccessIssue]
+            return [str(getattr(each, "name", each)) for each in made]
+        except Exception:
+            return None
+
+
+class _NoDownloads:
+    """Stands in for TFDS's download manager: its paths do not exist."""
+
+    manual_dir = download_dir = Path(os.devnull, "nothing")
+
+    def download(self, urls: Any) -> Any:
+        if isinstance(urls, dict):
+            return {key: self.download(each) for key, each in urls.items()}
+        if isinstance(urls, list | tuple):
+            return [self.download(each) for each in urls]
+        return self.manual_dir
+
+    download_and_extract = extract = download
+
+    def iter_archive(self, path: Any) -> Iterator[Any]:
+        return iter(())
+
+
+def _without_tensorflow(stack: contextlib.ExitStack) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        stack.enter_context(tensorflow_stand_in())
 
 
 def prepare(builder: "DatasetBuilder") -> None:
@@ -56,8 +119,7 @@ def prepare(builder: "DatasetBuilder") -> None:
                 return
         print(f"{what}: downloading and preparing it", flush=True)
         stack.enter_context(quiet_tfds())
-        if importlib.util.find_spec("tensorflow") is None:
-            stack.enter_context(tensorflow_stand_in())
+        _without_tensorflow(stack)
         stack.enter_context(few_retries())
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()

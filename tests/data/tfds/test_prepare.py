@@ -111,7 +111,7 @@ def test_it_is_laid_out_as_tfds_lays_out_its_datasets(fashion_mnist, data_dir):
 def test_one_prepared_in_another_format_is_prepared_again_as_its_refusal_says(fashion_mnist, data_dir, tmp_path):
     directory = open_source("fashion_mnist", "train", data_dir).directory
     info = directory / "dataset_info.json"
-    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    info.write_text(info.read_text().replace('"array_record"', '"riegeli"'))
     with pytest.raises(UserError, match="with data_dir=ANOTHER, an existing directory, it is prepared there"):
         open_source("fashion_mnist", "train", data_dir)
     (tmp_path / "another").mkdir()

@@ -248,10 +248,10 @@ def test_an_unknown_split(prepared):
 
 
 def test_records_of_another_format(prepared):
-    rewrite(prepared, "dataset_info.json", {'"array_record"': '"tfrecord"'})
+    rewrite(prepared, "dataset_info.json", {'"array_record"': '"riegeli"'})
     with pytest.raises(
         UserError,
-        match=r"prepared as tfrecord, which cannot be read by index; .*prepare\(Builder\(data_dir=ANOTHER\)\)",
+        match=r"prepared as riegeli, which cannot be read by index; .*prepare\(Builder\(data_dir=ANOTHER\)\)",
     ):
         open_source("my_images", "train", prepared)
 
