@@ -19,6 +19,7 @@ from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
     "train": "trains a network by a recipe, or resumes a run",
+    "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "show-batch": "draws the images that the network sees in a step",
     "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
     "models": "lists the networks, with parameters and GMACs",

@@ -37,7 +37,8 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     name, _, config = dataset.split(":")[0].partition("/")
-    if not _NAME.fullmatch(dataset):
+    # TFDS would take `Imagenette` for `imagenette`; but a run's name for its data is one.
+    if not _NAME.fullmatch(dataset) or (name != name.lower() and name.lower() in _known()):
         raise UserError(
             f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
             f"{_meant(name, _known())}"

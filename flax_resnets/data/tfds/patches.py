@@ -113,11 +113,18 @@ def tensorflow_stand_in() -> Iterator[None]:
     )
     unraised = type("Unraised", (Exception,), {})  # stands for errors of TensorFlow's file functions
     stand_in = _StandIn(
-        io=_StandIn(gfile=gfile),
-        image=_StandIn(encode_png=_encoder("PNG"), encode_jpeg=_encoder("JPEG", quality=95)),
-        compat=_StandIn(as_text=os.fsdecode),
+        io=_StandIn(gfile=gfile, encode_jpeg=_encode_jpeg),
+        image=_StandIn(
+            decode_image=_decode,
+            decode_jpeg=_decode,
+            decode_png=_decode,
+            encode_jpeg=_encode_jpeg,
+            encode_png=_encode_png,
+        ),
+        compat=_StandIn(as_bytes=os.fsencode, as_text=os.fsdecode),
         errors=_StandIn(ResourceExhaustedError=unraised, UnimplementedError=unraised),
         executing_eagerly=lambda: True,
+        shape=np.shape,
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # TFDS sorts a large dataset through a thousand open files, and relies on an error of TensorFlow to raise the limit.
@@ -138,12 +145,38 @@ def _replace_in_tfds(old: object, new: object) -> None:
                     setattr(module, attribute, new)
 
 
-def _encoder(image_format: str, **options: Any) -> Any:
-    """Stands in for `tf.image.encode_png` or `encode_jpeg`: returns an object with `numpy()`, all that TFDS calls."""
+class _Tensor(np.ndarray):
+    """An array with the method by which TFDS gets the content of a tensor."""
 
-    def encode(pixels: np.ndarray) -> SimpleNamespace:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, image_format, **options)
-        return SimpleNamespace(numpy=buffer.getvalue)
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
 
-    return encode
+
+def _decode(encoded: bytes, channels: int = 0) -> _Tensor:
+    """Stands in for `tf.image.decode_image` and its relatives: uint8, `(height, width, channels)`.
+
+    With 0 channels, an image keeps its own number: 1 for grey, 3 for colour, 4 with transparency.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        own = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+        mode = {0: own, 1: "L", 3: "RGB", 4: "RGBA"}[channels]
+        # If a palette with transparency is converted directly to RGB, Pillow warns.
+        pixels = np.array((image.convert("RGBA") if image.mode == "P" else image).convert(mode))
+    return pixels.reshape(*pixels.shape[:2], -1).view(_Tensor)
+
+
+def _encode_png(pixels: np.ndarray) -> SimpleNamespace:
+    """Stands in for `tf.image.encode_png`: returns an object with `numpy()`, all that TFDS calls."""
+    return _encoded(pixels, "PNG")
+
+
+def _encode_jpeg(pixels: np.ndarray, format: str = "", quality: int = 95) -> SimpleNamespace:
+    """The same for `tf.image.encode_jpeg` and `tf.io.encode_jpeg`; `format` is that of the pixels, which they tell."""
+    return _encoded(pixels, "JPEG", quality=quality)
+
+
+def _encoded(pixels: np.ndarray, image_format: str, **options: Any) -> SimpleNamespace:
+    buffer = io.BytesIO()
+    pixels = np.asarray(pixels)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, image_format, **options)
+    return SimpleNamespace(numpy=buffer.getvalue)

@@ -1,9 +1,10 @@
 """Download and prepare a TFDS dataset, with TensorFlow or without it.
 
-To prepare an image dataset, TFDS needs only TensorFlow's file functions and its PNG and JPEG encoders: TFDS serialises
+To prepare an image dataset, TFDS needs only TensorFlow's file functions and its codecs of PNG and JPEG: TFDS serialises
 examples with its own protocol buffers, and array_record writes the records. If TensorFlow is not installed,
 `tensorflow_stand_in` supplies these functions during the preparation. TFDS reads the result on any machine. The bytes
-of a PNG may differ from those of TensorFlow's encoder, but its pixels are the same.
+of a PNG may differ from those of TensorFlow's encoder, but its pixels are the same. The pixels of the few JPEGs that a
+builder encodes anew may differ a little.
 """
 
 import contextlib

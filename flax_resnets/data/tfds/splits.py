@@ -125,7 +125,9 @@ def _missing(config: DataConfig, split: str, names: Sequence[str]) -> UserError:
     slices = f"--config.train_split='{base}[:80%]' --config.validation_split='{base}[80%:]'"
     there = f"only {_listed(names)}"
     if split == "train" or config.validation_share is not None:
-        return UserError(f"dataset={config.dataset!r}: has no train split, {there}; needs 'train', or its parts named: {slices}")
+        return UserError(
+            f"dataset={config.dataset!r}: has no train split, {there}; needs 'train', or its parts named: {slices}"
+        )
     from_base = "" if base == "train" else f"--config.train_split={base} "
     return UserError(
         f"dataset={config.dataset!r}: has no validation split, {there}; needs 'validation' or 'test', or a part of "
