@@ -175,7 +175,8 @@ def _drawn(config: DataConfig, split: str, words: str, numbers: np.ndarray) -> t
         raise UserError(
             f"validation_share={share}: is {count} of the {images:,} images; must leave images to both splits"
         )
-    order = np.random.Generator(np.random.Philox(key=[config.seed, _SHARE])).permutation(images)
+    key = np.array([config.seed, _SHARE], np.uint64)
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(images)
     drawn = f"{share:g} of {words} by seed {config.seed}"
     if split == "validation":
         return drawn, numbers[np.sort(order[:count])]
