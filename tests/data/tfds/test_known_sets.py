@@ -77,9 +77,8 @@ def test_a_jpeg_that_is_a_png_with_transparency(archives_of, data_dir):
 def small(dataset: str, data_dir, workdir) -> list[str]:
     return [
         *("train", "--config", "quickstart", f"--workdir={workdir}", f"--config.dataset={dataset}"),
-        *(f"--config.data_dir={data_dir}", "--config.model=resnet20_cifar", "--config.model_options={}"),
-        *("--config.mean=0.5", "--config.std=0.25", "--config.image_size=16", "--config.batch_size=4"),
-        *("--config.epochs=1", "--config.eval_batch_size=4"),
+        *(f"--config.data_dir={data_dir}", "--config.model_options.width=4", "--config.image_size=16"),
+        *("--config.mean=0.5", "--config.std=0.25", "--config.batch_size=4", "--config.epochs=1"),
     ]
 
 
