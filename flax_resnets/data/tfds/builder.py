@@ -72,7 +72,8 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
 def _known() -> list[str]:
     import tensorflow_datasets as tfds
 
-    return [SAMPLE, *tfds.list_builders(with_community_datasets=False)]
+    # A builder that has been imported may be listed twice.
+    return [*dict.fromkeys([SAMPLE, *tfds.list_builders(with_community_datasets=False)])]
 
 
 def _meant(name: str, known: list[str]) -> str:

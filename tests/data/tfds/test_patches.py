@@ -61,3 +61,18 @@ def test_tensorflow_is_one_lazy_object_that_its_modules_hold():
     with patches.tensorflow_stand_in():
         assert not any(map(holds, holders))
     assert all(map(holds, holders))
+
+
+def test_a_builder_makes_its_splits_from_what_a_download_manager_returns():
+    assert [*inspect.signature(tfds.core.GeneratorBasedBuilder._split_generators).parameters][:2] == [
+        "self",
+        "dl_manager",
+    ]
+    for name in ("download", "extract", "download_and_extract", "iter_archive", "manual_dir", "download_dir"):
+        assert hasattr(tfds.download.DownloadManager, name)
+
+
+def test_a_split_in_words_becomes_ranges_of_records():
+    whole = tfds.core.SplitInfo(name="train", shard_lengths=[6, 4], num_bytes=0)
+    ranges = tfds.core.ReadInstruction.from_spec("train[:80%]+train[9:]").to_absolute({"train": whole})
+    assert [(each.splitname, each.from_, each.to) for each in ranges] == [("train", None, 8), ("train", 9, None)]

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+from PIL import Image
 
+from flax_resnets import cli
 from flax_resnets.data.decode import decode
 from flax_resnets.data.source import open_source
 from flax_resnets.data.tfds.patches import NeedsTensorFlow, tensorflow_stand_in
@@ -145,6 +147,21 @@ def test_a_builder_of_ones_own_writes_records_that_can_be_read(data_dir):
     assert sorted(source.image(index).tobytes() for index in range(6)) == sorted(
         picture.tobytes() for picture in pictures(6, 8, 8, 3)
     )
+
+
+def test_the_command_prepares_beforehand(fashion_mnist, data_dir, capsys):
+    for done in ("is prepared", "was prepared already"):
+        assert cli.main(["prepare", "fashion_mnist", f"--data_dir={data_dir}"]) == 0
+        lines = capsys.readouterr().out.splitlines()[-3:]
+        assert lines[0] == f"fashion_mnist/3.0.1: {done}, as array_record in {data_dir}/fashion_mnist/3.0.1"
+        assert lines[1:] == ["  train: 10 examples", "  test: 4 examples"]
+
+
+def test_the_command_prints_json_alone(fashion_mnist, data_dir, capsys):
+    assert cli.main(["prepare", "fashion_mnist", f"--data_dir={data_dir}", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["splits"] == {"train": 10, "test": 4}
+    assert "downloading and preparing it" in err
 
 
 def test_once_prepared_it_is_not_downloaded_again(fashion_mnist, website, data_dir):
@@ -308,7 +325,22 @@ def test_its_png_is_lossless(channels):
     pixels = pictures(1, 5, 7, channels)[0]
     with tensorflow_stand_in():
         png = image_feature.tf.image.encode_png(pixels).numpy()
+        np.testing.assert_array_equal(image_feature.tf.image.decode_image(png), pixels)
     np.testing.assert_array_equal(decode(png, 1 if channels == 1 else 3), pixels[..., :3])
+
+
+@without_tensorflow
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 4), ("P", 3), ("RGB", 3), ("RGBA", 4), ("CMYK", 3)]
+)
+def test_it_decodes_images_of_any_mode(mode, channels):
+    from tensorflow_datasets.core.utils import image_utils
+
+    buffer = io.BytesIO()
+    Image.fromarray(pictures(1, 5, 7, 3)[0]).convert(mode).save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+    with tensorflow_stand_in():
+        assert image_utils.decode_image(buffer.getvalue()).shape == (5, 7, channels)
+        assert image_utils.tf.image.decode_png(buffer.getvalue(), channels=3).shape == (5, 7, 3)
 
 
 def test_a_large_dataset_that_is_sorted_on_disk(imagenette, data_dir, monkeypatch):

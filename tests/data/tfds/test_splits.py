@@ -149,7 +149,7 @@ def test_a_share_of_a_part(make):
         ("train", {"train_split": "train+train[:3]"}, "train_split=train+train[:3]: has 3 images twice"),
         ("train", {"validation_split": "train[80%:]"}, "train_split=train, validation_split=train[80%:]: have 2 im"),
         ("train", {"train_split": "all", "validation_split": "extra"}, "have 4 images in common"),
-        ("train", {"validation_share": 0.2, "validation_split": "extra"}, "validation_share=0.2, validation_split=extra: give"),
+        ("train", {"validation_share": 0.2, "validation_split": "extra"}, "validation_share=0.2, validation_split=ext"),
         ("train", {"validation_share": 0.01}, "validation_share=0.01: is 0 of the 10 images"),
         ("validation", {"validation_share": 0.99}, "validation_share=0.99: is 10 of the 10 images"),
     ],
