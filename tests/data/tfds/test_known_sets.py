@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from small_archives import picture
 
 from flax_resnets import cli
 from flax_resnets.data.source import dataset_metadata, open_source
@@ -53,8 +54,6 @@ def test_the_label_is_the_one_that_is_asked_for(archives_of, data_dir):
 
 
 def test_images_that_a_builder_encodes_anew_look_the_same(archives_of, data_dir):
-    from conftest import picture
-
     archives_of("cats_vs_dogs")
     source = open_source("cats_vs_dogs", "train", data_dir)
     names = {source.image_name(index).rpartition("PetImages/")[2]: index for index in range(len(source))}
@@ -65,8 +64,6 @@ def test_images_that_a_builder_encodes_anew_look_the_same(archives_of, data_dir)
 
 
 def test_a_jpeg_that_is_a_png_with_transparency(archives_of, data_dir):
-    from conftest import picture
-
     archives_of("oxford_iiit_pet")
     source = open_source("oxford_iiit_pet", "train", data_dir)
     (index,) = [index for index in range(10) if source.class_names[source.label(index)] == "beagle"]
