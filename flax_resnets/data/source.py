@@ -25,7 +25,7 @@ class Source(abc.ABC):
 
     Attributes:
         dataset: the name by which the dataset was opened.
-        split: name of the split in the dataset, such as `test` if it was opened as `validation`.
+        split: the dataset's name of the split, such as `test` if it has no `validation`, or a part of it in words.
         version: version of the dataset, such as `1.0.0`; empty if it has none.
         class_names: names of the classes, in the order of their labels.
         channels: 1 for grey images, 3 for colour.
@@ -165,13 +165,13 @@ def kind_of(dataset: str) -> Kind:
 def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None, **fields: Any) -> Source:
     """Opens one split of a dataset.
 
-    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. None of this needs
-    TensorFlow.
+    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. This needs TensorFlow
+    only for a dataset whose builder uses more of it than its file functions and image codecs. Reading never needs it.
 
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
-            `fashion_mnist_sample`. It must have the features `image` and `label`.
-        split: `validation` means the split of that name, or `test` if there is none.
+            `fashion_mnist_sample`. It must have the features `image` and `label`, or those that `fields` name.
+        split: `validation` means the split of that name, or `test` if there is none, unless `fields` name another one.
         data_dir: directory of TFDS's datasets; None for TFDS's default, `~/tensorflow_datasets`.
         fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
@@ -179,8 +179,8 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
         The split. The lengths of its record files are checked, but the files are not read through.
 
     Raises:
-        UserError: there is no such dataset or directory; it is not a set of labelled images; a file is damaged; or the
-            dataset cannot be downloaded or prepared.
+        UserError: there is no such dataset, directory or split; it is not a set of labelled images; a file is damaged;
+            or the dataset cannot be downloaded or prepared.
 
     Example:
         >>> source = open_source("fashion_mnist_sample", "train")
