@@ -165,8 +165,8 @@ def kind_of(dataset: str) -> Kind:
 def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None, **fields: Any) -> Source:
     """Opens one split of a dataset.
 
-    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. This needs TensorFlow
-    only for a dataset whose builder uses more of it than its file functions and image codecs. Reading never needs it.
+    If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. TensorFlow is needed
+    only if the dataset's builder uses more of it than file functions and image codecs. Reading never needs it.
 
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or

@@ -128,7 +128,9 @@ def _alone() -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         try:
             _directory().mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(_directory()))
+            if stack.enter_context(locked(_directory())):
+                for left in _directory().glob("tmp*"):  # by a process that was killed
+                    left.unlink()
             with tempfile.TemporaryFile(dir=_directory()):
                 keeping = True
         except OSError as error:
@@ -160,7 +162,7 @@ def _kept(file: _File) -> np.ndarray | None:
 
 
 def _keep(file: _File, offsets: np.ndarray) -> None:
-    descriptor, half_made = tempfile.mkstemp(dir=_directory())
+    descriptor, half_made = tempfile.mkstemp(prefix="tmp", dir=_directory())
     try:
         with os.fdopen(descriptor, "wb") as opened:
             np.save(opened, np.concatenate([[file.modified], offsets]), allow_pickle=False)

@@ -141,6 +141,13 @@ def test_a_damaged_index_is_made_again(written, content, cache_dir):
     assert index.read_bytes() == whole
 
 
+def test_what_a_killed_process_left_is_removed(written, cache_dir):
+    (cache_dir / "tfrecord-offsets").mkdir(parents=True)
+    (cache_dir / "tfrecord-offsets" / "tmp123").touch()
+    TfRecords([written], [50])
+    assert [path.suffix for path in (cache_dir / "tfrecord-offsets").iterdir()] == [".npy"]
+
+
 def test_a_file_that_has_changed_is_indexed_anew(written, cache_dir):
     from tensorboardX.record_writer import RecordWriter
 
