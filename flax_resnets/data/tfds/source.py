@@ -3,9 +3,10 @@
 import hashlib
 import resource
 from bisect import bisect_right
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class TfdsSource(Source):
         self.fingerprint, self.cache_key = _fingerprints(
             self._files, self.directory, self._records.layout, self._marks()
         )
-        self._features, self._decoders = info.features, skipping_images(info.features)
+        self._features: Any = info.features
+        self._decoders = skipping_images(info.features)
         self._name_key = name_key(info.features)
 
     def __len__(self) -> int:
@@ -88,7 +90,7 @@ class TfdsSource(Source):
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
         return f"{where}, {self._name_key} {text[:200]!r}"
 
-    def _read(self, index: int) -> dict:
+    def _read(self, index: int) -> Any:
         return self._features.deserialize_example_np(self._records.read(*self._place(index)), decoders=self._decoders)
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -117,7 +119,7 @@ def _fingerprints(files: list[Path], directory: Path, layout: bytes = b"", marks
     return fingerprint, cache_key
 
 
-def _only_files_of(numbers: np.ndarray, splits) -> tuple[list[Path], list[int], np.ndarray]:
+def _only_files_of(numbers: np.ndarray, splits: Mapping[str, Any]) -> tuple[list[Path], list[int], np.ndarray]:
     """The files that hold these records, their numbers of records, and the numbers counted in these files alone."""
     pairs = [pair for each in splits.values() for pair in zip(each.filepaths, each.shard_lengths, strict=True)]
     counts = np.array([count for _, count in pairs], np.int64)

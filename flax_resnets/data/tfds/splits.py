@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 VALIDATION = ("validation", "val", "valid", "dev", "test")
 """Names of the split that is used for validation if the configuration names none; the first that there is."""
 
-_SHARE = (
-    2**64 - 1
-)  # the second word of the key with which validation images are drawn; the epochs' shuffles have theirs
+# In the key with which validation images are drawn. In those of the epochs' shuffles the epoch is at this place.
+_SHARE = 2**64 - 1
 
 
 def selected(
@@ -49,8 +48,8 @@ def selected(
     numbers = _numbers(config, split, words, splits)
     if config.validation_share is not None:
         return _drawn(config, split, words, numbers)
-    named = (config.train_split, config.validation_split) != (None, None)
-    if split == "train" and named and (other := _words(config, "validation", list(splits))):
+    usual = config.train_split is None and config.validation_split is None
+    if split == "train" and not usual and (other := _named(config, "validation", list(splits))):
         common = len(np.intersect1d(numbers, _numbers(config, "validation", other, splits)))
         if common:
             raise UserError(
@@ -77,8 +76,8 @@ def check_splits(config: DataConfig, split: Literal["train", "validation"], name
             _check_words(config, field, words, names)
     if config.validation_share is not None:
         _check_share(config, names)
-    if names is not None and _words(config, split, names) is None:
-        raise _missing(config, split, names)
+    if names is not None:
+        _words(config, split, names)
 
 
 def _check_words(config: DataConfig, field: str, words: str, names: Sequence[str] | None) -> None:
@@ -109,7 +108,14 @@ def _check_share(config: DataConfig, names: Sequence[str] | None) -> None:
         )
 
 
-def _words(config: DataConfig, split: str, names: Sequence[str]) -> str | None:
+def _words(config: DataConfig, split: str, names: Sequence[str]) -> str:
+    """The split in TFDS's words; raises UserError if there is none."""
+    if (words := _named(config, split, names)) is None:
+        raise _missing(config, split, names)
+    return words
+
+
+def _named(config: DataConfig, split: str, names: Sequence[str]) -> str | None:
     """The split in TFDS's words; None if the dataset has no split of a usual name and the configuration names none.
 
     With `validation_share` both are the split from which the validation images are drawn.

@@ -79,10 +79,10 @@ class TfRecords:
 
 class _File(NamedTuple):
     path: Path
-    count: int
+    examples: int
     size: int
     modified: int
-    index: Path
+    kept: Path
 
 
 def _file(path: Path, count: int) -> _File:
@@ -151,10 +151,10 @@ def _warn(error: OSError) -> None:
 def _kept(file: _File) -> np.ndarray | None:
     """The offsets that were kept; None if there are none, or the file has changed since."""
     try:
-        content = np.load(file.index, allow_pickle=False)
+        content = np.load(file.kept, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if content.dtype != np.int64 or content.shape != (file.count + 2,) or content[0] != file.modified:
+    if content.dtype != np.int64 or content.shape != (file.examples + 2,) or content[0] != file.modified:
         return None
     offsets = content[1:]
     whole = offsets[0] == 0 and offsets[-1] == file.size and bool((np.diff(offsets) >= _AROUND).all())
@@ -166,7 +166,7 @@ def _keep(file: _File, offsets: np.ndarray) -> None:
     try:
         with os.fdopen(descriptor, "wb") as opened:
             np.save(opened, np.concatenate([[file.modified], offsets]), allow_pickle=False)
-        os.replace(half_made, file.index)
+        os.replace(half_made, file.kept)
     except OSError as error:
         os.unlink(half_made)
         _warn(error)
@@ -190,7 +190,7 @@ def _found(file: _File) -> np.ndarray:
                 offsets.append(end)
     except OSError as error:
         raise unreadable(file.path, error) from error
-    if len(offsets) - 1 != file.count or offsets[-1] != file.size:
+    if len(offsets) - 1 != file.examples or offsets[-1] != file.size:
         problem = f"at byte {offsets[-1]} there is no whole record" if offsets[-1] != file.size else ""
-        raise damaged(file.path, len(offsets) - 1, file.count, problem)
+        raise damaged(file.path, len(offsets) - 1, file.examples, problem)
     return np.array(offsets, np.int64)
