@@ -14,8 +14,8 @@ def fingerprints(files: Sequence[Path], beside: bytes) -> tuple[str, str]:
 
     A split of up to 1 GiB is hashed whole, which takes about a second. Of a larger split, such as ImageNet's 150 GB,
     each file's size and eight of its blocks of 64 KiB are hashed. The blocks are evenly spread, from the first to the
-    last. A change of a larger split is noticed if it changes a file's size or the positions of its records, as other
-    images do (`beside` must tell the positions, if no block does), or if it is in one of the blocks.
+    last. A change of a larger split is noticed if it lies in one of these blocks, or changes a file's size or the
+    positions of its records, as new images usually do. If no block holds the positions, `beside` must.
 
     Args:
         files: files of the split, in order. Their paths and times do not change the fingerprint.

@@ -25,7 +25,7 @@ class Source(abc.ABC):
 
     Attributes:
         dataset: the name by which the dataset was opened.
-        split: the dataset's name of the split, such as `test` if it has no `validation`, or a part of it in words.
+        split: name of the split in the dataset, such as `test` if it was opened as `validation`, or a part in words.
         version: version of the dataset, such as `1.0.0`; empty if it has none.
         class_names: names of the classes, in the order of their labels.
         channels: 1 for grey images, 3 for colour.
