@@ -147,8 +147,8 @@ def with_broken_images(make_set, data_dir):
         "label": tfds.features.ClassLabel(names=["cat", "dog"]),
         "file_name": tfds.features.Text(),
     }
-    make_set("photos", features, {"train": [examples[:80], examples[80:150], examples[150:]]})
-    return open_source("photos", "train", data_dir)
+    make_set("snaps", features, {"train": [examples[:80], examples[80:150], examples[150:]]})
+    return open_source("snaps", "train", data_dir)
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -163,9 +163,9 @@ def test_all_broken_images_are_told_of_at_once(with_broken_images, writable, cac
         cached_images(with_broken_images, size=9)
     message = str(caught.value)
     assert len(message) < 600
-    assert message.startswith("dataset 'photos', split 'train', image 7 in ")
+    assert message.startswith("dataset 'snaps', split 'train', image 7 in ")
     for number in (7, 27, 47):
-        assert f"image {number} in photos-train.array_record-00000-of-00003, record {number}, file_name" in message
+        assert f"image {number} in snaps-train.array_record-00000-of-00003, record {number}, file_name" in message
     assert "image 67" not in message
     assert "; 10 of 200 images are broken" in message
     assert caches(cache_dir) == []
@@ -177,7 +177,7 @@ def test_all_broken_images_are_told_of_at_once(with_broken_images, writable, cac
     assert len(lines) == 10
     directory = with_broken_images.directory
     assert lines[4].startswith(
-        f"dataset 'photos', split 'train', image 87 in {directory}/photos-train.array_record-00001-of-00003, record 7, "
+        f"dataset 'snaps', split 'train', image 87 in {directory}/snaps-train.array_record-00001-of-00003, record 7, "
         "file_name 'IMG_087.png' (class 'dog'): "
     )
 
