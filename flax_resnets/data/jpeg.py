@@ -11,11 +11,13 @@ The format is ITU-T T.81; comments name its sections.
 import dataclasses
 import functools
 import re
+from collections.abc import Iterator
 
-_SOI, _EOI, _SOS, _DHT, _DRI, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0xE0, 0xEE
+_SOI, _EOI, _SOS, _DHT, _DRI, _APP0, _APP1, _APP14 = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD, 0xE0, 0xE1, 0xEE
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # TEM and misplaced restart markers: no segment follows them
 _FRAMES = set(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _SEQUENTIAL, _PROGRESSIVE = {0xC0, 0xC1}, 0xC2
+_ARITHMETIC, _ARITHMETIC_PROGRESSIVE = 0xC9, 0xCA
 _HUFFMAN = {*_SEQUENTIAL, _PROGRESSIVE}  # frames whose scans can be read here: all but those with arithmetic coding
 _BESIDE_THE_PICTURE = {*range(0xE0, 0xF0), 0xFE} - {_APP0, _APP14}  # APP0 and APP14 decide the colour transform
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
@@ -26,6 +28,63 @@ _MOST_LEFT = 512  # most MCUs that damage is assumed to leave undecoded; trying 
 
 class _Unsure(Exception):
     """The extra bytes may be a part of the picture."""
+
+
+def exif_of(encoded: bytes) -> bytes | None:
+    r"""The first block of EXIF data of a JPEG, from its mark `Exif` on; None if there is none before the picture.
+
+    Example:
+        >>> exif_of(b"\xff\xd8\xff\xe1\0\x0aExif\0\0II")
+        b'Exif\x00\x00II'
+    """
+    for marker, body in _segments(encoded):
+        if marker == _SOS:
+            break
+        if marker == _APP1 and body[:6] == b"Exif\0\0":
+            return body
+    return None
+
+
+def lacks_scans(encoded: bytes) -> bool:
+    """Whether the picture of a JPEG is cut short between two scans.
+
+    A picture may be stored in several scans: of one colour each, or coarser and finer ones. libjpeg does not warn if
+    only the last ones are missing and the end marker is there.
+
+    Example:
+        >>> import numpy as np, simplejpeg
+        >>> lacks_scans(simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
+        False
+    """
+    marker, header, frame = 0, b"", None
+    try:
+        for each, body in _segments(encoded):
+            if each in _FRAMES:
+                marker, header = each, body
+                if marker not in (*_HUFFMAN, _ARITHMETIC, _ARITHMETIC_PROGRESSIVE):
+                    return False
+            elif each == _SOS:
+                refined = marker in (_PROGRESSIVE, _ARITHMETIC_PROGRESSIVE)
+                if not refined and body[0] == header[5]:  # all colours in one scan, as in most files
+                    return False
+                frame = frame or _Frame.of(marker, header, keep_blocks=False)
+                low, high, bit = (body[-3], min(body[-2], 63), body[-1] & 15) if refined else (0, 63, 0)
+                for name in body[1 : 1 + 2 * body[0] : 2]:
+                    frame.components[name].reads(low, high, bit)
+    except (_Unsure, LookupError):  # a strange file, not one that is cut short: the decoder judges it
+        return False
+    return frame is not None and not frame.complete()
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the marker and the body of each segment, up to the end marker."""
+    position = 2
+    while (found := _AFTER_SCAN.search(encoded, position)) is not None and found[1][0] != _EOI:
+        position = found.end()
+        if found[1][0] not in _ALONE:
+            length = int.from_bytes(encoded[position : position + 2])
+            yield found[1][0], encoded[position + 2 : position + length]
+            position += length
 
 
 def without_extras(encoded: bytes, read_scans: bool) -> bytes | None:
@@ -163,6 +222,10 @@ class _Component:
     nonzero: bytearray  # 64 for each block: whether the coefficient as read so far is not 0
     missing: bytearray  # 64: number of low bits of the coefficient that are not yet read
 
+    def reads(self, low: int, high: int, bit: int) -> None:
+        """A scan has the coefficients from `low` to `high`, down to this bit."""
+        self.missing[low : high + 1] = bytes((bit,)) * (high + 1 - low)
+
 
 @dataclasses.dataclass
 class _Frame:
@@ -172,7 +235,7 @@ class _Frame:
     mcus_across: int
 
     @classmethod
-    def of(cls, marker: int, body: bytearray, keep_blocks: bool) -> "_Frame":
+    def of(cls, marker: int, body: bytes | bytearray, keep_blocks: bool) -> "_Frame":
         height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
         factors = {body[at]: (body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, 6 + 3 * body[5], 3)}
         if not factors or not height or not all(all(pair) for pair in factors.values()):
@@ -219,8 +282,7 @@ class _Scan:
         self.codes: list[tuple] = []  # the codes of `tables`; set by `_read`
         self.run = 0  # number of following blocks that the last end-of-band code ends
         for component in self.components:
-            count = self.high + 1 - self.low
-            component.missing[self.low : self.high + 1] = bytes((body[-1] & 15,)) * count
+            component.reads(self.low, self.high, body[-1] & 15)
         if len(names) == 1:
             self.mcus = self.components[0].wide * self.components[0].high
         else:

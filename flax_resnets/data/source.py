@@ -35,6 +35,9 @@ class Source(abc.ABC):
             recognises its data by it.
         cache_key: like `fingerprint`, for caches of decoded images. If the files are too large to be hashed whole,
             their modification times are included.
+        exif_orientation: whether images are turned as their EXIF data say, see `decode`. Kinds whose images are
+            people's own files set it. TFDS's images never were turned, and stay as they are.
+        white_background: whether transparent images are put on white, see `decode`; set by the same kinds.
     """
 
     dataset: str
@@ -46,6 +49,8 @@ class Source(abc.ABC):
     directory: Path
     fingerprint: str
     cache_key: str
+    exif_orientation: bool = False
+    white_background: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -96,7 +101,12 @@ class Source(abc.ABC):
         """
         encoded, label = self._example(index)
         try:
-            image = decode(encoded, self.channels)
+            image = decode(
+                encoded,
+                self.channels,
+                exif_orientation=self.exif_orientation,
+                white_background=self.white_background,
+            )
             if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
                 raise ValueError(f"its shape is {image.shape}, the dataset's is {self.image_shape}")
         except ValueError as error:

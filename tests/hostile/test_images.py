@@ -22,7 +22,7 @@ def encoded(image_format: str, mode: str = "RGB", **options) -> bytes:
     return buffer.getvalue()
 
 
-JPEG, PNG, GIF, BMP, WEBP = (encoded(each) for each in ("JPEG", "PNG", "GIF", "BMP", "WEBP"))
+JPEG, PNG, GIF, BMP, WEBP, TIFF = (encoded(each) for each in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -41,6 +41,13 @@ def patched(content: bytes, position: int, patch: bytes) -> bytes:
 
 FRAME = JPEG.index(b"\xff\xc0")  # height and width begin five bytes later
 SCAN = JPEG.index(b"\xff\xda")
+
+
+def tiff(tag: int, value: int, original: bytes = TIFF) -> bytes:
+    """A TIFF with another value of a tag."""
+    directory = int.from_bytes(original[4:8], "little")
+    position = original.index(struct.pack("<H", tag), directory)
+    return patched(original, position + 8, struct.pack("<I", value))
 
 
 def progressive_bomb(scans: int, side: int = 1000) -> bytes:
@@ -74,14 +81,18 @@ IMAGES: list[bytes] = [
     b"#!/bin/sh\ntouch canary\n",
     b"push graphic-context\nimage over 0,0 0,0 '|touch canary'\n",
     b"P6\n100000 100000\n255\n",
-    encoded("TIFF"),
     encoded("PPM"),
+    encoded("EPS"),
+    encoded("JPEG2000"),
     encoded("ICO"),
     encoded("TGA"),
     encoded("PCX"),
     b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 40,
     b"8BPS\0\x01" + b"\0" * 40,
     b"\0\0\0\x1cftypavif" + b"\0" * 40,
+    b"\0\0\0\x1cftypavif" + b"avif" * 100_000,
+    b"\0\0\0\x1cftypheic" + b"\0" * 40,
+    b"\xff\xff\xff\xffftypmp42" + b"\0" * 40,
     # More pixels than fit into memory.
     png(2**31 - 1, 2**31 - 1),
     png(100_000, 100_000),
@@ -97,6 +108,9 @@ IMAGES: list[bytes] = [
     patched(BMP, 18, struct.pack("<ii", 100_000, 2)),
     patched(BMP, 18, struct.pack("<ii", -40, 24)),
     patched(BMP, 18, struct.pack("<ii", 0, 0)),
+    tiff(256, 2**31 - 1),
+    tiff(256, 100_000, tiff(257, 100_000)),
+    tiff(257, 0),
     # Headers that contradict the data.
     png(40, 24),
     png(40, 24, data=b"\0" * 100),
@@ -116,6 +130,12 @@ IMAGES: list[bytes] = [
     GIF[: len(GIF) // 4],
     BMP[: len(BMP) // 2],
     WEBP[: len(WEBP) // 2],
+    TIFF[: len(TIFF) // 2],
+    TIFF[:8],
+    b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + b"\xff" * 60,  # TIFF of 64 bits, with many tags
+    tiff(273, 2**32 - 1),
+    tiff(277, 60_000),
+    tiff(258, 3),
     patched(BMP, 10, b"\xff\xff\xff\x7f"),
     patched(BMP, 14, b"\xff\xff\xff\xff"),
     patched(BMP, 28, b"\x21\0"),
