@@ -136,7 +136,9 @@ def _directory(source: Source, size: int, resize: str) -> Path:
     if not re.fullmatch(r"\w+", source.split):  # `train[:80%]` and `train[80%:]` are told apart by nothing else
         path += f" {source.split}"
     path_key = hashlib.sha256(path.encode()).hexdigest()[:8]
-    return cache_root() / f"{name}-{path_key}" / f"{source.cache_key[:16]}-{size}-{resize}-v{_FORMAT}"
+    asked = [each for each in ("exif_orientation", "white_background", "draft") if getattr(source, each, False)]
+    kind = "-".join((source.cache_key[:16], str(size), resize, f"v{_FORMAT}", *asked))
+    return cache_root() / f"{name}-{path_key}" / kind
 
 
 def _without_broken(directory: Path) -> Path:
@@ -301,11 +303,9 @@ def _blocks(
                 for index in indices[first : first + _TASK]:
                     row = index - indices.start
                     try:
-                        image, labels[row] = source[index]
+                        images[row], labels[row] = resized_example(source, index, size, resize)
                     except UserError as error:
                         broken[row] = str(error)
-                    else:
-                        images[row] = resized(image, size, resize)
 
             for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what a thread raised
                 pass
@@ -313,6 +313,17 @@ def _blocks(
                 progress(indices.stop, len(source))
             rows = sorted(broken)
             yield np.delete(images, rows, 0), np.delete(labels, rows), [broken[row] for row in rows]
+
+
+def resized_example(source: Source, index: int, size: int, resize: str) -> tuple[np.ndarray, int]:
+    """An image of a split as it is stored, `(size, size, channels)`, uint8, and its class.
+
+    Raises:
+        UserError: the image cannot be decoded.
+    """
+    draft = isinstance(source, Source) and source.draft  # all else needs no more than `source[index]`
+    image, label = source.shrunk(index, size) if draft else source[index]
+    return resized(image, size, resize), label
 
 
 def resized(image: np.ndarray, size: int, resize: str) -> np.ndarray:

@@ -38,6 +38,8 @@ class Source(abc.ABC):
         exif_orientation: whether images are turned as their EXIF data say, see `decode`. Kinds whose images are
             people's own files set it. TFDS's images never were turned, and stay as they are.
         white_background: whether transparent images are put on white, see `decode`; set by the same kinds.
+        draft: whether large JPEGs are decoded at a part of their size if they are to become small, see `shrunk`. Kinds
+            whose images may be photos of many megapixels set it. With TFDS's it would change the numbers of old runs.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Source(abc.ABC):
     cache_key: str
     exif_orientation: bool = False
     white_background: bool = False
+    draft: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -99,6 +102,18 @@ class Source(abc.ABC):
             IndexError: `index` is not in `range(len(self))`.
             UserError: the record or the image in it is damaged; the message names both.
         """
+        return self._decoded(index)
+
+    def shrunk(self, index: int, size: int) -> tuple[np.ndarray, int]:
+        """Like `source[index]`, for an image that will be resized to `size`: if `draft` is true, it may be smaller.
+
+        Args:
+            index: in `range(len(self))`.
+            size: height and width in pixels after resizing, see `decode`'s `shrink_for`.
+        """
+        return self._decoded(index, size if self.draft else None)
+
+    def _decoded(self, index: int, shrink_for: int | None = None) -> tuple[np.ndarray, int]:
         encoded, label = self._example(index)
         try:
             image = decode(
@@ -106,6 +121,7 @@ class Source(abc.ABC):
                 self.channels,
                 exif_orientation=self.exif_orientation,
                 white_background=self.white_background,
+                shrink_for=shrink_for,
             )
             if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
                 raise ValueError(f"its shape is {image.shape}, the dataset's is {self.image_shape}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from flax_resnets.data.batches import Batch, eval_indices, train_indices
-from flax_resnets.data.cache import resized
+from flax_resnets.data.cache import resized_example
 from flax_resnets.data.source import Source
 
 _AHEAD = 2  # batches to decode ahead
@@ -88,8 +88,7 @@ class StreamedImages:
         labels = np.full(len(indices), -1, np.int32)
         for row, index in enumerate(indices):
             if index >= 0:
-                image, labels[row] = self._source[int(index)]
-                images[row] = resized(image, self._size, self._resize)
+                images[row], labels[row] = resized_example(self._source, int(index), self._size, self._resize)
         return images, labels
 
 

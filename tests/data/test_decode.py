@@ -1,9 +1,11 @@
 """decode: gives a whole image or an error, never a part of an image."""
 
+import contextlib
 import io
 import struct
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from flax_resnets.data.cache import cached_images, resized
 from flax_resnets.data.decode import decode
 from flax_resnets.data.source import Source
+from flax_resnets.data.stream import StreamedImages
 
 
 def gradient(height=24, width=40) -> np.ndarray:
@@ -235,6 +239,8 @@ def test_a_thumbnails_orientation_is_not_the_pictures():
 
 class OneImage(Source):
     dataset, split, class_names, channels = "one", "train", ("a",), 3
+    cache_key = "0" * 64
+    directory = Path("one")
 
     def __init__(self, content: bytes):
         self.content = content
@@ -280,6 +286,99 @@ def test_avif_comes_back_nearly():
 def test_formats_whose_readers_start_programs_are_not_tried():
     with pytest.raises(ValueError, match="not a JPEG, PNG"):
         decode(saved(Image.fromarray(gradient()), "EPS"), 3)
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    """A picture with the spectrum of photographs: the amplitude falls with the frequency."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width)
+    frequency[0, 0] = 1
+    waves = rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))
+    grey, *colors = np.fft.irfft2(waves / frequency**1.1, s=(height, width))
+    channels = np.stack([grey + 0.3 * colors[0], grey, grey + 0.3 * colors[1]], axis=-1)
+    return (128 + 50 * channels / channels.std()).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "part"),
+    [
+        (720, 960, 160, 1),
+        (720, 960, 80, 2),
+        (960, 720, 81, 1),
+        (720, 960, 40, 4),
+        (720, 960, 20, 8),
+        (724, 960, 20, 4),
+        (722, 960, 20, 2),
+        (721, 960, 20, 1),
+        (720, 961, 20, 1),
+    ],
+)
+def test_by_how_much_a_jpeg_is_shrunk(height, width, size, part):
+    jpeg = simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
+    assert decode(jpeg, 3, shrink_for=size).shape == (height // part, width // part, 3)
+    assert decode(jpeg, 1, shrink_for=size).shape == (height // part, width // part, 1)
+    assert decode(jpeg, 3).shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("size", [128, 64, 32])
+def test_a_shrunk_jpeg_looks_the_same_when_it_is_resized(size, resize, subsampling):
+    jpeg = encoded(photo(1160, 1600), "JPEG", quality=90, subsampling=subsampling)
+    shrunk = resized(decode(jpeg, 3, shrink_for=size), size, resize)
+    difference = np.abs(shrunk.astype(int) - resized(decode(jpeg, 3), size, resize))
+    assert difference.mean() < 0.35
+    assert difference.max() <= 4
+
+
+def test_a_shrunk_jpeg_is_turned_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpeg = encoded(photo(480, 640), "JPEG", exif=exif)
+    assert decode(jpeg, 3, exif_orientation=True, shrink_for=50).shape == (320, 240, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 3}], ids=str)
+def test_a_damaged_jpeg_is_refused_shrunk_or_not(options):
+    whole = encoded(photo(160, 240), "JPEG", **options)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        cut = int(rng.integers(600, len(whole)))
+        damaged = bytearray(whole)
+        damaged[cut] ^= 1 << rng.integers(8)
+        for content in (whole[:cut], whole[:cut] + b"\xff\xd9", bytes(damaged)):
+            answers = [answer(content, size) for size in (None, 16, 8, 4)]
+            assert answers == answers[:1] * 4
+            refused += answers[0] != "decoded"
+    assert refused > 80
+
+
+def answer(content: bytes, shrink_for: int | None) -> str:
+    try:
+        decode(content, 3, shrink_for=shrink_for)
+    except ValueError as error:
+        return str(error)
+    return "decoded"
+
+
+def test_a_kind_of_dataset_says_whether_its_jpegs_are_shrunk(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLAX_RESNETS_CACHE", str(tmp_path))
+
+    class Draft(OneImage):
+        draft = True
+
+    jpeg = encoded(photo(480, 640), "JPEG")
+    assert Draft(jpeg).image(0).shape == (480, 640, 3)
+    assert Draft(jpeg).shrunk(0, 50)[0].shape == (240, 320, 3)
+    assert OneImage(jpeg).shrunk(0, 50)[0].shape == (480, 640, 3)
+    whole, shrunk = (cached_images(kind(jpeg), 50).images[0] for kind in (OneImage, Draft))
+    np.testing.assert_array_equal(whole, resized(decode(jpeg, 3), 50, "squash"))
+    np.testing.assert_array_equal(shrunk, resized(decode(jpeg, 3, shrink_for=50), 50, "squash"))
+    assert (whole != shrunk).any()
+    for kind, cached in ((OneImage, whole), (Draft, shrunk)):
+        with contextlib.closing(StreamedImages(kind(jpeg), 50).eval_batches(1)) as batches:
+            np.testing.assert_array_equal(next(batches).images[0], cached)
 
 
 @given(st.integers(0, len(JPEG) - 1))
