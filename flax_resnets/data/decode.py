@@ -4,12 +4,13 @@ import importlib
 import io
 import re
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, TiffTags, UnidentifiedImageError
 
-from flax_resnets.data.jpeg import exif_of, lacks_scans, without_extras
+from flax_resnets.data.jpeg import exif_of, lacks_scans, without_extras, without_padding
 
 # Pillow tries these and no others: some of its plugins start programs, such as Ghostscript for EPS.
 _PIL_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -87,18 +88,38 @@ def _decode_jpeg(encoded: bytes, channels: int, shrink_for: int | None) -> np.nd
         return _decode_clean_jpeg(encoded, channels, shrink_for)
     except ValueError as error:
         refusal = error
-    # The second try removes more bytes than the first. Each time the strict decoder checks what is left.
-    for read_scans in (False, True):
-        if not _MAY_BE_HARMLESS.search(str(refusal)):
-            break
-        rest = without_extras(encoded, read_scans)
-        if rest is None:
-            break
+    # Each try removes more bytes than the one before. The strict decoder checks what is left.
+    for rest in _without_extras(encoded, str(refusal)):
         try:
             return _decode_clean_jpeg(rest, channels, shrink_for)
         except ValueError as error:
             refusal = error
+            if not _MAY_BE_HARMLESS.search(str(refusal)):
+                break
     raise refusal
+
+
+def _without_extras(encoded: bytes, refusal: str) -> Iterator[bytes]:
+    """Yields the JPEG without bytes that no pixel depends on, first without few of them."""
+    if not _MAY_BE_HARMLESS.search(refusal):
+        return
+    if "before marker 0xd9" not in refusal:  # in that case they are after the last scan
+        rest = without_extras(encoded, read_scans=False)
+        if rest is None:
+            return
+        yield rest
+    if (rest := without_padding(encoded, _is_clean)) is not None:
+        yield rest
+    if (rest := without_extras(encoded, read_scans=True)) is not None:
+        yield rest
+
+
+def _is_clean(encoded: bytes) -> bool:
+    try:
+        simplejpeg.decode_jpeg(encoded, "GRAY", min_height=1, min_width=1, strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _decode_clean_jpeg(encoded: bytes, channels: int, shrink_for: int | None) -> np.ndarray:

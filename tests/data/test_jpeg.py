@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.jpeg import without_extras
+from flax_resnets.data.jpeg import _Scan, without_extras
 
 EOI = b"\xff\xd9"
 SCAN = b"\xff\xda"
@@ -246,6 +246,55 @@ def test_damaged_tables_are_not_taken_for_extra_bytes(whole):
         if not is_clean(damaged):
             with contextlib.suppress(ValueError):
                 same_picture(damaged, whole)
+
+
+@kinds
+def test_a_scan_that_is_read_in_parts_gives_the_same_as_one_that_is_read_in_one_go(whole, monkeypatch):
+    rng = np.random.default_rng(0)
+    originals = [whole[:-2] + extra + EOI for extra in (b"", bytes(174), b"?" * 9, rng.bytes(174))]
+    contents = originals.copy()
+    for position in rng.integers(whole.index(SCAN) + 14, len(whole) - 2, 5):
+        damaged = bytearray(originals[rng.integers(4)])
+        damaged[position] ^= 1 << rng.integers(8)
+        contents += [bytes(damaged), whole[:position] + EOI, whole[:position] + bytes(len(whole)) + EOI]
+    in_one_go = [without_extras(content, read_scans=True) for content in contents]
+    assert 0 < sum(rest is None for rest in in_one_go) < len(contents)
+    for part, before in ((16, 8), (300, 3)):
+        for name, value in (("_LONG", 0), ("_PART", part), ("_BEFORE", before)):
+            monkeypatch.setattr(f"flax_resnets.data.jpeg.{name}", value)
+        assert [without_extras(content, read_scans=True) for content in contents] == in_one_go
+
+
+def large(**options) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    image = Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
+    image.paste("white", (0, 200, 640, 300))  # where one place looks like the other
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"restart_marker_rows": 4}], ids=str
+)
+def test_a_large_one_with_extra_bytes_is_not_read_code_by_code(options, monkeypatch):
+    whole = large(**options)
+    read = []
+    block = _Scan.block
+    monkeypatch.setattr(_Scan, "block", lambda scan, *rest: read.append(1) or block(scan, *rest))
+    same_picture(whole[:-2] + bytes(174) + EOI, whole)
+    if "progressive" not in options:
+        same_picture(whole[:-2] + np.random.default_rng(1).bytes(200).replace(b"\xff", b"") + EOI, whole)
+    assert len(read) < 2400  # of 7200 to 14400 blocks, twice or four times
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
+def test_a_large_one_cut_short_is_refused(options):
+    whole = large(**options)
+    for cut in (len(whole) // 2, len(whole) * 9 // 10, len(whole) - 300, len(whole) - 9):
+        for close in (b"", EOI, bytes(174) + EOI, bytes(5000) + EOI, b"?" * 174 + EOI):
+            with pytest.raises(ValueError, match=r"."):
+                decode(whole[:cut] + close, 3)
 
 
 @kinds
