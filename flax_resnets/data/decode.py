@@ -128,7 +128,10 @@ def _decode_clean_jpeg(encoded: bytes, channels: int, shrink_for: int | None) ->
     except ValueError as error:
         if _MAY_BE_HARMLESS.search(str(error)):
             raise
-        # turbojpeg reads six kinds of chroma subsampling. JPEG allows more, which Pillow reads.
+        # turbojpeg reads six kinds of chroma subsampling. JPEG allows more, which Pillow reads. But Pillow fills up a
+        # picture that is cut short.
+        if "subsampling" in str(error) and without_extras(encoded, read_scans=True) is None:
+            raise ValueError("the picture is cut short or damaged: its scans do not end where they should") from None
         return _decode_with_pillow(encoded, channels)[0]
     _check_pixels(int(width), int(height))
     if lacks_scans(encoded):

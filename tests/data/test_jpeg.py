@@ -197,6 +197,30 @@ def test_one_with_a_scan_for_each_colour():
             decode(head + b"".join(scans[:count]) + EOI, 3)
 
 
+def test_one_of_a_subsampling_that_turbojpeg_does_not_read():
+    """Its luminance is three times as wide as its colours; each has a scan of its own."""
+    wide, narrow = (picture().convert("L").resize((width, 48)) for width in (96, 32))
+    parts = []
+    for image in (wide, narrow):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG")
+        parts.append(buffer.getvalue())
+    grey = parts[0]
+    frame, tables = grey.index(b"\xff\xc0"), grey.index(b"\xff\xc4")
+    sampling = b"\x08\0\x30\0\x60\3" + b"\1\x31\0" + b"\2\x11\0" + b"\3\x11\0"
+    codes = [part[part.index(SCAN) + 10 : -2] for part in (parts[0], parts[1], parts[1])]
+    scans = [segment(0xDA, bytes((1, number, 0, 0, 63, 0))) + scan for number, scan in enumerate(codes, start=1)]
+    head = grey[:frame] + segment(0xC0, sampling) + grey[tables : grey.index(SCAN)]
+    whole = head + b"".join(scans) + EOI
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg(whole, strict=True)
+    np.testing.assert_array_equal(decode(whole, 3), np.asarray(Image.open(io.BytesIO(whole)).convert("RGB")))
+    for cut in range(len(head), len(whole) - 2, 50):
+        for close in (b"", EOI):
+            with pytest.raises(ValueError, match=r"."):
+                decode(whole[:cut] + close, 3)
+
+
 def test_a_cmyk_one_closed_in_mid_picture_is_refused():
     whole = jpeg("CMYK")
     assert decode(whole, 3).shape == (72, 104, 3)
