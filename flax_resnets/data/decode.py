@@ -124,7 +124,8 @@ def _is_clean(encoded: bytes) -> bool:
 
 def _decode_clean_jpeg(encoded: bytes, channels: int, shrink_for: int | None) -> np.ndarray:
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+        rows, columns, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+        height, width = int(rows), int(columns)
     except ValueError as error:
         if _MAY_BE_HARMLESS.search(str(error)):
             raise
@@ -133,7 +134,7 @@ def _decode_clean_jpeg(encoded: bytes, channels: int, shrink_for: int | None) ->
         if "subsampling" in str(error) and without_extras(encoded, read_scans=True) is None:
             raise ValueError("the picture is cut short or damaged: its scans do not end where they should") from None
         return _decode_with_pillow(encoded, channels)[0]
-    _check_pixels(int(width), int(height))
+    _check_pixels(width, height)
     if lacks_scans(encoded):
         raise ValueError("the end marker comes before all scans: the picture is cut short")
     if colorspace in ("CMYK", "YCCK"):

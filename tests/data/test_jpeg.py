@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.jpeg import _Scan, without_extras
+from flax_resnets.data.jpeg import _Scan, lacks_scans, without_extras
 
 EOI = b"\xff\xd9"
 SCAN = b"\xff\xda"
@@ -165,11 +165,11 @@ def test_one_cut_short_is_refused_however_it_is_closed(whole, data):
     with pytest.raises(ValueError, match=r"."):
         decode(whole[:cut], 3)
     for close in (EOI, bytes(len(whole) - cut - 2) + EOI, bytes(5000) + EOI):
-        try:
-            pixels = decode(whole[:cut] + close, 3)
-        except ValueError:
-            continue
-        np.testing.assert_array_equal(pixels, decode(whole, 3))  # the bits that were cut are zeros as well
+        encoded = whole[:cut] + close
+        # A few zeros may be the codes of the last blocks.
+        assume(close == EOI or not is_clean(encoded) or lacks_scans(encoded))
+        with pytest.raises(ValueError, match=r"."):
+            decode(encoded, 3)
 
 
 @pytest.mark.parametrize("name", ["progressive", "progressive, grey", "progressive, odd blocks"])
