@@ -2,7 +2,7 @@
 
 from flax_resnets.augment.color import color_jitter
 from flax_resnets.augment.erasing import random_erasing
-from flax_resnets.augment.evaluation import EvaluationConfig, for_evaluation
+from flax_resnets.augment.evaluation import EvaluationConfig, evaluated, for_evaluation
 from flax_resnets.augment.geometry import (
     centre_crop,
     random_affine,
@@ -23,6 +23,7 @@ __all__ = [
     "centre_crop",
     "color_jitter",
     "cutmix",
+    "evaluated",
     "for_evaluation",
     "for_training",
     "mix",

@@ -1,5 +1,6 @@
 """Preprocessing of evaluation batches, without randomness."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,11 @@ class Preprocessing(Protocol):
         ...
 
     @property
+    def eval_flip(self) -> bool:
+        """See `EvaluationConfig`."""
+        ...
+
+    @property
     def mean(self) -> tuple[float, ...]:
         """See `Normalise`."""
         ...
@@ -59,3 +65,24 @@ def for_evaluation(images: jax.Array, config: Preprocessing, size: int) -> jax.A
     """
     images = geometry.centre_crop(images, config.crop_pct)
     return normalise(geometry.resize(images.astype(jnp.float32), size), config.mean, config.std)
+
+
+def evaluated(
+    network: Callable[[jax.Array], jax.Array], images: jax.Array, config: Preprocessing, size: int
+) -> jax.Array:
+    """What a network gives for an evaluation batch; with `eval_flip`, the mean over each image and its mirror image.
+
+    Evaluation and inference both call this, so both compute the same numbers.
+
+    Args:
+        network: takes float32 images `(N, size, size, C)`, already normalised; returns `(N, outputs)`.
+        images: uint8 `(N, H, W, C)`.
+        config: see `for_evaluation`; also gives `eval_flip`.
+        size: side of the images that the network sees, in pixels.
+
+    Returns:
+        `(N, outputs)`.
+    """
+    prepared = for_evaluation(images, config, size)
+    outputs = network(prepared)
+    return (outputs + network(prepared[:, :, ::-1])) / 2 if config.eval_flip else outputs

@@ -2,14 +2,12 @@
 
 import contextlib
 import errno
-import gc
 import itertools
 import logging
 import os
 import re
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 from flax_resnets.errors import UserError
 from flax_resnets.training.checksums import LIST, check_checksums, write_checksums
 from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line
 from flax_resnets.training.state import TrainState, tree_digest
 
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
@@ -114,11 +113,11 @@ class Checkpoints:
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
-            with _abandoned_reads_are_silent():
+            with abandoned_reads_are_silent():
                 try:
                     return self._read(step, abstract)
                 except Exception as error:  # a damaged file can raise anything
-                    reason = _first_line(error)
+                    reason = first_line(error)
             aside = self._set_aside(step)
             say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
         if self._damaged.exists():  # this start or an earlier one moved checkpoints there
@@ -167,7 +166,7 @@ class Checkpoints:
             yield
         except Exception as error:
             number = _errno(error)
-            reason = os.strerror(number) if number else f"cannot be saved in: {_first_line(error)}"
+            reason = os.strerror(number) if number else f"cannot be saved in: {first_line(error)}"
             for path in self.directory.glob(f"*{_TEMPORARY}"):
                 shutil.rmtree(path, ignore_errors=True)
             raise OSError(number or errno.EIO, reason, str(self.directory)) from error
@@ -181,23 +180,6 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
-
-
-@contextlib.contextmanager
-def _abandoned_reads_are_silent() -> Iterator[None]:
-    """Suppresses the warnings that follow a failed read, so that the failure is reported once, by `restore`.
-
-    When one read fails, Orbax abandons its other reads. Each prints a traceback when Python collects it.
-    """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
 
 
 @cache
@@ -215,10 +197,6 @@ def _quieten_late_writes() -> None:
             others(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _errno(error: BaseException) -> int | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +70,7 @@ class MetricsLog:
         self._writes = writes
         self._eval_flip = eval_flip
         self._path = workdir / "metrics.jsonl"
-        self.epochs: list[EpochMetrics] = []
-        self.done: dict[str, Any] | None = None
-        try:
-            text = self._path.read_text() if self._path.exists() else ""
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._path}: cannot be read as text ({error})") from None
-        # A last line without a line break was cut off by a kill. Its epoch will be run again.
-        for number, line in enumerate(text.split("\n")[:-1], start=1):
-            try:
-                row = json.loads(line)
-                if row.pop("event") == "epoch":
-                    self.epochs.append(_checked(row, self.last_epoch, steps_per_epoch))
-                else:
-                    self.done = {"best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-                raise UserError(f"{self._path}:{number}: not a row of this run ({error})") from None
+        self.epochs, self.done = read_rows(self._path, steps_per_epoch)
 
     @property
     def last_epoch(self) -> int:
@@ -94,7 +80,7 @@ class MetricsLog:
     @property
     def best(self) -> EpochMetrics | None:
         """The epoch with the highest accuracy, the first if several are equal; None if there is no epoch."""
-        return max(self.epochs, key=lambda row: row.accuracy, default=None)
+        return next(iter(best_first(self.epochs)), None)
 
     def start(self, step: int) -> None:
         """Starts recording after this number of steps. Later rows are removed, because the run repeats those steps."""
@@ -112,7 +98,7 @@ class MetricsLog:
     def finish(self, state_digest: str) -> None:
         """Appends the last row."""
         assert self.best is not None, "a run is done after its last epoch"
-        self.done = {"best_accuracy": self.best.accuracy, "state_digest": state_digest}
+        self.done = _done(self.best, state_digest)
         if self._writes:
             flip = {"eval_flip": True} if self._eval_flip else {}
             self._append(_line("done", self.done | flip))
@@ -125,10 +111,59 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
+def read_rows(path: Path, steps_per_epoch: int | None = None) -> tuple[list[EpochMetrics], dict[str, Any] | None]:
+    """The rows in a run's `metrics.jsonl`, also of a run that is under way or was made by an earlier version.
+
+    Args:
+        path: of the file; if there is none, there are no rows.
+        steps_per_epoch: of the run; used to check the step of each row. None to leave that out.
+
+    Returns:
+        The rows of the epochs, in order; and the last row without its event, or None if the run is not done. Earlier
+        versions wrote no `best_epoch` and `best_step` into it; these are computed from the epochs' rows.
+
+    Raises:
+        UserError: a line is not a row of this run.
+    """
+    epochs: list[EpochMetrics] = []
+    done: dict[str, Any] | None = None
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from None
+    # A last line without a line break was cut off by a kill, or is being written. A run repeats its epoch.
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            if row.pop("event") == "epoch":
+                epochs.append(_checked(row, epochs[-1].epoch if epochs else 0, steps_per_epoch))
+            else:
+                best = next(iter(best_first(epochs)), None)
+                computed = _done(best, row["state_digest"]) if best else {}
+                done = {**computed, "best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+            raise UserError(f"{path}:{number}: not a row of this run ({str(error)[:200]})") from None
+    return epochs, done
+
+
+def best_first(rows: Iterable[EpochMetrics]) -> list[EpochMetrics]:
+    """The rows in order of their accuracy, the highest first; of equal ones, the earlier first."""
+    return sorted(rows, key=lambda row: (-row.accuracy, row.epoch))
+
+
+def _done(best: EpochMetrics, state_digest: str) -> dict[str, Any]:
+    return {
+        "best_accuracy": best.accuracy,
+        "best_epoch": best.epoch,
+        "best_step": best.step,
+        "state_digest": state_digest,
+    }
+
+
 _LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
 
 
-def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMetrics:
+def _checked(row: dict[str, Any], before: int, steps_per_epoch: int | None) -> EpochMetrics:
     """Raises ValueError or TypeError unless the row is that of an epoch of this run, later than epoch `before`."""
     row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
@@ -141,7 +176,7 @@ def _checked(row: dict[str, Any], before: int, steps_per_epoch: int) -> EpochMet
         float(value)  # or OverflowError
     if metrics.epoch <= before:
         raise ValueError(f"epoch {metrics.epoch} where one after {before} should be")
-    if metrics.step != metrics.epoch * steps_per_epoch:
+    if steps_per_epoch is not None and metrics.step != metrics.epoch * steps_per_epoch:
         raise ValueError(
             f"step {metrics.step}, where epoch {metrics.epoch} ends at {metrics.epoch * steps_per_epoch}; "
             "is data_dir the one it was trained on?"

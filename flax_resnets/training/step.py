@@ -273,12 +273,12 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
     """
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
-        images = augment.for_evaluation(batch.images, config, config.image_size)
         variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
-        logits = cast(jax.Array, model.apply(variables, images, train=False))
-        if config.eval_flip:
-            mirrored = cast(jax.Array, model.apply(variables, images[:, :, ::-1], train=False))
-            logits = (logits + mirrored) / 2
+
+        def network(images: jax.Array) -> jax.Array:
+            return cast(jax.Array, model.apply(variables, images, train=False))
+
+        logits = augment.evaluated(network, batch.images, config, config.image_size)
         real = jnp.asarray(batch.labels >= 0)
         labels = jnp.maximum(batch.labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

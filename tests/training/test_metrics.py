@@ -7,7 +7,7 @@ import math
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog, read_rows
 
 STEPS = 10  # in an epoch
 
@@ -42,7 +42,8 @@ def test_a_row_an_epoch_and_one_that_closes(log, tmp_path):
     assert [r["event"] for r in rows] == ["epoch", "epoch", "epoch", "done"]
     wanted = {"epoch", "step", "train_loss", "valid_loss", "accuracy", "top5_accuracy", "seconds", "images_per_second"}
     assert wanted <= rows[0].keys()
-    assert rows[-1] == {"event": "done", "best_accuracy": 0.7, "state_digest": "abc"}
+    best = {"best_accuracy": 0.7, "best_epoch": 2, "best_step": 2 * STEPS}
+    assert rows[-1] == {"event": "done", **best, "state_digest": "abc"}
 
 
 def test_read_again_it_is_the_same(log, tmp_path):
@@ -53,6 +54,17 @@ def test_read_again_it_is_the_same(log, tmp_path):
     assert again.epochs == log.epochs
     assert again.done == log.done
     assert again.best == row(1, 0.5)  # the first of two equal ones
+
+
+def test_the_last_row_of_an_earlier_version_gets_the_best_epoch_from_the_others(log, tmp_path):
+    log.add_epoch(row(1, 0.5))
+    log.add_epoch(row(2, 0.7))
+    log.add_epoch(row(3, 0.7))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "done", "best_accuracy": 0.7, "state_digest": "abc"}\n')
+    rows, done = read_rows(tmp_path / "metrics.jsonl")
+    assert rows == log.epochs
+    assert done == {"best_accuracy": 0.7, "best_epoch": 2, "best_step": 2 * STEPS, "state_digest": "abc"}
 
 
 def test_starting_at_a_step_forgets_what_came_after(log, tmp_path):
@@ -90,7 +102,7 @@ def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path):
     log.add_epoch(row(1, 0.5))
     log.finish("abc")
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
-    assert MetricsLog(tmp_path, STEPS).done == {"best_accuracy": 0.5, "state_digest": "abc"}
+    assert MetricsLog(tmp_path, STEPS).done == log.done
 
 
 def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
