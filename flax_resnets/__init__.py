@@ -1,8 +1,8 @@
 """ResNets in JAX and Flax.
 
 Networks are linen modules. `create_model(name)` makes one; the classes can also be used directly. Training is in
-`flax_resnets.training`, datasets are in `flax_resnets.data`. Importing this package imports nothing else, not even JAX:
-a module is imported when one of its names is first used.
+`flax_resnets.training`, datasets are in `flax_resnets.data`, and `load_classifier` loads what was trained. Importing
+this package imports nothing else, not even JAX: a module is imported when one of its names is first used.
 """
 
 import importlib
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flax_resnets.cpu import fast_cpu
+    from flax_resnets.inference import Classifier, Prediction, load_classifier
     from flax_resnets.models.folding import fold_batch_norm
     from flax_resnets.models.registry import create_model, list_models
     from flax_resnets.models.resnet import (
@@ -29,6 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BasicBlock",
     "BottleneckBlock",
+    "Classifier",
+    "Prediction",
     "ResNet",
     "ResNet18",
     "ResNet34",
@@ -40,6 +43,7 @@ __all__ = [
     "fast_cpu",
     "fold_batch_norm",
     "list_models",
+    "load_classifier",
     "load_weights",
 ]
 
@@ -48,6 +52,8 @@ _RESNET = "flax_resnets.models.resnet"
 _MODULES = {
     "BasicBlock": _RESNET,
     "BottleneckBlock": _RESNET,
+    "Classifier": "flax_resnets.inference.classifier",
+    "Prediction": "flax_resnets.inference.classifier",
     "ResNet": _RESNET,
     "ResNet18": _RESNET,
     "ResNet34": _RESNET,
@@ -59,9 +65,10 @@ _MODULES = {
     "fast_cpu": "flax_resnets.cpu",
     "fold_batch_norm": "flax_resnets.models.folding",
     "list_models": "flax_resnets.models.registry",
+    "load_classifier": "flax_resnets.inference.load",
     "load_weights": "flax_resnets.weights",
 }
-_SUBPACKAGES = ("augment", "configs", "data", "errors", "models", "training", "weights")
+_SUBPACKAGES = ("augment", "configs", "data", "errors", "inference", "models", "training", "weights")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,8 @@ from flax_resnets.errors import UserError
 PREFIX = "hf-hub:"
 
 
-def download(source: str) -> Path:
-    """Downloads `model.safetensors` of `hf-hub:owner/name` or `hf-hub:owner/name@revision` into the hub's local cache.
+def download(source: str, name: str = "model.safetensors") -> Path:
+    """Downloads a file of `hf-hub:owner/name` or `hf-hub:owner/name@revision` into the hub's local cache.
 
     Returns:
         Path of the file in that cache.
@@ -27,7 +27,7 @@ def download(source: str) -> Path:
         ) from None
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
+        return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
     # LocalEntryNotFoundError is also an EntryNotFoundError, but means that the hub was not asked: it comes first.
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise UserError(
@@ -35,7 +35,7 @@ def download(source: str) -> Path:
             "or give the path of a downloaded model.safetensors"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise UserError(f"{source}: has no model.safetensors, or no such revision") from error
+        raise UserError(f"{source}: has no {name}, or no such revision") from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(f"{source}: the hub has no such repository, or you have no access to it") from error
     except Exception as error:  # its type depends on the HTTP client that the library uses

@@ -1,0 +1,69 @@
+"""Names of classes: in words where a dataset numbers them, and as a user gives them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flax_resnets.errors import UserError
+
+_MOST_BYTES = 10_000_000
+
+IMAGENETTE: Mapping[str, str] = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+"""Imagenette's classes by their WordNet identifiers, by which the dataset names them."""
+
+TABLES: Sequence[Mapping[str, str]] = (IMAGENETTE,)
+"""Tables from the names in a dataset to words. To add one: a table, and its name here."""
+
+
+def in_words(name: str) -> str:
+    """The words for a class that its dataset names by an identifier; any other name as it is.
+
+    Example:
+        >>> in_words("n01440764"), in_words("Sneaker")
+        ('tench', 'Sneaker')
+    """
+    return next((table[name] for table in TABLES if name in table), name)
+
+
+def given_names(text: str) -> tuple[str, ...]:
+    """The class names that a command line gives: a file with a name in each line, or names with commas between.
+
+    Args:
+        text: the file's path, or the names.
+
+    Raises:
+        UserError: the file cannot be read, or there is no name.
+
+    Example:
+        >>> given_names("cat, dog")
+        ('cat', 'dog')
+    """
+    if not os.path.exists(text):
+        if "," not in text:
+            raise UserError(f"--class-names={text[:100]}: no such file; name one, or give the names as a,b,c")
+        names = text.split(",")
+    else:
+        try:
+            if not os.path.isfile(text):
+                raise ValueError("is no file")
+            if os.path.getsize(text) > _MOST_BYTES:
+                raise ValueError("is too large for a list of names")
+            names = Path(text).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"--class-names={text[:100]}: {reason}; must be a text file, a name in each line") from None
+    names = tuple(name.strip() for name in names if name.strip())
+    if not names:
+        raise UserError(f"--class-names={text[:100]}: holds no name")
+    return names

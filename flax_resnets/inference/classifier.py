@@ -1,0 +1,293 @@
+"""A trained network with its class names and its preprocessing."""
+
+import itertools
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from flax_resnets.augment import evaluated
+from flax_resnets.errors import UserError
+from flax_resnets.inference.class_names import in_words
+from flax_resnets.inference.images import Item, each_image
+from flax_resnets.inference.preprocess import Preprocess, Settings
+from flax_resnets.training.compilation import for_speed
+
+_MOST_AT_ONCE = 64  # images in a step if the caller names no number
+_STEPS_AHEAD = 2  # steps whose images are decoded ahead, and steps that the device computes ahead
+
+# Losses that treat each class by itself, so that the probabilities of an image's classes need not sum to 1.
+_OF_EACH_CLASS = ("bce",)
+
+
+class Prediction(NamedTuple):
+    """One class that an image may belong to.
+
+    Attributes:
+        class_name: in words: an identifier of WordNet that `flax_resnets.inference.class_names` knows is translated.
+        index: the class's number, from 0.
+        probability: from 0 to 1: the softmax of the logits; for a network trained by `bce`, their sigmoid.
+
+    Example:
+        >>> name, index, probability = Prediction("Sneaker", 7, 0.97)
+        >>> print(Prediction("Sneaker", 7, 0.97))
+        Sneaker 97.0 %
+    """
+
+    class_name: str
+    index: int
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.class_name} {self.probability:.1%}".replace("%", " %")
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.class_name!r}, {self.index}, {self.probability:.4g})"
+
+
+class Classifier:
+    """A trained network with its class names and its preprocessing; `load_classifier` returns it.
+
+    All methods that take images take: the path of a file, or of a folder, whose images are taken in the order of their
+    paths, with those of the folders in it; the bytes of a file; a uint8 array `(H, W)`, `(H, W, C)` or `(N, H, W, C)`
+    of 1, 3 or 4 channels; a Pillow image; or any iterable of these. Grey images are made from colour ones, and colour
+    ones from grey, as the network needs them.
+
+    Images are prepared as in the run's evaluation, and `eval_flip` is applied if the run's accuracy was measured with
+    it. Logits are those of the evaluation, bit for bit, if `batch_size` is the number of images in its steps; with
+    another number they may differ by float32's rounding.
+
+    Args:
+        model: the network.
+        variables: `{"params": ..., "batch_stats": ...}`.
+        settings: how images are prepared, and what the network was trained for.
+        class_names: in the order of the network's outputs; empty for a network without a head.
+        source: what messages call it.
+        words: words for some of the class names; for others, those that `flax_resnets.inference.class_names` knows.
+
+    Attributes:
+        model, class_names, settings: as above.
+        variables: as above, as JAX arrays on the default device.
+        preprocess: makes the network's input from images; see `Preprocess`.
+        words: the names that `predict` returns, in the order of `class_names`.
+
+    Raises:
+        UserError: there are not as many class names as the network has outputs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        settings: Settings,
+        class_names: Sequence[str],
+        *,
+        source: str = "classifier",
+        words: Mapping[str, str] | None = None,
+    ):
+        outputs = cast(Any, model).num_classes
+        if len(class_names) != outputs:
+            raise UserError(f"{source}: class_names: has {len(class_names)} names, the network has {outputs} outputs")
+        self.model = model
+        self.variables = jax.tree.map(jnp.asarray, dict(variables))
+        self.settings = settings
+        self.class_names = tuple(class_names)
+        self.words = tuple((words or {}).get(name) or in_words(name) for name in self.class_names)
+        self.preprocess = Preprocess(settings)
+        self._source = source
+        self._compiled: dict[int, Callable[[Any, np.ndarray], jax.Array]] = {}
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.settings.model}, {len(self.class_names)} classes, {self.preprocess}, {self._source})"
+
+    def predict(self, images: Any, top_k: int = 5, *, batch_size: int | None = None) -> list[list[Prediction]]:
+        """The most probable classes of each image.
+
+        Args:
+            images: see the class.
+            top_k: number of classes for each image; all if the network has fewer.
+            batch_size: see `logits`.
+
+        Returns:
+            A list for each image, the most probable class first.
+
+        Raises:
+            UserError: an image cannot be read, or the network has no classes.
+
+        Example:
+            >>> import jax, numpy as np
+            >>> from flax_resnets import create_model
+            >>> settings = Settings(model="lenet", dataset="", image_size=28, channels=1, mean=(0.3,), std=(0.3,))
+            >>> model = create_model("lenet", num_classes=2)
+            >>> variables = jax.tree.map(np.zeros_like, model.init(jax.random.key(0), np.zeros((1, 28, 28, 1))))
+            >>> classifier = Classifier(model, variables, settings, ["cat", "dog"])
+            >>> classifier.predict(np.zeros((40, 30, 3), np.uint8))
+            [[Prediction('cat', 0, 0.5), Prediction('dog', 1, 0.5)]]
+        """
+        return list(self._checked(self.each_prediction(each_image(images), top_k, batch_size=batch_size)))
+
+    def each_prediction(
+        self, items: Iterable[Item], top_k: int = 5, *, batch_size: int | None = None
+    ) -> Iterator[tuple[Item, list[Prediction] | UserError]]:
+        """Like `predict`, for any number of images: yields results while it decodes and computes the next.
+
+        An image that cannot be read does not end it.
+
+        Args:
+            items: the images, as `flax_resnets.inference.images.each_image` yields them.
+            top_k: see `predict`.
+            batch_size: see `logits`.
+
+        Yields:
+            Each image with its predictions, or with the error that names it.
+        """
+        if not self.class_names:
+            raise UserError(f"{self._source}: has no classes, because num_classes=0; embed gives its features")
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k={str(top_k)[:100]}: must be a whole number from 1 up")
+        for item, logits in self._outputs(self.model, items, batch_size):
+            yield item, logits if isinstance(logits, UserError) else self._named(item, logits, top_k)
+
+    def logits(self, images: Any, *, batch_size: int | None = None) -> np.ndarray:
+        """The network's outputs before softmax or sigmoid.
+
+        Args:
+            images: see the class.
+            batch_size: number of images in each step; the last step is filled up with black images. None for up to 64,
+                or, if there are fewer images, the next power of two. A program is compiled for each number.
+
+        Returns:
+            float32 `(N, classes)`.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        return self._stacked(self._outputs(self.model, each_image(images), batch_size))
+
+    def embed(self, images: Any, *, batch_size: int | None = None) -> np.ndarray:
+        """The pooled features, from which the network's last layer computes the logits.
+
+        Args:
+            images: see the class.
+            batch_size: see `logits`.
+
+        Returns:
+            float32 `(N, features)`. With `eval_flip` they are the mean of an image's and its mirror image's.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        return self._stacked(self._outputs(cast(Any, self.model).clone(num_classes=0), each_image(images), batch_size))
+
+    def _named(self, item: Item, logits: np.ndarray, top_k: int) -> list[Prediction] | UserError:
+        if not np.isfinite(logits).all():
+            return UserError(f"{item.name}: {self._source} gives logits that are not finite for it")
+        exact = logits.astype(np.float64)
+        if self.settings.loss in _OF_EACH_CLASS:
+            probabilities = np.exp(-np.logaddexp(0, -exact))
+        else:
+            probabilities = np.exp(exact - np.logaddexp.reduce(exact))
+        first = np.argsort(-logits, kind="stable")[:top_k]  # of equal ones the lower number, as in evaluation
+        return [Prediction(self.words[index], int(index), float(probabilities[index])) for index in first]
+
+    def _checked(self, results: Iterable[tuple[Item, Any]]) -> Iterator[Any]:
+        """The results alone; raises the first error."""
+        for _, result in results:
+            if isinstance(result, UserError):
+                raise result
+            yield result
+
+    def _stacked(self, results: Iterable[tuple[Item, Any]]) -> np.ndarray:
+        rows = list(self._checked(results))
+        if not rows:
+            raise UserError("images: there are none")
+        return np.stack(rows)
+
+    def _outputs(
+        self, model: nn.Module, items: Iterable[Item], batch_size: int | None
+    ) -> Generator[tuple[Item, np.ndarray | UserError]]:
+        """Yields each image with its row of the network's outputs, or with the error that names it, in order."""
+        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
+            raise UserError(f"batch_size={str(batch_size)[:100]}: must be a whole number, or None")
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: must be at least 1")
+        most = batch_size or _MOST_AT_ONCE
+        size = batch_size
+        under_way: deque[tuple[list[tuple[Item, np.ndarray | UserError]], jax.Array | None]] = deque()
+        for batch in _in_batches(self._decoded(items, most * _STEPS_AHEAD), most):
+            size = size or min(most, 2 ** math.ceil(math.log2(len(batch))))
+            under_way.append((batch, self._computed(model, batch, size)))
+            if len(under_way) > _STEPS_AHEAD:
+                yield from _rows(*under_way.popleft())
+        while under_way:
+            yield from _rows(*under_way.popleft())
+
+    def _decoded(self, items: Iterable[Item], ahead: int) -> Generator[tuple[Item, np.ndarray | UserError]]:
+        """Yields the images as the device gets them; threads decode `ahead` images ahead."""
+
+        def decode(item: Item) -> tuple[Item, np.ndarray | UserError]:
+            try:
+                return item, self.preprocess.stored(item)
+            except UserError as error:
+                return item, error
+
+        pool = ThreadPoolExecutor(os.cpu_count())  # the decoders release the global interpreter lock
+        try:
+            waiting: deque[Future[tuple[Item, np.ndarray | UserError]]] = deque()
+            for item in items:
+                waiting.append(pool.submit(decode, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _computed(
+        self, model: nn.Module, batch: list[tuple[Item, np.ndarray | UserError]], size: int
+    ) -> jax.Array | None:
+        """Starts the step for a batch; None if none of its images can be read."""
+        stored = [image for _, image in batch if isinstance(image, np.ndarray)]
+        if not stored:
+            return None
+        filled = np.zeros((size, *stored[0].shape), np.uint8)
+        filled[: len(stored)] = stored
+        return self._program(model)(self.variables, filled)
+
+    def _program(self, model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
+        """The network with its preprocessing, compiled as the trainer compiles its evaluation."""
+        outputs = cast(Any, model).num_classes
+        if outputs not in self._compiled:
+
+            def compute(variables: Any, stored: jax.Array) -> jax.Array:
+                def network(images: jax.Array) -> jax.Array:
+                    return cast(jax.Array, model.apply(variables, images, train=False))
+
+                return evaluated(network, stored, self.settings, self.settings.image_size).astype(jnp.float32)
+
+            mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+            self._compiled[outputs] = jax.jit(compute, compiler_options=for_speed(mesh))
+        return self._compiled[outputs]
+
+
+def _in_batches(
+    images: Iterable[tuple[Item, np.ndarray | UserError]], size: int
+) -> Iterator[list[tuple[Item, np.ndarray | UserError]]]:
+    images = iter(images)
+    while batch := list(itertools.islice(images, size)):
+        yield batch
+
+
+def _rows(
+    batch: list[tuple[Item, np.ndarray | UserError]], outputs: jax.Array | None
+) -> Iterator[tuple[Item, np.ndarray | UserError]]:
+    rows = iter(() if outputs is None else np.asarray(outputs))
+    for item, image in batch:
+        yield item, image if isinstance(image, UserError) else next(rows)

@@ -1,0 +1,110 @@
+"""Loads a classifier from wherever it is: a run's workdir, a saved folder, or the Hugging Face hub."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from flax_resnets.errors import UserError
+from flax_resnets.inference.classifier import Classifier
+from flax_resnets.paths import expanded
+from flax_resnets.training.compilation import keep_compiled_programs
+from flax_resnets.weights import hub
+
+_LONGEST_CONFIG = 20_000_000  # bytes; the names of 21,000 classes with descriptions take 2 million
+
+
+def load_classifier(
+    source: str | os.PathLike[str],
+    *,
+    checkpoint: Literal["best", "last"] | int = "best",
+    average: bool | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Classifier:
+    """A trained network, ready to classify images.
+
+    Nothing is written to the source, and no lock is taken: the run may be under way. The dataset need not be there.
+    A checkpoint that is damaged is left out with a warning, and the next best, or for `last` the one before, is taken.
+    Compiled programs are kept in `$FLAX_RESNETS_CACHE/compiled`, by default `~/.cache/flax_resnets/compiled`, unless
+    JAX has been told of another place.
+
+    Args:
+        source: the workdir of a run; a folder that `Classifier.save` or timm made; or `hf-hub:owner/name`, such a
+            folder on the Hugging Face hub.
+        checkpoint: of a run: `best`, that of the epoch with the highest accuracy; `last`, the newest; or the number of
+            a step that is kept. Of other sources only `best`.
+        average: of a run: whether to take the average of the weights (EMA), if the run keeps it. None, like False,
+            takes the weights themselves: the run's `best_accuracy` is theirs.
+        class_names: in the order of the labels; None for those that the source has. Runs of early versions have none.
+
+    Raises:
+        UserError: there is no such source, or it is not what it should be.
+
+    Warns:
+        RuntimeWarning: another checkpoint is taken than `checkpoint` says.
+
+    Example:
+        >>> load_classifier("runs/quickstart").predict("shoe.png")  # doctest: +SKIP
+        [[Prediction('Sneaker', 7, 0.97), Prediction('Sandal', 5, 0.02), ...]]
+    """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise UserError(f"source={str(source)[:100]!r}: must be a workdir, a saved folder or {hub.PREFIX}owner/name")
+    names = None if class_names is None else _checked_names(class_names)
+    keep_compiled_programs()
+    if isinstance(source, str) and source.startswith(hub.PREFIX):
+        config, weights = hub.download(source, "config.json"), hub.download(source)
+        return _saved(source, config, weights, _read_json(config, source), checkpoint, average, names)
+    directory = expanded(source, "source")
+    if not os.path.isdir(directory):
+        right = "name a run's workdir, a saved folder or hf-hub:owner/name"
+        raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
+    config = directory / "config.json"
+    content = _read_json(config, str(config))
+    if "architecture" in content:
+        weights = directory / "model.safetensors"
+        return _saved(str(directory), config, weights, content, checkpoint, average, names)
+    from flax_resnets.inference.run import classifier_of_run  # imports Orbax, which takes half a second
+
+    return classifier_of_run(directory, content, checkpoint, average, names)
+
+
+def _saved(
+    source: str,
+    config: Path,
+    weights: Path,
+    content: dict[str, Any],
+    checkpoint: str | int,
+    average: bool | None,
+    names: tuple[str, ...] | None,
+) -> Classifier:
+    from flax_resnets.inference.folder import read_folder
+
+    if checkpoint != "best":
+        raise UserError(f"checkpoint={str(checkpoint)[:100]}: {source} is no run's workdir, and holds only one")
+    if average is not None:
+        raise UserError(f"average={str(average)[:100]}: {source} is no run's workdir, and holds one set of weights")
+    return read_folder(source, config, weights, content, names)
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"class_names={str(names)[:100]}: must be a list of names, such as ['cat', 'dog']")
+    return tuple(names)
+
+
+def _read_json(path: Path, named: str) -> dict[str, Any]:
+    """The object in a JSON file of a stranger."""
+    try:
+        if not os.path.isfile(path):  # reading a device would never end
+            raise ValueError("no such file" if not os.path.lexists(path) else "is no file")
+        if os.path.getsize(path) > _LONGEST_CONFIG:
+            raise ValueError(f"has more than {_LONGEST_CONFIG:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        right = "a run's workdir and a saved folder have one"
+        raise UserError(f"{named}: {reason or type(error).__name__}; {right}") from None
+    return content

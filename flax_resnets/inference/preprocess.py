@@ -1,0 +1,112 @@
+"""What happens to an image before the network sees it: exactly what happens to a validation image in training."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_resnets.augment import for_evaluation
+from flax_resnets.augment.evaluation import EvaluationConfig
+from flax_resnets.augment.normalise import Normalise
+from flax_resnets.data.cache import resized
+from flax_resnets.data.config import LONGEST_SIDE, DataConfig
+from flax_resnets.errors import UserError
+from flax_resnets.fields import Rule
+from flax_resnets.inference.images import Item, each_image
+from flax_resnets.training.network import NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
+    """The fields of a run's configuration that decide what its trained network computes.
+
+    It has the fields of its base classes, which describe them, and these:
+
+    Attributes:
+        image_size: side of the square images that the network sees, in pixels.
+        channels: 1 for grey images, 3 for colour.
+        loss: name of the loss that the network was trained by.
+        interpolation: Pillow's filter by which an image is resized to `store_size`; training's is `lanczos`.
+    """
+
+    image_size: int
+    channels: int
+    loss: str = "cross_entropy"
+    interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
+
+    RULES = (
+        Rule("image_size", lambda v: v >= 1, "at least 1"),
+        Rule("image_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
+        Rule("channels", lambda v: v in (1, 3), "1 or 3"),
+    )
+
+    def check(self) -> None:
+        """See `Fields.check`."""
+        super().check()
+        if len(self.mean) not in (1, self.channels):
+            raise UserError(f"mean: has {len(self.mean)} values, the images have {self.channels} channels")
+
+
+class Preprocess:
+    """Makes the network's input from images. It has the two halves of evaluation: one on the host, one on the device.
+
+    A call does both:
+
+        x = classifier.preprocess(["shoe.png"])
+        logits = classifier.model.apply(classifier.variables, x, train=False)
+
+    Args:
+        settings: see `Settings`.
+
+    Attributes:
+        settings: as above.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def __call__(self, images: Any) -> jax.Array:
+        """The network's input: float32 `(N, image_size, image_size, channels)`, normalised.
+
+        Args:
+            images: see `Classifier.predict`.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        stored = [self.stored(item) for item in each_image(images)]
+        if not stored:
+            raise UserError("images: there are none")
+        return self.normalised(jnp.asarray(np.stack(stored)))
+
+    @property
+    def stored_size(self) -> int:
+        """Side of the images that the host hands to the device, in pixels."""
+        return self.settings.store_size or self.settings.image_size
+
+    def stored(self, item: Item) -> np.ndarray:
+        """One image as training keeps it: decoded and resized, uint8 `(stored_size, stored_size, channels)`.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        settings = self.settings
+        return resized(item.pixels(settings.channels), self.stored_size, settings.resize, settings.interpolation)
+
+    def normalised(self, stored: jax.Array) -> jax.Array:
+        """Stored images as the network sees them: cropped, resized, normalised. Can be used inside `jax.jit`.
+
+        Args:
+            stored: uint8 `(N, stored_size, stored_size, channels)`.
+
+        Returns:
+            float32 `(N, image_size, image_size, channels)`.
+        """
+        return for_evaluation(stored, self.settings, self.settings.image_size)
+
+    def __repr__(self) -> str:
+        settings = self.settings
+        shape = f"({settings.image_size}, {settings.image_size}, {settings.channels})"
+        return f"Preprocess({settings.resize} to {self.stored_size} px, to {shape})"

@@ -1,0 +1,209 @@
+"""Loading the classifier of a run: which checkpoint, which weights, and what happens to those that are damaged."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import flax_resnets
+from flax_resnets import load_classifier
+from flax_resnets.errors import UserError
+from flax_resnets.inference import run as of_run
+from flax_resnets.training.metrics import read_rows
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    """A copy of the run, to be damaged."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def step_of(classifier) -> int:
+    return int(repr(classifier).rpartition("step ")[2].rstrip(")"))
+
+
+def rows_of(workdir):
+    return read_rows(workdir / "metrics.jsonl")[0]
+
+
+def rewrite_rows(workdir, accuracies: dict[int, float]) -> None:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for row in lines:
+        if row.get("epoch") in accuracies:
+            row["accuracy"] = accuracies[row["epoch"]]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+
+
+def break_checkpoint(workdir, step: int) -> None:
+    path = max((workdir / "checkpoints" / str(step) / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_best_the_last_and_a_step(workdir):
+    rewrite_rows(workdir, {1: 0.1, 2: 0.9, 3: 0.5})
+    assert step_of(load_classifier(workdir)) == 24
+    assert step_of(load_classifier(str(workdir), checkpoint="last")) == 36
+    assert step_of(load_classifier(workdir, checkpoint=24)) == 24
+
+
+def test_the_weights_are_those_whose_accuracy_the_run_names(trained, files, validation):
+    """None and False take the weights themselves, which best_accuracy speaks of; True their average."""
+    labels = np.array([validation.label(index) for index in range(len(validation))])
+    rows = {row.step: row for row in rows_of(trained)}
+    done = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    for average in (None, False, True):
+        classifier = load_classifier(trained, average=average)
+        row = rows[step_of(classifier)]
+        assert row.step == done["best_step"]
+        accuracy = np.mean(classifier.logits(files, batch_size=250).argmax(1) == labels)
+        assert accuracy == pytest.approx(row.ema_accuracy if average else done["best_accuracy"], abs=1e-9)
+
+
+def test_only_weights_are_read(trained, monkeypatch):
+    read = []
+    original = of_run.read_weights
+    monkeypatch.setattr(of_run, "read_weights", lambda *args: read.append(original(*args)) or read[0])
+    load_classifier(trained)
+    assert read[0].keys() == {"params", "batch_stats"}
+
+
+def test_a_run_under_way_is_not_disturbed(trained):
+    before = {path: path.stat().st_mtime_ns for path in (trained, *trained.rglob("*"))}
+    load_classifier(trained)
+    assert {path: path.stat().st_mtime_ns for path in (trained, *trained.rglob("*"))} == before
+
+
+def test_a_damaged_best_one_is_replaced_by_the_next_best_and_that_is_said(workdir):
+    rewrite_rows(workdir, {1: 0.1, 2: 0.5, 3: 0.9})
+    break_checkpoint(workdir, 36)
+    for checkpoint in ("best", "last"):
+        with pytest.warns(RuntimeWarning, match=r"checkpoint 36 is damaged \(.*\); taking 24 instead"):
+            assert step_of(load_classifier(workdir, checkpoint=checkpoint)) == 24
+    with pytest.raises(UserError, match="checkpoint 36 is damaged"):
+        load_classifier(workdir, checkpoint=36)  # whoever names one gets this one or none
+    break_checkpoint(workdir, 24)
+    with pytest.raises(UserError, match=r"36 is damaged .* and 24 is damaged .* none is left"):
+        load_classifier(workdir)
+
+
+def test_a_best_one_that_is_gone_is_named(workdir):
+    rewrite_rows(workdir, {1: 0.99, 2: 0.5, 3: 0.4})
+    with pytest.warns(RuntimeWarning, match=r"the best checkpoint, 12 \(accuracy 0.9900\), is not there.* taking 24"):
+        assert step_of(load_classifier(workdir)) == 24
+
+
+def test_a_run_stopped_in_its_first_epoch_gives_its_newest(workdir):
+    (workdir / "metrics.jsonl").write_text("")
+    with pytest.warns(RuntimeWarning, match="no row of an epoch; taking the newest checkpoint, 36"):
+        assert step_of(load_classifier(workdir)) == 36
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_tried_once_more(workdir, monkeypatch):
+    rewrite_rows(workdir, {1: 0.1, 2: 0.9, 3: 0.5})
+    original, tries = of_run.read_weights, []
+
+    def vanishing(directory, average):
+        tries.append(directory.name)
+        if len(tries) == 1:  # a new best one has been saved
+            rewrite_rows(workdir, {2: 0.4})
+            shutil.rmtree(directory)
+            raise FileNotFoundError(directory)
+        return original(directory, average)
+
+    monkeypatch.setattr(of_run, "read_weights", vanishing)
+    assert step_of(load_classifier(workdir)) == 36
+    assert tries == ["24", "36"]
+
+
+def test_a_run_of_an_early_version_is_told_its_classes(workdir, trained, files):
+    (workdir / "data.json").unlink()
+    with pytest.raises(UserError, match=r"has no data.json.*class_names"):
+        load_classifier(workdir)
+    names = [f"class {number}" for number in range(10)]
+    told = load_classifier(workdir, class_names=names)
+    assert told.class_names == tuple(names)
+    np.testing.assert_array_equal(told.logits(files[:8]), load_classifier(trained).logits(files[:8]))
+    with pytest.raises(UserError, match="head/bias is"):
+        load_classifier(workdir, class_names=names[:9])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": "newest"}, "checkpoint=newest: must be best, last or the number of a step"),
+        ({"checkpoint": 13}, "checkpoint=13: .* has checkpoints 24, 36"),
+        ({"checkpoint": True}, "checkpoint=True: must be"),
+        ({"class_names": ["a", "b"]}, "class_names: has 2 names, .* has 10 classes"),
+        ({"class_names": "abc"}, "class_names=abc: must be a list of names"),
+    ],
+)
+def test_mistakes_in_the_call(trained, change, message):
+    with pytest.raises(UserError, match=message):
+        load_classifier(trained, **change)
+
+
+def test_a_run_without_an_average_or_a_checkpoint(workdir, monkeypatch):
+    monkeypatch.setattr(of_run, "read_weights", lambda *_: None)
+    with pytest.raises(UserError, match=r"average=True: .* keeps no average of the weights"):
+        load_classifier(workdir, average=True)
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load_classifier(workdir)
+
+
+@pytest.mark.parametrize("source", ["no/such", "", None, 3, "a\0b", "x" * 5000])
+def test_what_is_no_source(source):
+    with pytest.raises(UserError) as error:
+        load_classifier(source)
+    assert len(str(error.value)) < 600
+
+
+def test_a_checkpoint_of_another_network_is_refused(workdir):
+    content = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**content, "model": "lenet"}))
+    with pytest.raises(UserError, match=r"is not of the network in config.json: .*norm"):
+        load_classifier(workdir)
+
+
+def test_variables_are_jax_arrays_for_programs_of_ones_own(trained, files):
+    classifier = load_classifier(trained)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(classifier.variables))
+    images = classifier.preprocess(files[:3])
+
+    def loss(variables):
+        both = [classifier.model.apply(variables, x, train=False) for x in (images, images[:, :, ::-1])]
+        return sum(both)[:, 0].sum() / 2
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(classifier.variables)
+    np.testing.assert_allclose(value, classifier.logits(files[:3])[:, 0].sum(), rtol=1e-4)
+    assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients["params"]))
+
+
+PROGRAM = """
+import sys
+import flax_resnets
+classifier = flax_resnets.load_classifier(sys.argv[1])
+print(classifier.predict(sys.argv[2], top_k=1))
+print(*{name for name in sys.modules if name.split(".")[0] in ("optax", "grain", "matplotlib", "tensorflow_datasets")})
+print(*{name for name in sys.modules if name in ("flax_resnets.training.trainer", "flax_resnets.training.loop")})
+"""
+
+
+def test_nothing_of_the_trainer_is_imported(trained, files):
+    command = [sys.executable, "-c", PROGRAM, str(trained), str(files[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    prediction, libraries, modules = done.stdout.split("\n")[:3]
+    assert prediction.startswith("[[Prediction(")
+    assert (libraries, modules) == ("", "")
+    assert done.stderr == ""
+
+
+def test_the_names_are_in_the_package():
+    assert flax_resnets.Classifier.__name__ == "Classifier"
+    assert flax_resnets.Prediction("a", 0, 1.0).class_name == "a"
