@@ -35,9 +35,17 @@ class UserError(ValueError):
 def _shown(word: str) -> str:
     if len(word) > _LONGEST_WORD:
         word = f"{word[:100]}...({len(word)} characters)...{word[-20:]}"
-    if word.isprintable():
-        return word
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in word)
+    return printable(word)
+
+
+def printable(text: str) -> str:
+    r"""The text with characters that cannot be printed escaped as in Python, so that none can control a terminal.
+
+    Example:
+        >>> print(printable("a\x1b[31m b"))
+        a\x1b[31m b
+    """
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def plain_warnings(program: str) -> None:

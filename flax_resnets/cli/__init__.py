@@ -20,6 +20,7 @@ from flax_resnets.errors import UserError, plain_warnings
 COMMANDS = {
     "train": "trains a network by a recipe, or resumes a run",
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
+    "predict": "classifies images with a trained network",
     "show-batch": "draws the images that the network sees in a step",
     "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
     "models": "lists the networks, with parameters and GMACs",
@@ -27,8 +28,8 @@ COMMANDS = {
     "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
 }
 
-# The commands that run training steps.
-_TRAINING = ("train", "lr-find")
+# The commands that compute much: on a CPU they start with memory in huge pages.
+_COMPUTING = ("train", "lr-find", "predict")
 
 
 def console() -> NoReturn:
@@ -46,7 +47,7 @@ def start(arguments: list[str], program: str) -> NoReturn:
     command = arguments[0] if arguments else ""
     if command == "train":
         startup.hold_signals()
-    if command in _TRAINING:
+    if command in _COMPUTING:
         start_with_huge_pages()
     plain_warnings(program)
     startup.end(main(arguments, program, own_process=True))
@@ -63,7 +64,7 @@ def main(arguments: list[str], program: str = "flax_resnets", own_process: bool 
 
     Returns:
         The exit code: 0 for success; 2 for a mistake, which one line on stderr names; 130 after Ctrl-C; 3 from `train`
-        if the loss was not finite.
+        if the loss was not finite; 1 from `predict` if there are images that cannot be read.
 
     Example:
         >>> main(["models", "resnet18"])  # doctest: +NORMALIZE_WHITESPACE

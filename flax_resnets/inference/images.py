@@ -23,7 +23,7 @@ class Item:
 
     Args:
         name: what a message calls it: the path of a file, or its place among the images.
-        image: a path, the bytes of a file, an array `(H, W)` or `(H, W, C)`, or a Pillow image.
+        image: a path, the bytes of a file, an array `(H, W)` or `(H, W, C)`, a Pillow image, or the error to raise.
     """
 
     def __init__(self, name: str, image: Any):
@@ -38,6 +38,8 @@ class Item:
         """
         try:
             image = self._image
+            if isinstance(image, UserError):
+                raise image
             if isinstance(image, str | os.PathLike):
                 image = _content(Path(image))
             if isinstance(image, bytes | bytearray | memoryview):
@@ -47,7 +49,9 @@ class Item:
             return _array_pixels(image, channels)
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror or error}") from None
-        except ValueError as error:  # a UserError is one too
+        except UserError:
+            raise
+        except ValueError as error:
             raise UserError(f"{self.name}: {str(error)[:300]}") from None
 
 
@@ -68,6 +72,11 @@ def each_image(images: Any) -> Iterator[Item]:
         return
     for number, image in enumerate(images):
         yield from _items(f"images[{number}]", image)
+
+
+def unreadable(name: str, error: UserError) -> Item:
+    """An image whose reading raises this error: a place among others for what is no image at all."""
+    return Item(name, error)
 
 
 def _items(name: str, image: Any) -> Iterator[Item]:

@@ -172,4 +172,4 @@ def _listed(steps: Sequence[int]) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=6)
+    warnings.warn(message, RuntimeWarning, stacklevel=2)

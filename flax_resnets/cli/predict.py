@@ -1,0 +1,224 @@
+"""Classifies images with a trained network.
+
+    flax-resnets predict runs/quickstart shoe.png photos/
+    find photos -name '*.jpg' | flax-resnets predict runs/quickstart - --csv --output classes.csv
+
+The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Each image gets a row with its
+most probable classes. Images are prepared as in the run's evaluation. An image that cannot be read gets a row with the
+error, the others follow, and the exit code is 1.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from flax_resnets.cli.parser import Parser, whole_number
+from flax_resnets.errors import UserError, printable
+from flax_resnets.paths import expanded
+
+if TYPE_CHECKING:
+    from flax_resnets.inference.classifier import Prediction
+    from flax_resnets.inference.images import Item
+
+_EVERY = 0.2  # seconds between two updates of the progress
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file or a folder; - reads paths from standard input, one a line"
+    )
+    parser.add_argument("--top-k", type=whole_number(1), default=3, metavar="K", help="classes an image; default 3")
+    parser.add_argument(
+        "--batch-size", type=whole_number(1), metavar="N", help="images in a step; default up to 64, by their number"
+    )
+    add_choice_of_weights(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a line of JSON for each image")
+    form.add_argument("--csv", action="store_true", help="print a line of CSV for each class of each image")
+    parser.add_argument("--output", metavar="FILE", help="write the rows into a file instead of printing them")
+    parser.add_argument("--force", action="store_true", help="replace the --output file if there is one")
+
+
+def add_choice_of_weights(parser: Parser) -> None:
+    """Adds the arguments that `load` reads: which of a run's weights, and the names of their classes."""
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="WHICH", help="of a run: best, last or the number of a step"
+    )
+    parser.add_argument(
+        "--average", action="store_true", help="of a run that keeps it: the average of the weights (EMA)"
+    )
+    parser.add_argument(
+        "--class-names", metavar="NAMES", help="a file with a name in each line, or a,b,c; default the run's"
+    )
+
+
+def load(arguments: argparse.Namespace) -> Any:
+    """The classifier that a command line asks for.
+
+    Raises:
+        UserError: see `load_classifier`.
+    """
+    from flax_resnets.inference.class_names import given_names
+    from flax_resnets.inference.load import load_classifier
+    from flax_resnets.training.devices import start_jax
+    from flax_resnets.training.tpu.libtpu import expect_no_tpu
+
+    which = arguments.checkpoint
+    if which.isascii() and which.isdecimal() and len(which) < 20:
+        which = int(which)
+    expect_no_tpu()
+    start_jax()
+    return load_classifier(
+        arguments.source,
+        checkpoint=which,
+        average=arguments.average or None,
+        class_names=given_names(arguments.class_names) if arguments.class_names is not None else None,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints a row for each image; returns the exit code.
+
+    Raises:
+        UserError: the network cannot be loaded, or the output cannot be written.
+    """
+    done = failed = 0
+    target = None if arguments.output is None else _target(arguments.output, arguments.force)
+    classifier = load(arguments)
+    with contextlib.nullcontext(sys.stdout) if target is None else _whole(target) as out:
+        width = max(map(len, map(printable, classifier.words)), default=0)
+        form = _as_json if arguments.json else _as_csv if arguments.csv else _Table(width)
+        if arguments.csv:
+            out.write("image,rank,class_name,index,probability,error\n")
+        show = _progress(out)
+        items = _items(arguments.images)
+        for item, result in classifier.each_prediction(items, arguments.top_k, batch_size=arguments.batch_size):
+            done += 1
+            failed += isinstance(result, UserError)
+            out.write(form(item.name, result))
+            show(done)
+        show(None)
+    if failed:
+        print(f"{arguments.program}: {failed:,} of {done:,} images cannot be read; their rows say why", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _items(arguments: Iterable[str]) -> "Iterator[Item]":
+    """The images that the command line names; what is no image becomes one that cannot be read."""
+    from flax_resnets.inference.images import each_image, unreadable
+
+    for argument in arguments:
+        for path in _lines() if argument == "-" else [argument]:
+            try:
+                yield from each_image(path)
+            except UserError as error:  # a folder without images
+                yield unreadable(path, error)
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input: paths, whose bytes need not be text."""
+    for line in sys.stdin.buffer:
+        if path := line.rstrip(b"\r\n"):
+            yield os.fsdecode(path)
+
+
+def _as_json(name: str, result: "list[Prediction] | UserError") -> str:
+    if isinstance(result, UserError):
+        return json.dumps({"image": name, "error": str(result)}) + "\n"
+    return json.dumps({"image": name, "predictions": [each._asdict() for each in result]}) + "\n"
+
+
+class _Line:
+    """Takes what a `csv.writer` writes."""
+
+    text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+def _as_csv(name: str, result: "list[Prediction] | UserError") -> str:
+    line = _Line()
+    writer = csv.writer(line, lineterminator="\n")
+    if isinstance(result, UserError):
+        writer.writerow([printable(name), "", "", "", "", result])
+    else:
+        for rank, (class_name, index, probability) in enumerate(result, start=1):
+            writer.writerow([printable(name), rank, printable(class_name), index, f"{probability:.6g}", ""])
+    return line.text
+
+
+class _Table:
+    """Rows with aligned columns, although the later rows are not known yet.
+
+    Args:
+        width: of the longest class name.
+    """
+
+    def __init__(self, width: int):
+        self._width = min(width, 30)
+        self._name_width = 0
+
+    def __call__(self, name: str, result: "list[Prediction] | UserError") -> str:
+        name = printable(name)
+        self._name_width = max(self._name_width, len(name))
+        if isinstance(result, UserError):
+            reason = str(result).removeprefix(f"{name}: ")
+            return f"{name:<{self._name_width}}  error: {reason}\n"
+        cells = [f"{each.probability:>6.1%} {printable(each.class_name):<{self._width}}" for each in result]
+        return f"{name:<{self._name_width}}  {'  '.join(cells)}".rstrip() + "\n"
+
+
+def _target(path: str, force: bool) -> Path:
+    """The file to write; it is checked before the network is loaded."""
+    target = expanded(path, "predict: --output")
+    if os.path.isdir(target) or not target.name or "\0" in target.name:
+        raise UserError(f"predict: --output={target}: is no name of a file")
+    if os.path.lexists(target) and not force:
+        raise UserError(f"predict: --output={target}: exists; name another file, or replace it with --force")
+    if not os.access(target.parent, os.W_OK | os.X_OK):  # also if there is no such directory
+        raise UserError(f"predict: --output={target}: {target.parent} is no directory that can be written")
+    return target
+
+
+@contextlib.contextmanager
+def _whole(target: Path) -> Iterator[TextIO]:
+    """Yields a file that gets its name when it is whole."""
+    temporary = target.with_name(f"{target.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"predict: --output={target}: {error.strerror or error}; name another file") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _progress(out: TextIO) -> Callable[[int | None], None]:
+    """A function that shows the number of images on a terminal, unless the rows are printed on it; None ends it."""
+    if not sys.stderr.isatty() or out.isatty():
+        return lambda _: None
+    started = shown = time.monotonic()
+
+    def show(done: int | None) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if done is None:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        elif now - shown > _EVERY:
+            shown = now
+            speed = done / (now - started)
+            print(f"\r{done:,} images, {speed:,.0f} images/s\x1b[K", end="", file=sys.stderr, flush=True)
+
+    return show
