@@ -18,6 +18,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.inference.class_names import in_words
 from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
+from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
 
 _MOST_AT_ONCE = 64  # images in a step if the caller names no number
@@ -185,6 +186,37 @@ class Classifier:
             UserError: an image cannot be read.
         """
         return self._stacked(self._outputs(cast(Any, self.model).clone(num_classes=0), each_image(images), batch_size))
+
+    @property
+    def num_features(self) -> int:
+        """The number of features that `embed` gives for an image."""
+        settings = self.settings
+        stored = (1, self.preprocess.stored_size, self.preprocess.stored_size, settings.channels)
+        program = self._program(cast(Any, self.model).clone(num_classes=0))
+        return jax.eval_shape(program, self.variables, jax.ShapeDtypeStruct(stored, jnp.uint8)).shape[1]
+
+    def save(self, folder: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Saves the classifier in timm's form: `config.json` and `model.safetensors`.
+
+        `load_classifier(folder)` gives the same bits. timm loads it too, if it has the network:
+        `timm.create_model("local-dir:FOLDER", pretrained=True)`. Weights are saved in float32.
+
+        Args:
+            folder: is made; it never exists half-written.
+            force: whether to replace what is saved in an existing folder. Other files in it stay.
+
+        Raises:
+            UserError: the folder exists and `force` is not set, or cannot be written; or the network's norms are
+                folded.
+
+        Example:
+            >>> load_classifier("runs/quickstart").save("sneakers")  # doctest: +SKIP
+        """
+        from flax_resnets.inference.folder import write_folder
+
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise UserError(f"folder={str(folder)[:100]!r}: must be the path of a folder")
+        write_folder(self, expanded(folder, "folder"), force)
 
     def _named(self, item: Item, logits: np.ndarray, top_k: int) -> list[Prediction] | UserError:
         if not np.isfinite(logits).all():

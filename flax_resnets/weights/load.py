@@ -93,15 +93,8 @@ def load_weights(
     )
     new_head = _pop_head(model, expected, tensors)
     mismatch = Mismatch()
-    for name in tensors.keys() - {torch_name(model, path) for path in expected}:
-        mismatch.extra.append(name)
-    loaded: dict[Path, np.ndarray] = {}
-    for path, shape in expected.items():
-        name = torch_name(model, path)
-        if name not in tensors:
-            mismatch.missing.append(name)
-        elif (value := _converted(tensors[name], name, shape, mismatch, stem=path[1].startswith("stem"))) is not None:
-            loaded[path] = value
+    names = {path: torch_name(model, path) for path in expected}
+    loaded = _matched(names, expected, tensors, mismatch, adapt=True)
     if channels not in (None, 3, image_shape[2]) and image_shape is not _DEFAULT_IMAGE_SHAPE:
         right = (*image_shape[:2], channels)
         mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}: give image_shape={right}"
@@ -120,7 +113,47 @@ def load_weights(
     return variables
 
 
-def expected_shapes(model: ResNet, image_shape: Sequence[int]) -> dict[Path, tuple[int, ...]]:
+def load_exactly(model: nn.Module, path: str | os.PathLike[str], image_shape: Sequence[int]) -> dict[str, Any]:
+    """Like `load_weights`, for a file that was saved from this very network: neither head nor stem is adapted.
+
+    Args:
+        model: any network. If it is no `ResNet`, its tensors have the names of linen, such as `params.head.bias`, and
+            axes as torch has them.
+        path: of a `.safetensors` file.
+        image_shape: `(H, W, C)` of the images.
+
+    Raises:
+        UserError: the file cannot be read, or does not fit the model.
+    """
+    label, tensors = open_source(path)
+    expected = expected_shapes(model, image_shape)
+    names = {where: torch_name(model, where) if isinstance(model, ResNet) else ".".join(where) for where in expected}
+    mismatch = Mismatch()
+    loaded = _matched(names, expected, tensors, mismatch, adapt=False)
+    mismatch.raise_if_any(label)
+    return {"params": {}, "batch_stats": {}, **nested({where: jnp.array(value) for where, value in loaded.items()})}
+
+
+def _matched(
+    names: Mapping[Path, str],
+    expected: Mapping[Path, tuple[int, ...]],
+    tensors: Mapping[str, Stored],
+    mismatch: Mismatch,
+    adapt: bool,
+) -> dict[Path, np.ndarray]:
+    """The tensors that fit, by their place in the network; notes all others. `adapt`: whether a stem may be adapted."""
+    mismatch.extra.extend(tensors.keys() - set(names.values()))
+    loaded: dict[Path, np.ndarray] = {}
+    for path, name in names.items():
+        stem = adapt and path[1].startswith("stem")
+        if name not in tensors:
+            mismatch.missing.append(name)
+        elif (value := _converted(tensors[name], name, expected[path], mismatch, stem)) is not None:
+            loaded[path] = value
+    return loaded
+
+
+def expected_shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[Path, tuple[int, ...]]:
     """The shape of each tensor of a network's variables, by path. Nothing is computed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Reads `.safetensors` files: eight bytes with the length of a JSON header, the header, and the numbers.
+"""Reads and writes `.safetensors` files: eight bytes with the length of a JSON header, the header, and the numbers.
 
 The format is https://github.com/huggingface/safetensors#format. It is simple enough to be read here, so that loading
 weights needs no package besides jax. Everything in a header is checked before it is used.
@@ -6,6 +6,8 @@ weights needs no package besides jax. Everything in a header is checked before i
 
 import json
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,39 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     return {name: _stored(data, *place) for name, place in places.items()}
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors into a file that does not exist yet.
+
+    Args:
+        path: of the file.
+        tensors: float32 arrays by name.
+
+    Raises:
+        OSError: the file exists, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.safetensors")
+        ...     write_safetensors(path, {"fc.bias": np.float32([1, 2])})
+        ...     read_safetensors(path)["fc.bias"].read().tolist()
+        [1.0, 2.0]
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # some of torch's readers ask for it
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 4 * tensor.size
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers begin at a multiple of 8
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor, "<f4").data)
+        file.flush()
+        os.fsync(file.fileno())  # otherwise the file may be empty after a power cut
 
 
 class _Broken(Exception):
