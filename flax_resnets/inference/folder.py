@@ -240,8 +240,8 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
     if resize is None:
         raise UserError(f"crop_mode={_short(data['crop_mode'])}: must be center or squash")
     crop_pct = data["crop_pct"]
-    if type(crop_pct) not in (int, float) or not 0 < crop_pct <= 1:
-        raise UserError(f"crop_pct={_short(crop_pct)}: must be above 0 and up to 1")
+    if type(crop_pct) not in (int, float) or not 0.01 <= crop_pct <= 1:
+        raise UserError(f"crop_pct={_short(crop_pct)}: must be from 0.01 to 1")
     stored = math.floor(width / crop_pct)
     settings = Settings(
         model=cast(str, content.get("architecture")),
@@ -251,7 +251,7 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         channels=channels,
         store_size=stored,
         resize=cast(Any, resize),
-        crop_pct=width / stored if stored else 1.0,
+        crop_pct=width / stored if stored > 0 else 1.0,
         interpolation=cast(Any, data["interpolation"]),
         mean=cast(Any, data["mean"]),
         std=cast(Any, data["std"]),
