@@ -1,5 +1,6 @@
 """The images that a user gives: files, folders, bytes, arrays and Pillow's images, one after the other."""
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flax_resnets.data.decode import decode, pixels_of
+from flax_resnets.data.decode import decode
 from flax_resnets.errors import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 """Endings of the files that are taken from a folder, in lower or upper case."""
 
 _MOST_BYTES = 2**30
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 class Item:
@@ -43,10 +44,15 @@ class Item:
             if isinstance(image, str | os.PathLike):
                 image = _content(Path(image))
             if isinstance(image, bytes | bytearray | memoryview):
-                return decode(bytes(image), channels)  # every file comes through this line
-            if isinstance(image, Image.Image):
-                return _pillow_pixels(image, channels)
-            return _array_pixels(image, channels)
+                image = bytes(image)
+            elif isinstance(image, Image.Image):
+                image = _as_png(image)
+            else:
+                image = np.ascontiguousarray(_checked(image))
+                if image.shape[-1] == channels:
+                    return image
+                image = _as_png(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
+            return decode(image, channels)  # everything else comes through this line
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror or error}") from None
         except UserError:
@@ -125,24 +131,26 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _pillow_pixels(image: Image.Image, channels: int) -> np.ndarray:
+def _as_png(image: Image.Image) -> bytes:
+    """A Pillow image as a file, so that it is converted as files are. It is not compressed, which would take long."""
     if image.mode in ("F", "I"):
         raise ValueError(f"is of mode {image.mode!r}; must have 8 bits a channel")
+    buffer = io.BytesIO()
     try:
-        return pixels_of(image, channels)
+        if image.mode not in _PNG_MODES:
+            image = image.convert("RGB")
+        image.save(buffer, "PNG", compress_level=0, exif=image.getexif())
     except Exception as error:  # the file behind it may be damaged, and Pillow's plugins raise errors of many classes
         raise ValueError(f"not a readable image: {error}") from error
+    return buffer.getvalue()
 
 
-def _array_pixels(array: np.ndarray, channels: int) -> np.ndarray:
-    shape = tuple(array.shape)
+def _checked(array: np.ndarray) -> np.ndarray:
+    """The array with an axis for its channels."""
     if array.dtype != np.uint8:
         raise ValueError(f"is a {array.dtype} array; pixels must be uint8, from 0 to 255")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in _MODES or 0 in array.shape:
+    with_channels = array[..., None] if array.ndim == 2 else array
+    if with_channels.ndim != 3 or with_channels.shape[-1] not in (1, 3, 4) or 0 in with_channels.shape:
+        shape = tuple(array.shape)
         raise ValueError(f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4")
-    if array.shape[-1] == channels:
-        return np.ascontiguousarray(array)
-    flat = array[..., 0] if array.shape[-1] == 1 else array
-    return pixels_of(Image.fromarray(np.ascontiguousarray(flat)), channels)
+    return with_channels
