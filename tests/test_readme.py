@@ -7,23 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 import flax_resnets.cli
+from flax_resnets.inference.preprocess import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_its_python_runs_from_top_to_bottom():
+@pytest.fixture
+def quickstart(tmp_path, monkeypatch) -> Path:
+    """A working directory with an image and, in place of the quickstart's run, a network that was not trained."""
+    settings = Settings(model="lenet", dataset="", image_size=28, channels=1, mean=(0.286,), std=(0.353,))
+    model = flax_resnets.create_model("lenet", num_classes=3)
+    variables = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    flax_resnets.Classifier(model, variables, settings, ["Sneaker", "Sandal", "Bag"]).save(tmp_path / "runs/quickstart")
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "shoe.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_its_python_runs_from_top_to_bottom(quickstart):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    program = "".join([*blocks, "print(logits.shape, folded.apply(folded_variables, images).shape)"])
+    program = "".join([*blocks, "print(folded.apply(folded_variables, images).shape, features.shape)"])
     # In a process of its own, as a user runs it.
     command = [sys.executable, "-W", "error", "-c", program]
-    environment = {**os.environ, "FLAX_RESNETS_FAST_CPU": "1"}  # one start is enough here
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=280)
+    environment = {**os.environ, "FLAX_RESNETS_FAST_CPU": "1", "PYTHONPATH": str(ROOT)}  # one start is enough here
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=quickstart, timeout=280)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "(2, 10) (2, 10)"
+    assert result.stdout.strip() == "(2, 10) (1, 84)"
+    assert sorted(os.listdir(quickstart / "sneakers")) == ["config.json", "model.safetensors"]
 
 
 COMMANDS = re.findall(r"^flax-resnets (.+)", README, flags=re.MULTILINE)
@@ -41,6 +58,7 @@ def test_its_training_commands_parse(line, monkeypatch):
 
 PRINTED = {
     "models": "resnet50d",
+    "predict": "Sneaker",
     "summary": "4.09 G multiply-adds",
     "show-batch": "show_batch.png",
     "lr-find": "valley",
@@ -48,8 +66,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("train ")])
-def test_its_other_commands_run(line, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # commands write their files into the current directory
+def test_its_other_commands_run(line, capsys, quickstart):
     command, *arguments = shlex.split(line)
     assert flax_resnets.cli.main([command, *arguments]) == 0
     assert PRINTED[command] in capsys.readouterr().out
