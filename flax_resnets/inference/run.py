@@ -57,7 +57,10 @@ def classifier_of_run(
     misfits: list[list[str]] = []
     for channels in _channels(config, identity):
         settings = _settings(workdir, config, channels)
-        model = make_model(settings, len(names))
+        try:
+            model = make_model(settings, len(names))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{workdir / 'config.json'}: {str(error)[:400]}") from None
         misfits.append(differences(model, settings, weights))
         if not misfits[-1]:
             return Classifier(model, weights, settings, names, source=f"{workdir}, step {step}")

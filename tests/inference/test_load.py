@@ -1,6 +1,7 @@
 """Loading the classifier of a run: which checkpoint, which weights, and what happens to those that are damaged."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,48 @@ def test_a_checkpoint_of_another_network_is_refused(workdir):
         load_classifier(workdir)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "null"),
+        ("config.json", "{}"),
+        ("config.json", '{"model": "lenet_bn"}'),
+        ("config.json", {"model": "resnet19"}),
+        ("config.json", {"model": ["lenet_bn"]}),
+        ("config.json", {"model_options": {"stem": "small"}}),
+        ("config.json", {"model_options": {"dropout": {}}}),
+        ("config.json", {"image_size": 5}),
+        ("config.json", {"mean": 0.5}),
+        ("config.json", {"mean": [0.1, 0.2], "std": [0.1, 0.2]}),
+        ("config.json", {"crop_pct": "half"}),
+        ("data.json", "[]"),
+        ("data.json", {"channels": 7}),
+        ("data.json", {"class_names": []}),
+        ("data.json", {"class_names": ["a"] * 11}),
+        ("metrics.jsonl", "no rows\n"),
+        ("metrics.jsonl", '{"event": "epoch", "step": "x"}\n'),
+    ],
+)
+def test_a_workdir_with_a_file_that_is_none_of_a_run(workdir, name, content):
+    if isinstance(content, dict):
+        content = json.dumps({**json.loads((workdir / name).read_text()), **content})
+    (workdir / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        load_classifier(workdir)
+    assert str(workdir) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_what_lies_in_a_workdir_beside_a_run_is_not_touched(workdir):
+    (workdir / "checkpoints" / "48").write_text("a file")
+    (workdir / "checkpoints" / "60.orbax-checkpoint-tmp").mkdir()
+    assert step_of(load_classifier(workdir, checkpoint="last")) == 36
+    (workdir / "data.json").unlink()
+    os.mkfifo(workdir / "data.json")
+    with pytest.raises(UserError, match=r"data\.json: must be a file"):
+        load_classifier(workdir)
+
+
 def test_variables_are_jax_arrays_for_programs_of_ones_own(trained, files):
     classifier = load_classifier(trained)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(classifier.variables))
@@ -202,6 +245,25 @@ def test_nothing_of_the_trainer_is_imported(trained, files):
     assert prediction.startswith("[[Prediction(")
     assert (libraries, modules) == ("", "")
     assert done.stderr == ""
+
+
+SHARDED = """
+import dataclasses, sys
+from flax_resnets.training import load_config, run
+
+config = load_config(sys.argv[1])
+run(dataclasses.replace(config, epochs=1, batch_size=400, eval_batch_size=200, weight_shards=2), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_eight_devices_that_share_the_weights(trained, files, validation, tmp_path):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command = [sys.executable, "-c", SHARDED, trained / "config.json", tmp_path / "run"]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    labels = np.array([validation.label(index) for index in range(len(validation))])
+    logits = load_classifier(tmp_path / "run", average=True).logits(files, batch_size=200)
+    assert np.mean(logits.argmax(1) == labels) == pytest.approx(rows_of(tmp_path / "run")[0].ema_accuracy, abs=2e-3)
 
 
 def test_the_names_are_in_the_package():
