@@ -19,8 +19,11 @@ from flax_resnets.training.metrics import read_rows
 
 @pytest.fixture
 def workdir(trained, tmp_path):
-    """A copy of the run, to be damaged."""
-    return shutil.copytree(trained, tmp_path / "run")
+    """A copy of the run, to be damaged. The last of its three epochs is the best; of the first it has no checkpoint."""
+    copy = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints" / "4", ignore_errors=True)
+    rewrite_rows(copy, {1: 0.1, 2: 0.5, 3: 0.9})
+    return copy
 
 
 def step_of(classifier) -> int:
@@ -48,9 +51,9 @@ def break_checkpoint(workdir, step: int) -> None:
 
 def test_the_best_the_last_and_a_step(workdir):
     rewrite_rows(workdir, {1: 0.1, 2: 0.9, 3: 0.5})
-    assert step_of(load_classifier(workdir)) == 24
-    assert step_of(load_classifier(str(workdir), checkpoint="last")) == 36
-    assert step_of(load_classifier(workdir, checkpoint=24)) == 24
+    assert step_of(load_classifier(workdir)) == 8
+    assert step_of(load_classifier(str(workdir), checkpoint="last")) == 12
+    assert step_of(load_classifier(workdir, checkpoint=8)) == 8
 
 
 def test_the_weights_are_those_whose_accuracy_the_run_names(trained, files, validation):
@@ -82,27 +85,27 @@ def test_a_run_under_way_is_not_disturbed(trained):
 
 def test_a_damaged_best_one_is_replaced_by_the_next_best_and_that_is_said(workdir):
     rewrite_rows(workdir, {1: 0.1, 2: 0.5, 3: 0.9})
-    break_checkpoint(workdir, 36)
+    break_checkpoint(workdir, 12)
     for checkpoint in ("best", "last"):
-        with pytest.warns(RuntimeWarning, match=r"checkpoint 36 is damaged \(.*\); taking 24 instead"):
-            assert step_of(load_classifier(workdir, checkpoint=checkpoint)) == 24
-    with pytest.raises(UserError, match="checkpoint 36 is damaged"):
-        load_classifier(workdir, checkpoint=36)  # whoever names one gets this one or none
-    break_checkpoint(workdir, 24)
-    with pytest.raises(UserError, match=r"36 is damaged .* and 24 is damaged .* none is left"):
+        with pytest.warns(RuntimeWarning, match=r"checkpoint 12 is damaged \(.*\); taking 8 instead"):
+            assert step_of(load_classifier(workdir, checkpoint=checkpoint)) == 8
+    with pytest.raises(UserError, match="checkpoint 12 is damaged"):
+        load_classifier(workdir, checkpoint=12)  # whoever names one gets this one or none
+    break_checkpoint(workdir, 8)
+    with pytest.raises(UserError, match=r"12 is damaged .* and 8 is damaged .* none is left"):
         load_classifier(workdir)
 
 
 def test_a_best_one_that_is_gone_is_named(workdir):
     rewrite_rows(workdir, {1: 0.99, 2: 0.5, 3: 0.4})
-    with pytest.warns(RuntimeWarning, match=r"the best checkpoint, 12 \(accuracy 0.9900\), is not there.* taking 24"):
-        assert step_of(load_classifier(workdir)) == 24
+    with pytest.warns(RuntimeWarning, match=r"the best checkpoint, 4 \(accuracy 0.9900\), is not there.* taking 8"):
+        assert step_of(load_classifier(workdir)) == 8
 
 
 def test_a_run_stopped_in_its_first_epoch_gives_its_newest(workdir):
     (workdir / "metrics.jsonl").write_text("")
-    with pytest.warns(RuntimeWarning, match="no row of an epoch; taking the newest checkpoint, 36"):
-        assert step_of(load_classifier(workdir)) == 36
+    with pytest.warns(RuntimeWarning, match="no row of an epoch; taking the newest checkpoint, 12"):
+        assert step_of(load_classifier(workdir)) == 12
 
 
 def test_a_checkpoint_that_vanishes_while_it_is_read_is_tried_once_more(workdir, monkeypatch):
@@ -118,8 +121,8 @@ def test_a_checkpoint_that_vanishes_while_it_is_read_is_tried_once_more(workdir,
         return original(directory, average)
 
     monkeypatch.setattr(of_run, "read_weights", vanishing)
-    assert step_of(load_classifier(workdir)) == 36
-    assert tries == ["24", "36"]
+    assert step_of(load_classifier(workdir)) == 12
+    assert tries == ["8", "12"]
 
 
 def test_a_run_of_an_early_version_is_told_its_classes(workdir, trained, files):
@@ -129,7 +132,8 @@ def test_a_run_of_an_early_version_is_told_its_classes(workdir, trained, files):
     names = [f"class {number}" for number in range(10)]
     told = load_classifier(workdir, class_names=names)
     assert told.class_names == tuple(names)
-    np.testing.assert_array_equal(told.logits(files[:8]), load_classifier(trained).logits(files[:8]))
+    known = load_classifier(trained, checkpoint=12)
+    np.testing.assert_array_equal(told.logits(files[:8]), known.logits(files[:8]))
     with pytest.raises(UserError, match="head/bias is"):
         load_classifier(workdir, class_names=names[:9])
 
@@ -138,7 +142,7 @@ def test_a_run_of_an_early_version_is_told_its_classes(workdir, trained, files):
     ("change", "message"),
     [
         ({"checkpoint": "newest"}, "checkpoint=newest: must be best, last or the number of a step"),
-        ({"checkpoint": 13}, "checkpoint=13: .* has checkpoints 24, 36"),
+        ({"checkpoint": 13}, "checkpoint=13: .* has checkpoints .*8, 12"),
         ({"checkpoint": True}, "checkpoint=True: must be"),
         ({"class_names": ["a", "b"]}, "class_names: has 2 names, .* has 10 classes"),
         ({"class_names": "abc"}, "class_names=abc: must be a list of names"),
@@ -207,7 +211,7 @@ def test_a_workdir_with_a_file_that_is_none_of_a_run(workdir, name, content):
 def test_what_lies_in_a_workdir_beside_a_run_is_not_touched(workdir):
     (workdir / "checkpoints" / "48").write_text("a file")
     (workdir / "checkpoints" / "60.orbax-checkpoint-tmp").mkdir()
-    assert step_of(load_classifier(workdir, checkpoint="last")) == 36
+    assert step_of(load_classifier(workdir, checkpoint="last")) == 12
     (workdir / "data.json").unlink()
     os.mkfifo(workdir / "data.json")
     with pytest.raises(UserError, match=r"data\.json: must be a file"):
@@ -252,7 +256,7 @@ import dataclasses, sys
 from flax_resnets.training import load_config, run
 
 config = load_config(sys.argv[1])
-run(dataclasses.replace(config, epochs=1, batch_size=400, eval_batch_size=200, weight_shards=2), sys.argv[2])
+run(dataclasses.replace(config, epochs=1, batch_size=200, eval_batch_size=200, weight_shards=2), sys.argv[2])
 """
 
 
