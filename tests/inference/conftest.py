@@ -11,7 +11,7 @@ from flax_resnets.training.config import Config
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """The workdir of a finished run: LeNet with norms, three epochs of four steps, an average of its weights, a test-time flip."""
+    """A finished run: LeNet with norms, three epochs of four steps, an average of the weights, a test-time flip."""
     config = Config(
         model="lenet_bn",
         dataset="fashion_mnist_sample",
