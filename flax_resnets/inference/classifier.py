@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
     """
 
     class_name: str
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # the method of tuples is of no use here
     probability: float
 
     def __str__(self) -> str:
