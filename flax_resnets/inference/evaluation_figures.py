@@ -1,0 +1,146 @@
+"""Pictures of an evaluation, as PNG files: confusion matrix, worst mistakes, reliability diagram."""
+
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from flax_resnets.inference.evaluation import Evaluation
+from flax_resnets.training.figures import new_figure, png
+
+_NUMBERED = 30  # classes up to which the matrix shows each number
+_NAMED = 60  # classes up to which it shows all classes
+_CONFUSED = 50  # classes that it shows of more
+_PAIRS = 40  # mistakes in the list
+_COLUMNS = 5  # pictures in a row
+
+
+def draw_confusion(evaluation: Evaluation) -> bytes:
+    """Draws the confusion matrix; the colour is the share of the class's images. Returns a PNG.
+
+    Of more than 60 classes it shows the 50 of the most frequent mistakes, and lists these mistakes beside the matrix.
+    Up to 30 classes each cell shows its number of images.
+    """
+    classes = len(evaluation.class_names)
+    shown = range(classes) if classes <= _NAMED else _most_confused_classes(evaluation)
+    counts = evaluation.confusion[np.ix_(shown, shown)]
+    shares = counts / np.maximum(evaluation.confusion.sum(1)[shown, None], 1)
+    side = 3.2 + (0.62 if len(shown) <= _NUMBERED else 0.26) * len(shown)
+    if classes > _NAMED:
+        figure = new_figure(side + 6, side + 1)
+        axes, beside = figure.subplots(1, 2, width_ratios=(side, 5))
+        _list_mistakes(beside, evaluation)
+    else:
+        figure = new_figure(max(side + 1, 5.5), max(side, 4.5))
+        axes = figure.subplots()
+    names = [_short(evaluation.class_names[each], 24) for each in shown]
+    axes.set_xticks(range(len(shown)), names, rotation=90 if len(shown) > 5 else 0, fontsize=8)
+    axes.set_yticks(range(len(shown)), names, fontsize=8)
+    # With the square root the few mistakes of a good classifier are visible beside the diagonal.
+    image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    if len(shown) <= _NUMBERED:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.4 else "black"
+                axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("class")
+    part = f", the {len(shown)} most confused of {classes:,} classes" if classes > _NAMED else ""
+    title = f"{evaluation.dataset}: {evaluation.images:,} images, accuracy {evaluation.accuracy:.2%}{part}"
+    axes.set_title(_plain(title), fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
+    bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"], fontsize=8)
+    bar.set_label("share of the class's images", fontsize=8)
+    return png(figure)
+
+
+def _most_confused_classes(evaluation: Evaluation) -> list[int]:
+    """The classes of the most frequent mistakes, in the order of the labels."""
+    mistakes = evaluation.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    classes: dict[int, None] = {}
+    for flat in np.argsort(-mistakes, axis=None, kind="stable"):
+        pair = divmod(int(flat), len(mistakes))
+        if not mistakes[pair] or len({*classes, *pair}) > _CONFUSED:
+            break
+        classes.update(dict.fromkeys(pair))
+    return sorted(classes) or list(range(_CONFUSED))
+
+
+def _list_mistakes(axes: Any, evaluation: Evaluation) -> None:
+    axes.set_axis_off()
+    axes.set_title("most frequent mistakes: class → predicted", fontsize=10, loc="left")
+    lines = [
+        f"{count:>5,}  {_short(name, 26)} → {_short(predicted, 26)}"
+        for name, predicted, count in evaluation.most_confused(_PAIRS)
+    ]
+    text = "\n".join(lines) or "none"
+    axes.text(0, 0.99, text, transform=axes.transAxes, va="top", fontsize=8, family="monospace", linespacing=1.5)
+
+
+def draw_worst(evaluation: Evaluation, image: Callable[[int], np.ndarray], number: int = 20) -> bytes:
+    """Draws the mistakes with the highest losses, each with its class, the predicted class and its probability.
+
+    Args:
+        evaluation: the evaluation.
+        image: a function from an image's index to its pixels, uint8 `(H, W, C)`.
+        number: how many mistakes to draw.
+    """
+    mistakes = evaluation.worst(number)
+    columns = min(max(len(mistakes), 1), _COLUMNS)
+    rows = -(-max(len(mistakes), 1) // columns)
+    figure = new_figure(max(2.3 * columns, 6), 2.75 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, mistake in zip(grid.flat, mistakes, strict=False):
+        axes.imshow(image(mistake.index), cmap="gray", vmin=0, vmax=255)
+        title = f"{_short(mistake.class_name, 30)}\n{_short(mistake.predicted, 24)} {mistake.probability:.0%}"
+        axes.set_title(title, fontsize=8)
+        axes.text(
+            0.5,
+            -0.03,
+            f"image {mistake.index}",
+            transform=axes.transAxes,
+            ha="center",
+            va="top",
+            fontsize=7,
+            color="0.4",
+        )
+    count = int((~evaluation.correct).sum())
+    what = f"the {len(mistakes)} worst of {count:,} mistakes" if mistakes else "no mistakes"
+    figure.suptitle(f"{_plain(evaluation.dataset)}: {what}; the class, and below it what was predicted", fontsize=10)
+    return png(figure)
+
+
+def draw_reliability(evaluation: Evaluation) -> bytes:
+    """Draws the reliability diagram: accuracy by confidence, above the number of images in each bin. Returns a PNG."""
+    figure = new_figure(6, 6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [each for each in evaluation.reliability if each.images]
+    centres = [(each.lower + each.upper) / 2 for each in filled]
+    width = 1 / len(evaluation.reliability)
+    above.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
+    above.bar(centres, [each.accuracy for each in filled], width * 0.95, color="tab:blue", label="accuracy")
+    above.plot([each.confidence for each in filled], [each.accuracy for each in filled], "o", color="tab:orange")
+    above.set_ylim(0, 1)
+    above.set_ylabel("accuracy in the bin")
+    above.legend(loc="upper left", fontsize=8)
+    above.set_title(
+        f"{_plain(evaluation.dataset)}: expected calibration error {evaluation.calibration_error:.2%}", fontsize=10
+    )
+    below.bar(centres, [each.images for each in filled], width * 0.95, color="0.6")
+    below.set_xlim(0, 1)
+    below.set_xlabel("confidence: the highest probability")
+    below.set_ylabel("images")
+    return png(figure)
+
+
+def _short(name: str, length: int) -> str:
+    return _plain(textwrap.shorten(name, length, placeholder="…") if " " in name else name[:length])
+
+
+def _plain(text: str) -> str:
+    """The text with matplotlib's sign for formulas escaped."""
+    return text.replace("$", r"\$")
