@@ -33,7 +33,8 @@ class ClassFigures(NamedTuple):
     f1: float
 
 
-class Mistake(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Mistake:
     """An image that is predicted as another class than its own.
 
     Attributes:
