@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "trains a network by a recipe, or resumes a run",
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "predict": "classifies images with a trained network",
+    "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
     "show-batch": "draws the images that the network sees in a step",
     "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
     "models": "lists the networks, with parameters and GMACs",
@@ -29,7 +30,7 @@ COMMANDS = {
 }
 
 # The commands that compute much: on a CPU they start with memory in huge pages.
-_COMPUTING = ("train", "lr-find", "predict")
+_COMPUTING = ("train", "lr-find", "predict", "evaluate")
 
 
 def console() -> NoReturn:

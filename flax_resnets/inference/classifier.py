@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,10 @@ from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
+
+if TYPE_CHECKING:
+    from flax_resnets.data.source import Source
+    from flax_resnets.inference.evaluation import Evaluation
 
 _MOST_AT_ONCE = 64  # images in a step if the caller names no number
 _STEPS_AHEAD = 2  # steps whose images are decoded ahead, and steps that the device computes ahead
@@ -218,6 +222,54 @@ class Classifier:
             raise UserError(f"folder={str(folder)[:100]!r}: must be the path of a folder")
         write_folder(self, expanded(folder, "folder"), force)
 
+    def evaluate(
+        self,
+        dataset: "str | Source | None" = None,
+        split: Literal["train", "validation"] = "validation",
+        *,
+        data_dir: str | None = None,
+        batch_size: int | None = None,
+        tta: Literal["none", "flip", "five_crop"] | None = None,
+        broken_images: Literal["stop", "skip"] = "stop",
+        progress: Callable[[int, int], None] | None = None,
+        **fields: Any,
+    ) -> "Evaluation":
+        """Accuracies, loss, figures of each class, confusion matrix and calibration on a labelled set.
+
+        On the run's own dataset, accuracies and loss are exactly those in its `metrics.jsonl`.
+
+        Args:
+            dataset: a name as in a recipe, or an opened split; None for the dataset of the run. Its classes are found
+                by their names: they may have another order, or be some of the classifier's.
+            split: `validation` or `train`.
+            data_dir: directory of the dataset; None for the run's if it is the run's dataset, else TFDS's default.
+            batch_size: images in a step; None for the run's.
+            tta: test-time augmentation: `flip` for the mean over an image and its mirror image; `five_crop` for the
+                mean over the centre and the four corners; `none`; None for what the run's accuracy was measured with.
+            broken_images: `stop`, or `skip` to leave out images that cannot be decoded.
+            progress: is called with the number of finished images, of decoding and of evaluation, and of all images.
+            fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
+
+        Raises:
+            UserError: there is no such data, it has a class that the classifier does not have, or an image is broken.
+
+        Example:
+            clf.evaluate("fashion_mnist_sample").accuracy
+        """
+        from flax_resnets.inference.evaluate import evaluate
+
+        return evaluate(
+            self,
+            dataset,
+            split,
+            data_dir=data_dir,
+            batch_size=batch_size,
+            tta=tta,
+            broken_images=broken_images,
+            progress=progress,
+            **fields,
+        )
+
     def _named(self, item: Item, logits: np.ndarray, top_k: int) -> list[Prediction] | UserError:
         if not np.isfinite(logits).all():
             return UserError(f"{item.name}: {self._source} gives logits that are not finite for it")
@@ -253,7 +305,7 @@ class Classifier:
         most = batch_size or _MOST_AT_ONCE
         size = batch_size
         under_way: deque[tuple[list[tuple[Item, np.ndarray | UserError]], jax.Array | None]] = deque()
-        for batch in _in_batches(self._decoded(items, most * _STEPS_AHEAD), most):
+        for batch in _in_batches(self.decoded(items, most * _STEPS_AHEAD), most):
             size = size or min(most, 2 ** math.ceil(math.log2(len(batch))))
             under_way.append((batch, self._computed(model, batch, size)))
             if len(under_way) > _STEPS_AHEAD:
@@ -261,8 +313,8 @@ class Classifier:
         while under_way:
             yield from _rows(*under_way.popleft())
 
-    def _decoded(self, items: Iterable[Item], ahead: int) -> Generator[tuple[Item, np.ndarray | UserError]]:
-        """Yields the images as the device gets them; threads decode `ahead` images ahead."""
+    def decoded(self, items: Iterable[Item], ahead: int) -> Generator[tuple[Item, np.ndarray | UserError]]:
+        """Yields the images as the device gets them, or the errors that name them; threads decode `ahead` ahead."""
 
         def decode(item: Item) -> tuple[Item, np.ndarray | UserError]:
             try:

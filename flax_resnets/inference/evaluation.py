@@ -80,7 +80,9 @@ class Evaluation:
         class_names: in the order of the labels.
         logits: float32 `(N, classes)`.
         labels: int `(N,)`, each in `range(classes)`.
+        mean_loss: mean cross-entropy, as the evaluation summed it; None to compute it from the logits.
         image_name: a function from an image's index to words that say where it is.
+        image: a function from an image's index to its pixels, uint8 `(H, W, C)`; None if they are not at hand.
         tta: the test-time augmentation, such as `flip`; None for none.
 
     Raises:
@@ -99,7 +101,9 @@ class Evaluation:
     class_names: tuple[str, ...]
     logits: np.ndarray
     labels: np.ndarray
+    mean_loss: float | None = None
     image_name: Callable[[int], str] = "image {}".format
+    image: Callable[[int], np.ndarray] | None = None
     tta: str | None = None
 
     def __post_init__(self):
@@ -144,7 +148,7 @@ class Evaluation:
     @property
     def loss(self) -> float:
         """Mean cross-entropy, in nats."""
-        return float(self.losses.astype(np.float64).mean())
+        return float(self.losses.astype(np.float64).mean()) if self.mean_loss is None else self.mean_loss
 
     @property
     def accuracy(self) -> float:

@@ -1,7 +1,6 @@
 """Pictures of an evaluation, as PNG files: confusion matrix, worst mistakes, reliability diagram."""
 
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,14 +78,14 @@ def _list_mistakes(axes: Any, evaluation: Evaluation) -> None:
     axes.text(0, 0.99, text, transform=axes.transAxes, va="top", fontsize=8, family="monospace", linespacing=1.5)
 
 
-def draw_worst(evaluation: Evaluation, image: Callable[[int], np.ndarray], number: int = 20) -> bytes:
+def draw_worst(evaluation: Evaluation, number: int = 20) -> bytes:
     """Draws the mistakes with the highest losses, each with its class, the predicted class and its probability.
 
     Args:
-        evaluation: the evaluation.
-        image: a function from an image's index to its pixels, uint8 `(H, W, C)`.
+        evaluation: the evaluation, whose `image` gives the pixels.
         number: how many mistakes to draw.
     """
+    assert evaluation.image is not None, "an evaluation whose images are at hand"
     mistakes = evaluation.worst(number)
     columns = min(max(len(mistakes), 1), _COLUMNS)
     rows = -(-max(len(mistakes), 1) // columns)
@@ -95,7 +94,7 @@ def draw_worst(evaluation: Evaluation, image: Callable[[int], np.ndarray], numbe
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, mistake in zip(grid.flat, mistakes, strict=False):
-        axes.imshow(image(mistake.index), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(evaluation.image(mistake.index), cmap="gray", vmin=0, vmax=255)
         title = f"{_short(mistake.class_name, 30)}\n{_short(mistake.predicted, 24)} {mistake.probability:.0%}"
         axes.set_title(title, fontsize=8)
         axes.text(

@@ -27,17 +27,19 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
     Attributes:
         image_size: side of the square images that the network sees, in pixels.
         channels: 1 for grey images, 3 for colour.
+        eval_batch_size: images in a step of evaluation; None if it is not known.
         loss: name of the loss that the network was trained by.
         interpolation: Pillow's filter by which an image is resized to `store_size`; training's is `lanczos`.
     """
 
     image_size: int
     channels: int
+    eval_batch_size: int | None = None
     loss: str = "cross_entropy"
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
 
     RULES = (
-        Rule("image_size", lambda v: v >= 1, "at least 1"),
+        Rule("image_size eval_batch_size", lambda v: v >= 1, "at least 1"),
         Rule("image_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
         Rule("channels", lambda v: v in (1, 3), "1 or 3"),
     )

@@ -78,6 +78,7 @@ def _channels(config: dict[str, Any], identity: Identity | None) -> tuple[int, .
 
 def _settings(workdir: Path, config: dict[str, Any], channels: int) -> Settings:
     known = {name: value for name, value in config.items() if name in field_types(Settings)}
+    known["eval_batch_size"] = known.get("eval_batch_size") or config.get("batch_size")
     try:
         return Settings(**{**known, "channels": channels})
     except UserError as error:

@@ -18,6 +18,7 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.eval_sums import EvalSums, eval_sums
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.loss import LOSSES
 from flax_resnets.training.network import DTYPES
@@ -47,22 +48,6 @@ class StepOutput(NamedTuple):
     learning_rate: jax.Array
     momentum: jax.Array
     skipped_in_a_row: jax.Array
-
-
-class EvalSums(NamedTuple):
-    """Sums over one evaluation batch. Padding images are not counted.
-
-    Attributes:
-        loss: float32, cross-entropy summed over the images.
-        top1: int32, images whose class had the highest logit.
-        top5: int32, images whose class was among the five highest logits.
-        images: int32, number of images.
-    """
-
-    loss: jax.Array
-    top1: jax.Array
-    top5: jax.Array
-    images: jax.Array
 
 
 class Evaluation(NamedTuple):
@@ -279,17 +264,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
             return cast(jax.Array, model.apply(variables, images, train=False))
 
         logits = augment.evaluated(network, batch.images, config, config.image_size)
-        real = jnp.asarray(batch.labels >= 0)
-        labels = jnp.maximum(batch.labels, 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        _, first_five = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-        hits = (first_five == labels[:, None]) & real[:, None]
-        return EvalSums(
-            loss=jnp.where(real, losses, 0.0).sum(),
-            top1=hits[:, 0].sum(),
-            top5=hits.any(1).sum(),
-            images=real.sum(),
-        )
+        return eval_sums(logits, jnp.asarray(batch.labels))
 
     one, split = replicated(mesh), batch_sharding(mesh)
     weights = None if splits_weights(mesh) else one  # None: as they are placed

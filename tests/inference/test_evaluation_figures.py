@@ -1,5 +1,6 @@
 """The pictures of an evaluation are PNG files with the size and content that they should have."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -41,21 +42,21 @@ def test_of_many_classes_the_most_confused_are_shown():
 
 
 def test_worst_mistakes_show_the_images():
-    evaluation = made(10, 200)
     asked = []
 
     def image(index: int) -> np.ndarray:
         asked.append(index)
         return np.full((8, 8, 3), (255, 0, 0), np.uint8)
 
-    picture = pixels(draw_worst(evaluation, image, number=7))
+    evaluation = dataclasses.replace(made(10, 200), image=image)
+    picture = pixels(draw_worst(evaluation, number=7))
     assert asked == [mistake.index for mistake in evaluation.worst(7)]
     assert ((picture == (255, 0, 0)).all(-1)).sum() > 7 * 50 * 50
 
 
 def test_without_mistakes_there_is_a_picture_that_says_so():
-    never = pixels(draw_worst(made(3, 20, right=True), lambda _: pytest.fail("no image is needed")))
-    assert never.shape[0] > 100
+    right = dataclasses.replace(made(3, 20, right=True), image=lambda _: pytest.fail("no image is needed"))
+    assert pixels(draw_worst(right)).shape[0] > 100
 
 
 def test_reliability_diagram():

@@ -1,0 +1,154 @@
+"""Evaluates a trained network on a labelled set: accuracies, figures of each class, calibration, and pictures.
+
+    flax-resnets evaluate runs/quickstart
+    flax-resnets evaluate runs/quickstart --dataset fashion_mnist --tta flip --output report
+
+The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Without --dataset it is the
+validation split of the run's own dataset, and accuracies and loss are exactly those in its metrics.jsonl. --output gets
+the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax_resnets.cli.output import make_directory
+from flax_resnets.cli.parser import Parser, whole_number
+from flax_resnets.cli.predict import add_choice_of_weights, load
+from flax_resnets.cli.table import table
+from flax_resnets.errors import UserError, printable
+from flax_resnets.paths import expanded
+
+if TYPE_CHECKING:
+    from flax_resnets.inference.evaluation import Evaluation
+
+_SHOWN = 30  # classes in the table; of more, those with the lowest F1
+_MISTAKES = 5
+_LISTED = 100  # mistakes in evaluation.json
+_FILES = ("confusion.png", "mistakes.png", "reliability.png", "evaluation.json")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
+    parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
+    parser.add_argument("--split", choices=("validation", "train"), default="validation", help="default validation")
+    parser.add_argument(
+        "--tta", choices=("none", "flip", "five_crop"), help="test-time augmentation; default as the run was evaluated"
+    )
+    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help="images in a step; default the run's")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be decoded")
+    add_choice_of_weights(parser)
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    parser.add_argument("--output", metavar="DIR", help="directory for the pictures and all figures")
+    parser.add_argument("--force", action="store_true", help="replace these files in --output if they are there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the figures, and writes the files.
+
+    Raises:
+        UserError: the network or the data cannot be used, or the output cannot be written.
+    """
+    directory = None if arguments.output is None else _directory(arguments.output, arguments.force)
+    classifier = load(arguments)
+    with _progress() as progress:
+        evaluation = classifier.evaluate(
+            arguments.dataset,
+            arguments.split,
+            data_dir=arguments.data_dir,
+            batch_size=arguments.batch_size,
+            tta=arguments.tta,
+            broken_images="skip" if arguments.skip_broken else "stop",
+            progress=progress,
+        )
+    files = [] if directory is None else _write(evaluation, directory)
+    if arguments.json:
+        print(json.dumps(evaluation.as_dict() | {"files": [str(path) for path in files]}))
+        return
+    print(f"{printable(arguments.source)} on {_in_words(evaluation)}")
+    if files and directory is not None:
+        print(f"\nin {directory}: {', '.join(path.name for path in files)}")
+
+
+def _in_words(evaluation: "Evaluation") -> str:
+    lower, upper = evaluation.accuracy_interval
+    tta = f", with a test-time augmentation ({evaluation.tta})" if evaluation.tta else ""
+    head = f"{evaluation.dataset}: {evaluation.images:,} images of {len(evaluation.class_names):,} classes{tta}"
+    rows = [
+        ["accuracy", f"{evaluation.accuracy:.4f}", f"95 % interval {lower:.4f} to {upper:.4f}"],
+        ["top-5 accuracy", f"{evaluation.top5_accuracy:.4f}", ""],
+        ["balanced accuracy", f"{evaluation.balanced_accuracy:.4f}", "mean recall of the classes"],
+        ["F1", f"{evaluation.macro_f1:.4f}", "mean of the classes"],
+        ["loss", f"{evaluation.loss:.4f}", "cross-entropy in nats"],
+        ["calibration error", f"{evaluation.calibration_error:.4f}", "mean distance of confidence and accuracy"],
+    ]
+    width = max(len(row[0]) for row in rows)
+    figures = "\n".join(f"{name:<{width}}  {value:>7}  {what}".rstrip() for name, value, what in rows)
+    classes = [each for each in evaluation.per_class if each.support]
+    few = sorted(classes, key=lambda each: each.f1)[:_SHOWN] if len(classes) > _SHOWN else classes
+    of_classes = table(
+        ["class", "images", "precision", "recall", "F1"],
+        [[printable(each.class_name)[:40], f"{each.support:,}", *(f"{x:.3f}" for x in each[2:])] for each in few],
+        left=1,
+    )
+    note = f"the {_SHOWN} classes with the lowest F1 of {len(classes):,}:\n" if len(few) < len(classes) else ""
+    confused = "".join(
+        f"\n{count:>6,}  {printable(name)[:40]} → {printable(predicted)[:40]}"
+        for name, predicted, count in evaluation.most_confused(_MISTAKES)
+    )
+    mistakes = f"\n\nmost frequent mistakes: class → predicted{confused}" if confused else ""
+    return f"{head}\n\n{figures}\n\n{note}{of_classes}{mistakes}"
+
+
+def _directory(path: str, force: bool) -> Path:
+    """The directory of the output; it is checked before the network is loaded."""
+    directory = expanded(path, "evaluate: --output")
+    there = [name for name in _FILES if os.path.lexists(directory / name)]
+    if there and not force:
+        raise UserError(
+            f"evaluate: --output={directory}: has {there[0]}; name another directory, or replace it with --force"
+        )
+    make_directory("evaluate", directory)
+    return directory
+
+
+def _write(evaluation: "Evaluation", directory: Path) -> list[Path]:
+    """Writes the pictures and all figures; returns the paths."""
+    from flax_resnets.inference import evaluation_figures
+
+    worst = [vars(each) for each in evaluation.worst(_LISTED)]
+    figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
+    contents = {
+        "confusion.png": evaluation_figures.draw_confusion(evaluation),
+        "mistakes.png": evaluation_figures.draw_worst(evaluation),
+        "reliability.png": evaluation_figures.draw_reliability(evaluation),
+        "evaluation.json": f"{figures}\n".encode(),
+    }
+    for name, content in contents.items():
+        temporary = directory / f"{name}.tmp"
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, directory / name)
+        except OSError as error:
+            raise UserError(f"evaluate: --output={directory / name}: {error.strerror or error}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    return [directory / name for name in contents]
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """Yields a function that shows the progress on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)

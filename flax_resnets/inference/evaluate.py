@@ -1,0 +1,221 @@
+"""Evaluates a classifier on a labelled set, as its run was evaluated, or with a test-time augmentation."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flax_resnets.augment import evaluated
+from flax_resnets.data.cache import cached_images
+from flax_resnets.data.config import DataConfig
+from flax_resnets.data.source import Source, open_split
+from flax_resnets.errors import UserError
+from flax_resnets.inference.class_names import in_words
+from flax_resnets.inference.classifier import Classifier
+from flax_resnets.inference.evaluation import Evaluation
+from flax_resnets.inference.images import Item
+from flax_resnets.inference.preprocess import Settings
+from flax_resnets.training.compilation import for_speed
+from flax_resnets.training.eval_sums import eval_sums
+
+Tta = Literal["none", "flip", "five_crop"]
+
+_FIVE_CROP = 0.875  # share of a side that each crop keeps if the network is evaluated on whole images
+
+
+def evaluate(
+    classifier: Classifier,
+    dataset: str | Source | None = None,
+    split: Literal["train", "validation"] = "validation",
+    *,
+    data_dir: str | None = None,
+    batch_size: int | None = None,
+    tta: Tta | None = None,
+    broken_images: Literal["stop", "skip"] = "stop",
+    progress: Callable[[int, int], None] | None = None,
+    **fields: Any,
+) -> Evaluation:
+    """See `Classifier.evaluate`."""
+    settings = _with_tta(classifier.settings, tta)
+    source = dataset if isinstance(dataset, Source) else _opened(settings, dataset, split, data_dir, fields)
+    if not classifier.class_names:
+        raise UserError("evaluate: the network has no classes, because num_classes=0")
+    ours = _our_labels(source, classifier)
+    size = batch_size or settings.eval_batch_size or 64
+    program = _program(classifier, settings, tta)
+    logits, labels, indices, losses = [], [], [], []
+    under_way: list[tuple[_Batch, Any]] = []
+
+    def finish() -> None:
+        batch, (outputs, loss) = under_way.pop(0)
+        real = batch.labels >= 0
+        logits.append(np.asarray(outputs)[real])
+        labels.append(batch.labels[real])
+        indices.append(batch.indices[real])
+        losses.append(float(loss))
+        if progress is not None:
+            progress(sum(map(len, labels)), len(source))
+
+    for batch in _batches(classifier, source, size, broken_images, progress):
+        batch = batch._replace(labels=np.where(batch.labels >= 0, ours[batch.labels], -1).astype(np.int32))
+        under_way.append((batch, program(classifier.variables, batch.images, batch.labels)))
+        if len(under_way) > 1:  # the device computes one batch while this one's results are fetched
+            finish()
+    while under_way:
+        finish()
+    if not labels:
+        raise UserError(f"dataset={source.dataset}: has no images to evaluate")
+    index = np.concatenate(indices)
+    name = f"{source.dataset} {source.version}".rstrip()
+    return Evaluation(
+        dataset=f"{name}, {source.split}",
+        class_names=classifier.words,
+        logits=np.concatenate(logits),
+        labels=np.concatenate(labels),
+        mean_loss=sum(losses) / len(index),
+        image_name=lambda row: source.image_name(int(index[row])),
+        image=lambda row: source.image(int(index[row])),
+        tta=None if tta == "none" else tta or ("flip" if settings.eval_flip else None),
+    )
+
+
+def _with_tta(settings: Settings, tta: Tta | None) -> Settings:
+    if tta is None:
+        return settings
+    if tta not in get_args(Tta):
+        raise UserError(f"tta={str(tta)[:100]!r}: must be one of {', '.join(get_args(Tta))}, or None for the run's own")
+    return dataclasses.replace(settings, eval_flip=tta == "flip")
+
+
+def _opened(
+    settings: Settings,
+    dataset: str | None,
+    split: Literal["train", "validation"],
+    data_dir: str | None,
+    fields: dict[str, Any],
+) -> Source:
+    unknown = set(fields) - {each.name for each in dataclasses.fields(DataConfig)}
+    if unknown:
+        raise UserError(f"{sorted(unknown)[0]}: is no field of a dataset, nor an argument of evaluate")
+    if dataset is None or dataset == settings.dataset:
+        if not settings.dataset:
+            raise UserError("evaluate: the classifier does not know its dataset; name one")
+        changes = {**fields, **({} if data_dir is None else {"data_dir": str(data_dir)})}
+        return open_split(dataclasses.replace(settings, **changes), split)
+    config = DataConfig(dataset=dataset, data_dir=None if data_dir is None else str(data_dir), **fields)
+    return open_split(config, split)
+
+
+def _our_labels(source: Source, classifier: Classifier) -> np.ndarray:
+    """For each class of a set, the number of the class of the same name of the classifier."""
+    if source.class_names == classifier.class_names:
+        return np.arange(len(source.class_names))
+    numbers = {name: i for names in (classifier.words, classifier.class_names) for i, name in enumerate(names)}
+    ours = [numbers.get(name, numbers.get(in_words(name))) for name in source.class_names]
+    missing = [name for name, number in zip(source.class_names, ours, strict=True) if number is None]
+    if missing:
+        there = ", ".join(name[:30] for name in classifier.words[:5])
+        raise UserError(
+            f"dataset={source.dataset}: has the class {missing[0][:50]!r}, which is none of the classifier's "
+            f"{len(classifier.class_names)}: {there}{', ...' if classifier.words[5:] else ''}"
+        )
+    return np.array(ours)
+
+
+class _Batch(NamedTuple):
+    images: np.ndarray  # uint8 (N, stored_size, stored_size, channels)
+    labels: np.ndarray  # int32 (N,), −1 for padding
+    indices: np.ndarray  # of the images in the source
+
+
+class _OfSource(Item):
+    """An image of a set; its `label` is known when its pixels are read."""
+
+    label = -1
+
+    def __init__(self, source: Source, index: int):
+        super().__init__(f"image {index}", None)
+        self._source, self.index = source, index
+
+    def pixels(self, channels: int) -> np.ndarray:
+        image, self.label = self._source[self.index]
+        return Item(self.name, image).pixels(channels)
+
+
+def _batches(
+    classifier: Classifier,
+    source: Source,
+    size: int,
+    broken_images: str,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[_Batch]:
+    """The images of a set as training keeps them, in order, in batches of one shape."""
+    settings, stored_size = classifier.settings, classifier.preprocess.stored_size
+    as_trained = source.channels == settings.channels and settings.interpolation == "lanczos"
+    if as_trained and settings.images == "cached" and broken_images == "stop":
+        images = cached_images(source, stored_size, settings.resize, progress)
+        for number, batch in enumerate(images.eval_batches(size)):
+            indices = np.arange(number * size, (number + 1) * size)
+            yield _Batch(np.asarray(batch.images), np.asarray(batch.labels), indices)
+        return
+    items = (_OfSource(source, index) for index in range(len(source)))
+    found = classifier.decoded(items, 2 * size)
+    while some := list(itertools.islice(found, size)):
+        batch = _Batch(
+            np.zeros((size, stored_size, stored_size, settings.channels), np.uint8),
+            np.full(size, -1, np.int32),
+            np.full(size, -1),
+        )
+        for row, (item, image) in enumerate(some):
+            if isinstance(image, UserError):
+                if broken_images == "stop":
+                    raise image
+                continue
+            item = cast(_OfSource, item)
+            batch.images[row], batch.labels[row], batch.indices[row] = image, item.label, item.index
+        yield batch
+
+
+def _program(
+    classifier: Classifier, settings: Settings, tta: Tta | None
+) -> Callable[[Any, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]:
+    """The network with its preprocessing: from variables, stored images and labels to logits and summed losses."""
+
+    def compute(variables: Any, stored: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def network(images: jax.Array) -> jax.Array:
+            return cast(jax.Array, classifier.model.apply(variables, images, train=False))
+
+        if tta == "five_crop":
+            share = settings.crop_pct if settings.crop_pct < 1 else _FIVE_CROP
+            whole = dataclasses.replace(settings, crop_pct=1.0)
+            of_crops = [evaluated(network, crop, whole, settings.image_size) for crop in five_crops(stored, share)]
+            logits = jnp.stack(of_crops).mean(0)
+        else:
+            logits = evaluated(network, stored, settings, settings.image_size)
+        logits = logits.astype(jnp.float32)
+        return logits, eval_sums(logits, labels).loss
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    return jax.jit(compute, compiler_options=for_speed(mesh))
+
+
+def five_crops(images: jax.Array, share: float) -> Sequence[jax.Array]:
+    """The centre and the four corners of each image, as in Krizhevsky et al. 2012, section 4.1.
+
+    Args:
+        images: `(N, H, W, C)`.
+        share: of a side that a crop keeps, rounded to whole pixels.
+
+    Example:
+        >>> [crop.shape for crop in five_crops(jnp.zeros((1, 40, 40, 3)), 0.875)][:2]
+        [(1, 35, 35, 3), (1, 35, 35, 3)]
+    """
+    _, height, width, _ = images.shape
+    tall, wide = (max(1, round(share * side)) for side in (height, width))
+    bottom, right = height - tall, width - wide
+    corners = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+    return [images[:, top : top + tall, left : left + wide] for top, left in corners]

@@ -1,0 +1,48 @@
+"""Sums over the images of one evaluation batch: the training's evaluation and a classifier's own compute the same."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class EvalSums(NamedTuple):
+    """Sums over one evaluation batch. Padding images are not counted.
+
+    Attributes:
+        loss: float32, cross-entropy summed over the images.
+        top1: int32, images whose class had the highest logit.
+        top5: int32, images whose class was among the five highest logits.
+        images: int32, number of images.
+    """
+
+    loss: jax.Array
+    top1: jax.Array
+    top5: jax.Array
+    images: jax.Array
+
+
+def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums:
+    """The sums over a batch.
+
+    Args:
+        logits: float32 `(N, classes)`.
+        labels: int32 `(N,)`; −1 for an image that only pads the batch.
+
+    Example:
+        >>> sums = eval_sums(jnp.array([[0.0, 1.0], [0.0, 1.0], [9.0, 0.0]]), jnp.array([1, 0, -1]))
+        >>> int(sums.top1), int(sums.top5), int(sums.images)
+        (1, 2, 2)
+    """
+    real = labels >= 0
+    labels = jnp.maximum(labels, 0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    _, first_five = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    hits = (first_five == labels[:, None]) & real[:, None]
+    return EvalSums(
+        loss=jnp.where(real, losses, 0.0).sum(),
+        top1=hits[:, 0].sum(),
+        top5=hits.any(1).sum(),
+        images=real.sum(),
+    )

@@ -1,0 +1,81 @@
+"""The command `evaluate`: its table, its JSON, and its files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_resnets import Classifier, cli, create_model
+from flax_resnets.cli import evaluate as command
+from flax_resnets.data.source import open_source
+from flax_resnets.inference.preprocess import Settings
+
+
+@pytest.fixture(scope="module")
+def network() -> Classifier:
+    """A network that was not trained."""
+    import jax
+
+    settings = Settings(
+        model="lenet", dataset="fashion_mnist_sample", image_size=28, channels=1, mean=(0.3,), std=(0.3,)
+    )
+    model = create_model("lenet", num_classes=10)
+    names = open_source("fashion_mnist_sample", "validation").class_names
+    return Classifier(model, model.init(jax.random.key(0), np.zeros((1, 28, 28, 1))), settings, names)
+
+
+@pytest.fixture(autouse=True)
+def found(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "load", lambda arguments: network)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_prints_figures_classes_and_mistakes(network, capsys):
+    assert cli.main(["evaluate", "runs/mine"]) == 0
+    out = capsys.readouterr().out
+    evaluation = network.evaluate()
+    assert out.startswith("runs/mine on fashion_mnist_sample 1.0.0, test: 1,000 images of 10 classes\n")
+    assert f"accuracy           {evaluation.accuracy:>7.4f}  95 % interval" in out
+    assert "Ankle boot" in out
+    assert "most frequent mistakes" in out
+    assert list(Path().iterdir()) == []
+
+
+def test_json_is_one_line_with_all_figures(network, capsys):
+    assert cli.main(["evaluate", "runs/mine", "--json", "--tta", "flip"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["tta"] == "flip"
+    assert figures["accuracy"] == network.evaluate(tta="flip").accuracy
+    assert sum(each["support"] for each in figures["per_class"]) == 1000
+
+
+def test_files_are_written_and_not_overwritten(capsys):
+    assert cli.main(["evaluate", "runs/mine", "--output", "out"]) == 0
+    assert "in out: confusion.png, mistakes.png, reliability.png, evaluation.json" in capsys.readouterr().out
+    for name in ("confusion", "mistakes", "reliability"):
+        assert min(Image.open(f"out/{name}.png").size) >= 400
+    figures = json.loads(Path("out/evaluation.json").read_text())
+    assert figures["worst_mistakes"][0]["loss"] >= figures["worst_mistakes"][1]["loss"]
+    assert cli.main(["evaluate", "runs/mine", "--output", "out"]) == 2
+    assert "--output=out: has confusion.png" in capsys.readouterr().err
+    assert cli.main(["evaluate", "runs/mine", "--output", "out", "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "fashion_mnist_smaple"], "did you mean 'fashion_mnist_sample'"),
+        (["--tta", "five"], "--tta"),
+        (["--split", "test"], "--split"),
+        (["--output", "file"], "--output=file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys):
+    Path("file").write_text("")
+    assert cli.main(["evaluate", "runs/mine", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert len(err) < 600

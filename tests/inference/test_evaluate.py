@@ -1,0 +1,124 @@
+"""Classifier.evaluate: the figures of the run, sets with other classes, test-time augmentation, broken images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flax_resnets import load_classifier
+from flax_resnets.data.source import Source
+from flax_resnets.errors import UserError
+from flax_resnets.inference.evaluate import five_crops
+
+
+@pytest.fixture(scope="module")
+def classifier(trained):
+    return load_classifier(trained)
+
+
+class Renamed(Source):
+    """The validation split with other class names, in another order."""
+
+    def __init__(self, source: Source, names: tuple[str, ...], order: list[int]):
+        self._source, self.class_names, self._order = source, names, order
+        for name in ("dataset", "split", "version", "channels", "image_shape", "directory", "fingerprint"):
+            setattr(self, name, getattr(source, name))
+        self.cache_key = f"renamed {names}"
+
+    def __len__(self):
+        return len(self._source)
+
+    def read(self, index):
+        encoded, label = self._source.read(index)
+        return encoded, self._order.index(label)
+
+    def image_name(self, index):
+        return self._source.image_name(index)
+
+
+def test_the_figures_are_those_of_the_run_to_the_last_digit(trained, classifier):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    best = next(row for row in rows if row.get("step") == rows[-1]["best_step"])
+    evaluation = classifier.evaluate()
+    assert evaluation.accuracy == best["accuracy"]
+    assert evaluation.top5_accuracy == best["top5_accuracy"]
+    assert evaluation.loss == best["valid_loss"]
+    assert evaluation.tta == "flip"
+    assert evaluation.dataset == "fashion_mnist_sample 1.0.0, test"
+
+
+def test_logits_are_those_of_predict(classifier, files):
+    evaluation = classifier.evaluate("fashion_mnist_sample")
+    np.testing.assert_array_equal(evaluation.logits[:250], classifier.logits(files[:250], batch_size=250))
+
+
+def test_streamed_images_give_the_same(classifier):
+    evaluation, streamed = classifier.evaluate(), classifier.evaluate(images="streamed", broken_images="skip")
+    np.testing.assert_array_equal(streamed.logits, evaluation.logits)
+    np.testing.assert_array_equal(streamed.labels, evaluation.labels)
+
+
+def test_any_batch_size_counts_every_image_once(classifier):
+    evaluation = classifier.evaluate(batch_size=333)
+    assert evaluation.images == 1000
+    assert evaluation.loss == pytest.approx(classifier.evaluate().loss, rel=1e-5)
+
+
+def test_classes_are_found_by_their_names(classifier, validation):
+    order = [3, 1, 2, 0, 4, 5, 6, 7, 8, 9]
+    renamed = Renamed(validation, tuple(validation.class_names[i] for i in order), order)
+    evaluation, other = classifier.evaluate(), classifier.evaluate(renamed)
+    np.testing.assert_array_equal(other.labels, evaluation.labels)
+    assert other.accuracy == evaluation.accuracy
+
+
+def test_a_class_that_the_classifier_does_not_have(classifier, validation):
+    names = (*validation.class_names[:9], "Hat")
+    with pytest.raises(UserError, match="has the class 'Hat', which is none of the classifier's 10: T-shirt/top"):
+        classifier.evaluate(Renamed(validation, names, list(range(10))))
+
+
+def test_test_time_augmentation_is_named_and_changes_the_logits(classifier):
+    logits = {tta: classifier.evaluate(tta=tta).logits for tta in ("none", "flip", "five_crop")}
+    assert not np.array_equal(logits["none"], logits["flip"])
+    assert not np.array_equal(logits["none"], logits["five_crop"])
+    np.testing.assert_array_equal(logits["flip"], classifier.evaluate().logits)
+    assert classifier.evaluate(tta="five_crop").tta == "five_crop"
+    assert classifier.evaluate(tta="none").tta is None
+
+
+def test_five_crops_are_the_centre_and_the_corners():
+    image = np.arange(16).reshape(1, 4, 4, 1)
+    crops = [crop[0, ..., 0].tolist() for crop in five_crops(image, 0.5)]
+    assert crops == [[[5, 6], [9, 10]], [[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]]
+
+
+def test_a_broken_image_stops_it_or_is_left_out(classifier, validation):
+    class Broken(Renamed):
+        def read(self, index):
+            encoded, label = super().read(index)
+            return (b"no image" if index == 7 else encoded), label
+
+    broken = Broken(validation, validation.class_names, list(range(10)))
+    broken.cache_key = "broken images"
+    with pytest.raises(UserError, match="image 7"):
+        classifier.evaluate(broken)
+    evaluation, whole = classifier.evaluate(broken, broken_images="skip"), classifier.evaluate()
+    assert evaluation.images == 999
+    np.testing.assert_array_equal(evaluation.labels, np.delete(whole.labels, 7))
+    assert evaluation.image_name(7) == validation.image_name(8)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"dataset": "fashion_mnist_smaple"}, "TFDS has no such dataset; did you mean 'fashion_mnist_sample'"),
+        ({"tta": "mirror"}, "tta='mirror': must be one of none, flip, five_crop"),
+        ({"split": "test"}, "split='test': must be 'train' or 'validation'"),
+        ({"colour": 1}, "colour: is no field of a dataset"),
+        ({"data_dir": "nowhere"}, "data_dir='nowhere': no such directory"),
+    ],
+)
+def test_mistakes_are_one_line(classifier, keywords, message):
+    with pytest.raises(UserError, match=message):
+        classifier.evaluate(**keywords)
