@@ -55,7 +55,8 @@ def test_files_are_written_and_not_overwritten(capsys):
     assert cli.main(["evaluate", "runs/mine", "--output", "out"]) == 0
     assert "in out: confusion.png, mistakes.png, reliability.png, evaluation.json" in capsys.readouterr().out
     for name in ("confusion", "mistakes", "reliability"):
-        assert min(Image.open(f"out/{name}.png").size) >= 400
+        with Image.open(f"out/{name}.png") as picture:
+            assert min(picture.size) >= 400
     figures = json.loads(Path("out/evaluation.json").read_text())
     assert figures["worst_mistakes"][0]["loss"] >= figures["worst_mistakes"][1]["loss"]
     assert cli.main(["evaluate", "runs/mine", "--output", "out"]) == 2
