@@ -1,0 +1,116 @@
+"""Reads `images.csv`, which lists a folder's pictures and their classes."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from flax_resnets.data.config import DataConfig
+from flax_resnets.data.folder.layout import Pictures, file_stats
+from flax_resnets.data.folder.names import Names
+from flax_resnets.data.shares import choose_splits
+from flax_resnets.errors import UserError
+
+TABLE = "images.csv"
+
+
+class Table(NamedTuple):
+    """The pictures of a table, in the order of its rows.
+
+    Attributes:
+        pictures: the pictures of all rows. A picture of a class that training lacks has the label −1.
+        class_names: the labels of the training images, in the order of code points.
+        splits: the split of each row; `all` if the table has no such column.
+        names: names of the two splits; the second is empty if all rows are of one split.
+    """
+
+    pictures: Pictures
+    class_names: tuple[str, ...]
+    splits: np.ndarray
+    names: tuple[str, str]
+
+
+def read_table(root: Path, config: DataConfig) -> Table:
+    """Reads `images.csv`: UTF-8, with a header, and the columns `path`, `label` and perhaps `split`.
+
+    Paths are relative to the directory of the table and stay inside it. Other columns are ignored.
+
+    Raises:
+        UserError: the table cannot be read, has no such columns, or a row has no path, no label or no split, or names
+            a file that does not exist.
+    """
+    file = root / TABLE
+    paths, labels, splits = [], [], []
+    for line, path, label, split in _rows(file, config.image_key or "path", config.label_key or "label"):
+        where = f"{file}, line {line}"
+        if not path or not label or split == "":
+            empty = "path" if not path else "label" if not label else "split"
+            raise UserError(f"{where}: has no {empty}; each row must have one")
+        if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
+            raise UserError(f"{where}: path {path[:200]!r} must be relative to {root} and stay inside it")
+        paths.append(path)
+        labels.append(label)
+        splits.append(split)
+    if not paths:
+        raise UserError(f"{file}: has no rows; each must name a picture and its class")
+    stats = np.array([file_stats(f"{root}/{path}") for path in paths], np.int64)
+    absent = [path for path, size in zip(paths, stats[:, 0], strict=True) if size < 0]
+    if absent:
+        more = f" (and {len(absent) - 1} others)" if absent[1:] else ""
+        raise UserError(f"{file}: names {absent[0][:200]!r}{more}, but {root} has no such file")
+    names = _split_names(file, dict.fromkeys(splits), config)
+    split_of_row = np.array([names[0] if split is None else split for split in splits])
+    class_names = sorted({labels[row] for row in np.flatnonzero(split_of_row == names[0])})
+    if len(class_names) < 2:
+        raise UserError(f"{file}: has one class, {class_names[0][:60]!r}; at least 2 are needed")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    label_of_row = np.array([numbers.get(label, -1) for label in labels], np.int32)
+    unknown = np.flatnonzero((label_of_row < 0) & (split_of_row == names[1]))
+    if len(unknown):
+        raise UserError(f"{file}: has the class {labels[unknown[0]][:60]!r} in {names[1]!r}, but not in {names[0]!r}")
+    return Table(Pictures(root, Names(paths), stats, label_of_row), tuple(class_names), split_of_row, names)
+
+
+def _rows(file: Path, path: str, label: str) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yields line numbers and the columns; the split is None if there is no such column."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            for name, field in ((path, "image_key"), (label, "label_key")):
+                if header.count(name) != 1:
+                    there = ", ".join(map(repr, header))[:150] or "nothing"
+                    raise UserError(
+                        f"{file}: the first line must name the columns {path!r} and {label!r}, separated by commas, "
+                        f"once each; it has {there}; {field} names another column"
+                    )
+            columns = [header.index(name) if name in header else None for name in (path, label, "split")]
+            for row in reader:
+                if not any(row):
+                    continue
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{file}, line {reader.line_num}: has {len(row)} values, the header {len(header)}; a value "
+                        'with a comma in it is written in "quotation marks"'
+                    )
+                first, second, third = (None if column is None else row[column] for column in columns)
+                yield reader.line_num, first or "", (second or "").strip(), None if third is None else third.strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise UserError(f"{file}: is not a table of comma-separated values ({error})") from error
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+
+
+def _split_names(file: Path, there: dict[str | None, None], config: DataConfig) -> tuple[str, str]:
+    """Names of the two splits among those in the table; the second is empty if it is a share of the first."""
+    if None in there:  # the table has no such column
+        for field in ("train_split", "validation_split"):
+            if (name := getattr(config, field)) is not None:
+                raise UserError(f"{field}={name!r}: {file} has no column 'split'; leave it out, or add the column")
+        return "all", ""
+    return choose_splits([name for name in there if name is not None], config, str(file))
