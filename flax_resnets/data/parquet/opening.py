@@ -1,0 +1,58 @@
+"""Opens a split of a dataset whose parquet files are found."""
+
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from flax_resnets.data.config import DataConfig
+from flax_resnets.data.parquet.columns import Columns, as_numbers, distinct, find_columns, read_labels
+from flax_resnets.data.parquet.files import Shards
+from flax_resnets.data.parquet.source import ParquetSource
+from flax_resnets.data.shares import DEFAULT_SHARE, share_of
+from flax_resnets.errors import UserError
+
+
+def open_shards(config: DataConfig, split: Literal["train", "validation"], shards: Shards) -> ParquetSource:
+    """Opens a split.
+
+    Raises:
+        UserError: the files are damaged, or are not images and labels.
+    """
+    columns, class_names, values = _classes(config, shards)
+    is_share = not shards.validation
+    files = shards.train if split == "train" or is_share else shards.validation
+    name = shards.names[0] if split == "train" or is_share else shards.names[1]
+    paths = shards.paths(files)
+    for path in paths:
+        if (there := find_columns(path, config)) != columns:
+            what = next(key for key in Columns._fields if getattr(there, key) != getattr(columns, key))
+            raise UserError(
+                f"{path}: its {what.replace('_', ' ')} is not that of {shards.train[0]}; both must be alike"
+            )
+    labels = as_numbers(read_labels(paths, columns), values, f"split {name!r} in {shards.root}")
+    if not len(labels):
+        raise UserError(f"split {name!r} in {shards.root}: has no rows")
+    rows = None
+    if is_share:
+        rows, name = share_of(labels, config.validation_share or DEFAULT_SHARE, config.seed, split, name)
+    return ParquetSource(config.dataset, name, shards.version, shards.root, paths, columns, class_names, labels, rows)
+
+
+def metadata_of_shards(config: DataConfig, shards: Shards) -> tuple[int, int]:
+    """Numbers of classes and channels; raises UserError as `open_shards` does."""
+    columns, class_names, _ = _classes(config, shards)
+    return len(class_names), columns.channels
+
+
+def _classes(config: DataConfig, shards: Shards) -> tuple[Columns, tuple[str, ...], list[Any]]:
+    """The columns, the names of the classes, and the labels that mean them in the files."""
+    columns = find_columns(shards.root / shards.train[0], config)
+    if columns.class_names is not None and pa.types.is_integer(columns.label_type):
+        return columns, columns.class_names, list(range(len(columns.class_names)))
+    values = distinct(read_labels(shards.paths(shards.train), columns))
+    if len(values) < 2:
+        raise UserError(
+            f"label_key={columns.label!r}: the training images in {shards.root} have {len(values)} classes; at least 2 "
+            "are needed"
+        )
+    return columns, tuple(map(str, values)), values
