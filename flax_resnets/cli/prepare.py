@@ -28,11 +28,12 @@ def run(arguments: argparse.Namespace) -> None:
         UserError: TFDS has no such dataset, or it cannot be downloaded or prepared.
     """
     from flax_resnets.data import tfds
+    from flax_resnets.data.config import DataConfig
     from flax_resnets.data.source import check_data_dir, kind_of
 
     if kind_of(arguments.dataset) is not tfds:
         raise UserError(f"prepare: {arguments.dataset}: is no dataset of TFDS, and needs no preparation")
-    check_data_dir(arguments.data_dir)
+    check_data_dir(DataConfig(dataset=arguments.dataset, data_dir=arguments.data_dir))
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         prepared = tfds.prepare_dataset(arguments.dataset, arguments.data_dir)
     if arguments.json:

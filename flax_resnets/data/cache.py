@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.batches import Batch, eval_batches, train_batch
+from flax_resnets.data.config import name_and_version
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
@@ -131,7 +132,7 @@ def cached_images(
 
 
 def _directory(source: Source, size: int, resize: str) -> Path:
-    name = re.sub(r"\W+", "-", f"{source.dataset.partition(':')[0]}-{source.split}")  # the version is in the path
+    name = re.sub(r"\W+", "-", f"{name_and_version(source.dataset)[0]}-{source.split}")  # the version is in the path
     path = str(source.directory)
     if not re.fullmatch(r"\w+", source.split):  # `train[:80%]` and `train[80%:]` are told apart by nothing else
         path += f" {source.split}"

@@ -1,6 +1,8 @@
 """The fields that choose a run's images and how they are kept."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from flax_resnets.errors import UserError
@@ -15,15 +17,18 @@ class DataConfig(Fields):
     """The fields that choose a run's images and how they are kept.
 
     Attributes:
-        dataset: a TFDS name such as `imagenette/160px-v2`, or `fashion_mnist_sample`, which is part of the package.
-        data_dir: directory of TFDS's datasets; None for TFDS's default.
+        dataset: a TFDS name such as `imagenette/160px-v2`; `fashion_mnist_sample`, which is part of the package;
+            `folder`; `parquet`; or `hf:owner/name`, a dataset of the Hugging Face hub. docs/data.md describes the last
+            three.
+        data_dir: directory of TFDS's datasets, None for TFDS's default; or that of the pictures or parquet files.
         train_split, validation_split: the dataset's names of the two splits. For TFDS's datasets also parts and sums of
             splits, such as `train[:80%]`. None for `train`, and for the first that there is of `validation`, `val`,
-            `valid`, `dev` and `test`.
+            `valid`, `dev` and `test`; in a folder and of parquet files, of `val`, `valid`, `validation` and `test`.
         validation_share: share of the training images that become the validation split, if the dataset has only one
-            split. None if it has two.
-        image_key, label_key: names of the features that hold the image and its class, such as `coarse_label`; of a
-            feature inside another one, `outer/inner`. None for `image` and `label`.
+            split. None if it has two, and for 0.2 if it is a folder or parquet files with only one.
+        image_key, label_key: names of the features or columns that hold the image and its class, such as
+            `coarse_label`; of a feature inside another one, `outer/inner`. None for `image` and `label`; in a folder's
+            `images.csv`, for `path` and `label`.
         num_classes: number of classes, if the label is a number and the dataset does not say how many there are. Their
             names are then `0`, `1` and so on. None for the dataset's own number; another number is refused.
         store_size: side of the images that are kept, in pixels; from these the device crops or resizes. None for
@@ -70,3 +75,42 @@ class DataConfig(Fields):
         super().check()
         if self.images == "streamed" and self.broken_images == "skip":
             raise UserError("broken_images=skip: not with images=streamed, which finds them only during the run")
+
+
+def name_and_version(dataset: str) -> tuple[str, str]:
+    """Divides a dataset's name into the name itself and the version; the version is empty if the name has none.
+
+    Example:
+        >>> name_and_version("cifar10:3.0.2"), name_and_version("hf:owner/name")
+        (('cifar10', '3.0.2'), ('hf:owner/name', ''))
+    """
+    hub = "hf:" if dataset.startswith("hf:") else ""
+    name, _, version = dataset.removeprefix(hub).partition(":")
+    return hub + name, version
+
+
+def data_directory(config: DataConfig, expected: str) -> Path:
+    """The directory that a configuration names as `data_dir`, for a kind of dataset that has no default.
+
+    Args:
+        config: the configuration.
+        expected: what the directory must be, in words.
+
+    Raises:
+        UserError: `data_dir` names no directory.
+    """
+    name, version = name_and_version(config.dataset)
+    if version:
+        raise UserError(f"dataset={config.dataset!r}: has no versions; its name is {name!r}")
+    if config.data_dir is None:
+        raise UserError(f"dataset={config.dataset!r}: needs data_dir; expected is {expected}")
+    return existing_directory(config.data_dir, expected).resolve()
+
+
+def existing_directory(data_dir: str, expected: str) -> Path:
+    """The directory `data_dir`, with `~` expanded; raises UserError, which says what is expected, if there is none."""
+    directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
+    if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
+        problem = "is a file" if os.path.isfile(directory) else "no such directory"
+        raise UserError(f"data_dir={directory!r}: {problem}; expected is {expected}")
+    return Path(directory)

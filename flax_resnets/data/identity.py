@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, name_and_version
 from flax_resnets.data.source import Source, check_data_dir, kind_of
 from flax_resnets.errors import UserError
 
@@ -80,7 +80,7 @@ class Identity:
 def identity_of(train: Source, validation: Source) -> Identity:
     """The identity of a dataset, computed from its two splits."""
     return Identity(
-        dataset=train.dataset.partition(":")[0],
+        dataset=name_and_version(train.dataset)[0],
         version=train.version,
         fingerprint=hashlib.sha256(f"{train.fingerprint} {validation.fingerprint}".encode()).hexdigest(),
         counts={"train": len(train), "validation": len(validation)},
@@ -129,7 +129,7 @@ def _check_types(identity: Identity) -> None:
 
 def newest_version(config: DataConfig) -> str:
     """The version that is opened if the dataset's name has none; raises the errors of `open_source`."""
-    check_data_dir(config.data_dir)
+    check_data_dir(config)
     return kind_of(config.dataset).newest_version(config)
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from flax_resnets.data import tfds
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data import folder, parquet, tfds
+from flax_resnets.data.config import DataConfig, existing_directory
 from flax_resnets.data.decode import decode
 from flax_resnets.errors import UserError
 
@@ -40,6 +40,7 @@ class Source(abc.ABC):
         white_background: whether transparent images are put on white, see `decode`; set by the same kinds.
         draft: whether large JPEGs are decoded at a part of their size if they are to become small, see `shrunk`. Kinds
             whose images may be photos of many megapixels set it. With TFDS's it would change the numbers of old runs.
+        notes: what a person should know about the files, such as that some are left out; a sentence each.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class Source(abc.ABC):
     exif_orientation: bool = False
     white_background: bool = False
     draft: bool = False
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -160,7 +162,13 @@ DataDir = str | os.PathLike[str] | None
 
 
 class Kind(Protocol):
-    """A kind of dataset: a module with these functions. They raise UserError if there is no such dataset."""
+    """A kind of dataset: a module with these functions. They raise UserError if there is no such dataset.
+
+    Attributes:
+        EXPECTED: what `data_dir` must be, in words that follow "expected is".
+    """
+
+    EXPECTED: str
 
     def open_split(self, config: DataConfig, split: Literal["train", "validation"]) -> Source:
         """See `open_source`."""
@@ -179,7 +187,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: Mapping[str, Kind] = {}
+KINDS: Mapping[str, Kind] = {"folder": folder, "parquet": parquet, "hf": parquet.hub}
 """Kinds of datasets, by the names that open them. All other names are TFDS's."""
 
 
@@ -196,9 +204,11 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
 
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
-            `fashion_mnist_sample`. It must have the features `image` and `label`, or those that `fields` name.
+            `fashion_mnist_sample`. It must have the features `image` and `label`, or those that `fields` name. Or
+            `folder`, `parquet` or `hf:owner/name`, which docs/data.md describes.
         split: `validation` means the split of that name, or `test` if there is none, unless `fields` name another one.
-        data_dir: directory of TFDS's datasets; None for TFDS's default, `~/tensorflow_datasets`.
+        data_dir: directory of TFDS's datasets, None for TFDS's default, `~/tensorflow_datasets`; or that of the
+            pictures or parquet files.
         fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
     Returns:
@@ -220,14 +230,16 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> Sou
     """Like `open_source`, for the dataset that a configuration names."""
     if split not in ("train", "validation"):
         raise UserError(f"split={split!r}: must be 'train' or 'validation'")
-    check_data_dir(config.data_dir)
+    check_data_dir(config)
     opened = kind_of(config.dataset).open_split(config, split)
     _check_classes(config, opened.num_classes)
     return opened
 
 
 def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> Metadata:
-    """Numbers of classes and channels as the dataset declares them. Nothing is downloaded, prepared or opened.
+    """Numbers of classes and channels as the dataset declares them.
+
+    Nothing is downloaded, prepared or opened, except that a dataset of the Hugging Face hub is downloaded.
 
     Args:
         dataset: see `open_source`.
@@ -260,9 +272,7 @@ def _config(dataset: str, data_dir: DataDir, fields: Mapping[str, Any]) -> DataC
     return DataConfig(dataset=dataset, data_dir=None if data_dir is None else os.fspath(data_dir), **fields)
 
 
-def check_data_dir(data_dir: DataDir) -> None:
+def check_data_dir(config: DataConfig) -> None:
     """Raises UserError if `data_dir` is given and there is no such directory."""
-    if data_dir is not None:
-        directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
-        if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
-            raise UserError(f"data_dir={directory!r}: no such directory; name an existing one")
+    if config.data_dir is not None:
+        existing_directory(config.data_dir, kind_of(config.dataset).EXPECTED)

@@ -26,6 +26,8 @@ def load_split(config: Config, split: Literal["train", "validation"], display: D
         UserError: see `open_split` and `load_images`.
     """
     opened = open_split(config, split)
+    for note in opened.notes:
+        display.say(note)
     return load_images(config, opened, display), opened.num_classes
 
 
@@ -40,7 +42,7 @@ def open_split(config: Config, split: Literal["train", "validation"]) -> Source:
         UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels; or
             there are fewer training images than a batch.
     """
-    check_data_dir(config.data_dir)
+    check_data_dir(config)
     check_channels(config, metadata_of(config).channels)  # before anything is downloaded
     opened = source.open_split(config, split)
     if split == "train":

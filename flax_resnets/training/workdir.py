@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flax_resnets.data.config import name_and_version
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
@@ -132,7 +133,7 @@ def check_workdir(config: Config, workdir: Path) -> None:
 
 def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:
     """Whether two names mean the same dataset. A name without a version means the version that the run recorded."""
-    (name, _, version), (our_name, _, our_version) = str(theirs).partition(":"), ours.partition(":")
+    (name, version), (our_name, our_version) = name_and_version(str(theirs)), name_and_version(ours)
     versions = {version, our_version, recorded.version if recorded else ""} - {""}
     return name == our_name and len(versions) <= 1
 
@@ -146,7 +147,7 @@ def check_data(found: Identity, config: Config, workdir: Path) -> None:
 
 def other_data(recorded: Identity, difference: str, config: Config, workdir: Path) -> UserError:
     """The error for a run that would resume with other data."""
-    here = f"data_dir={config.data_dir}" if config.data_dir else "TFDS's default data_dir"
+    here = f"data_dir={config.data_dir}" if config.data_dir else f"dataset={config.dataset}"
     return UserError(
         f"workdir={workdir}: its run trains on {recorded.name}, but {here} has {difference}; "
         f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"

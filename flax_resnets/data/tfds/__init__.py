@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from flax_resnets.data.source import Source
     from flax_resnets.data.tfds.prepare import Prepared
 
-__all__ = ["SAMPLE", "SAMPLE_DIR", "is_prepared", "metadata", "newest_version", "open_split", "prepare_dataset"]
+__all__ = [
+    "EXPECTED",
+    "SAMPLE",
+    "SAMPLE_DIR",
+    "is_prepared",
+    "metadata",
+    "newest_version",
+    "open_split",
+    "prepare_dataset",
+]
+
+EXPECTED: str = "an existing directory, in which TFDS keeps its datasets"
 
 
 def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
