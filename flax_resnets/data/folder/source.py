@@ -26,6 +26,7 @@ class FolderSource(Source):
 
     version = ""
     channels = 3
+    exif_orientation = white_background = draft = True
 
     def __init__(
         self, dataset: str, split: str, class_names: Sequence[str], pictures: Pictures, rows: np.ndarray | None = None

@@ -38,6 +38,8 @@ class ParquetSource(Source):
         UserError: a file is damaged.
     """
 
+    exif_orientation = white_background = draft = True
+
     def __init__(
         self,
         dataset: str,
