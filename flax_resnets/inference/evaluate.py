@@ -137,12 +137,12 @@ class _OfSource(Item):
 
     label = -1
 
-    def __init__(self, source: Source, index: int):
+    def __init__(self, source: Source, index: int, size: int):
         super().__init__(f"image {index}", None)
-        self._source, self.index = source, index
+        self._source, self.index, self._size = source, index, size
 
-    def pixels(self, channels: int) -> np.ndarray:
-        image, self.label = self._source[self.index]
+    def pixels(self, channels: int, **how: Any) -> np.ndarray:
+        image, self.label = self._source.shrunk(self.index, self._size)  # the set knows how its images are decoded
         return Item(self.name, image).pixels(channels)
 
 
@@ -162,7 +162,7 @@ def _batches(
             indices = np.arange(number * size, (number + 1) * size)
             yield _Batch(np.asarray(batch.images), np.asarray(batch.labels), indices)
         return
-    items = (_OfSource(source, index) for index in range(len(source)))
+    items = (_OfSource(source, index, stored_size) for index in range(len(source)))
     found = classifier.decoded(items, 2 * size)
     while some := list(itertools.islice(found, size)):
         batch = _Batch(

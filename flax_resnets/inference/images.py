@@ -10,10 +10,8 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.decode import decode
+from flax_resnets.data.folder.layout import is_picture
 from flax_resnets.errors import UserError
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-"""Endings of the files that are taken from a folder, in lower or upper case."""
 
 _MOST_BYTES = 2**30
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -31,8 +29,12 @@ class Item:
         self.name = name
         self._image = image
 
-    def pixels(self, channels: int) -> np.ndarray:
+    def pixels(self, channels: int, **how: Any) -> np.ndarray:
         """The decoded image, uint8 `(height, width, channels)`; grey is made from colour and colour from grey.
+
+        Args:
+            channels: 1 or 3.
+            how: keywords of `flax_resnets.data.decode.decode`.
 
         Raises:
             UserError: it cannot be read.
@@ -52,7 +54,7 @@ class Item:
                 if image.shape[-1] == channels:
                     return image
                 image = _as_png(Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
-            return decode(image, channels)  # everything else comes through this line
+            return decode(image, channels, **how)  # everything else comes through this line
         except OSError as error:
             raise UserError(f"{self.name}: {error.strerror or error}") from None
         except UserError:
@@ -114,10 +116,10 @@ def _files(folder: str) -> list[str]:
         os.path.join(parent, name)
         for parent, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        if is_picture(name) and not name.startswith(".")
     ]
     if not found:
-        raise UserError(f"{folder}: has no image in it ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder}: has no image in it, by the endings of its files")
     return sorted(found)
 
 

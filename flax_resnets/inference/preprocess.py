@@ -12,6 +12,7 @@ from flax_resnets.augment.evaluation import EvaluationConfig
 from flax_resnets.augment.normalise import Normalise
 from flax_resnets.data.cache import resized
 from flax_resnets.data.config import LONGEST_SIDE, DataConfig
+from flax_resnets.data.source import KINDS
 from flax_resnets.errors import UserError
 from flax_resnets.fields import Rule
 from flax_resnets.inference.images import Item, each_image
@@ -91,11 +92,16 @@ class Preprocess:
     def stored(self, item: Item) -> np.ndarray:
         """One image as training keeps it: decoded and resized, uint8 `(stored_size, stored_size, channels)`.
 
+        It is turned as its EXIF data say, also if the network was trained on a TFDS set, whose images never are.
+
         Raises:
             UserError: the image cannot be read.
         """
-        settings = self.settings
-        return resized(item.pixels(settings.channels), self.stored_size, settings.resize, settings.interpolation)
+        settings, how = self.settings, {}
+        if settings.dataset.partition(":")[0] in KINDS:  # its images are decoded so, see `Source`
+            how = {"white_background": True, "shrink_for": self.stored_size}
+        pixels = item.pixels(settings.channels, exif_orientation=True, **how)
+        return resized(pixels, self.stored_size, settings.resize, settings.interpolation)
 
     def normalised(self, stored: jax.Array) -> jax.Array:
         """Stored images as the network sees them: cropped, resized, normalised. Can be used inside `jax.jit`.

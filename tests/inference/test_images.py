@@ -104,8 +104,8 @@ def test_objects_that_are_no_image(tmp_path):
     assert "image: a dict; must be a path" in refusal({"a": 1})
     assert "images[0]: a list" in refusal([[]])
     assert "mode 'F'" in refusal(Image.new("F", (4, 4)))
-    assert "not a JPEG, PNG, GIF, BMP or WebP image" in refusal(b"no image")
-    assert "has no image in it (.bmp" in refusal(tmp_path)
+    assert "not a JPEG, PNG" in refusal(b"no image")
+    assert "has no image in it, by the endings" in refusal(tmp_path)
 
 
 def test_paths_that_are_no_file(tmp_path):

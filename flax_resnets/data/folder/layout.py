@@ -20,7 +20,7 @@ EXPECTED: str = (
 )
 # What a picture's file is recognised by. Those that `decode` cannot read are reported as broken, not passed over.
 _ENDINGS = frozenset(
-    (
+    [
         "jpg",
         "jpeg",
         "jpe",
@@ -37,7 +37,7 @@ _ENDINGS = frozenset(
         "jp2",
         "jxl",
         "ppm",
-    )
+    ]
 )
 _SPLITS = frozenset(("train", "training", "dev", "eval", "testing", *VALIDATION))
 # Besides names that begin with a dot, what operating systems leave in folders.
@@ -127,7 +127,7 @@ def _check_no_splits(root: Path, directories: Sequence[str]) -> None:
 def _check_classes(directory: Path, classes: Sequence[str]) -> None:
     """Raises UserError unless these are at least two directories that may be classes."""
     if not classes:
-        has_pictures = any(_is_picture(entry.name) for entry in _entries(directory))
+        has_pictures = any(is_picture(entry.name) for entry in _entries(directory))
         inside = "pictures, but no directories" if has_pictures else "no directories with pictures"
         raise UserError(f"data_dir: {directory} has {inside}; expected is {EXPECTED}")
     if len(classes) == 1:
@@ -157,7 +157,13 @@ def _visible_directories(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(directory) if _is_directory(entry))
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file's ending is that of an image.
+
+    Example:
+        >>> is_picture("IMG_1.JPG"), is_picture("notes.txt")
+        (True, False)
+    """
     return name.rpartition(".")[2].lower() in _ENDINGS
 
 
@@ -208,7 +214,7 @@ def pictures(directory: Path, class_names: Sequence[str], is_train: bool) -> Pic
     if passed_over:
         endings = _listed([ending for ending, _ in passed_over.most_common()])
         notes.append(f"{directory}: left out {passed_over.total():,} files whose endings are no picture's ({endings})")
-    if beside := sum(_is_picture(entry.name) and not _is_directory(entry) for entry in _entries(directory)):
+    if beside := sum(is_picture(entry.name) and not _is_directory(entry) for entry in _entries(directory)):
         notes.append(f"{directory}: left out {beside:,} pictures that are in no class's directory")
     labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
     return Pictures(directory, Names(names), np.concatenate(stats), labels, tuple(notes))
@@ -231,7 +237,7 @@ def _below(root: Path, class_name: str, passed_over: Counter[str]) -> list[tuple
             name = entry.name
             if _is_directory(entry):
                 below.append(f"{inside}/{name}")
-            elif _is_picture(name):
+            elif is_picture(name):
                 found.append((f"{inside}/{name}", file_stats(entry)))
             else:
                 passed_over[os.path.splitext(name)[1].lower()[:20]] += 1
