@@ -31,6 +31,7 @@ def quickstart(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("processes_compile_quickly")
 def test_its_python_runs_from_top_to_bottom(quickstart):
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     program = "".join([*blocks, "print(folded.apply(folded_variables, images).shape, features.shape)"])

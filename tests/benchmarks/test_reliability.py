@@ -18,7 +18,8 @@ def on(tmp_path_factory) -> Ground:
     return reliability.ground(tmp_path_factory.mktemp("drills"))
 
 
-def test_killed_twenty_times_it_ends_in_the_same_bits(on, tmp_path):
+@pytest.mark.parametrize("kills", [5, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_ends_in_the_same_bits(on, tmp_path, kills):
     """Two runs at the same time."""
     entries = [Entry("kill -9"), Entry("kill -9")]
 
@@ -26,14 +27,14 @@ def test_killed_twenty_times_it_ends_in_the_same_bits(on, tmp_path):
         scratch = tmp_path / str(number)
         scratch.mkdir()
         there = replace(on, scratch=scratch, seed=number)
-        for _ in reliability.interrupted(there, entries[number], signal.SIGKILL, 10):
+        for _ in reliability.interrupted(there, entries[number], signal.SIGKILL, kills):
             pass
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(kill, range(2)))
     for entry in entries:
         assert entry.failed == []
-        assert (entry.tried, entry.different_bits) == (10, 0)
+        assert (entry.tried, entry.different_bits) == (kills, 0)
         assert entry.runs > 0
         assert max(entry.lost, default=0) < 2 * 2 + 1  # save_every=2, and one step whose end was not shown
 

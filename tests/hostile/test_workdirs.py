@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from made import JSON
-from watching import QUICKSTART, short
+from watching import ROOT, short
 
 import train
 from flax_resnets.data.identity import Identity, read_identity
@@ -28,7 +28,10 @@ from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
 from flax_resnets.training.trainer import Trainer
 
-SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "epochs": "2"}
+# The network whose state is the smallest.
+RECIPE = str(ROOT / "configs" / "lenet_bn_fashion_mnist.py")
+SMALL = {"dataset": "fashion_mnist_sample", "image_size": "12", "store_size": "12", "model_options.padding": "2"}
+SMALL |= {"batch_size": "1000", "epochs": "2"}
 CHANGES = [f"--config.{name}={value}" for name, value in SMALL.items()]
 DEEP = "[" * 100_000
 ROW = {
@@ -62,7 +65,7 @@ def epoch(**changes) -> str:
 @pytest.fixture(scope="module")
 def state() -> TrainState:
     """The first state of a small run."""
-    config = load_config(QUICKSTART, SMALL)
+    config = load_config(RECIPE, SMALL)
     assert open_source(config.dataset, "train").num_classes == 10
     train_split, classes = load_split(config, "train", Display(silent=True))
     return Trainer(config, train_split, train_split, classes, Display(silent=True)).steps.create_state()
@@ -73,7 +76,7 @@ def one_epoch(tmp_path_factory, state) -> Path:
     """A run after its first epoch: six steps, a row, a checkpoint of step 3 and one of step 6."""
     workdir = tmp_path_factory.mktemp("runs") / "one_epoch"
     workdir.mkdir()
-    (workdir / "config.json").write_text(load_config(QUICKSTART, SMALL).to_json())
+    (workdir / "config.json").write_text(load_config(RECIPE, SMALL).to_json())
     (workdir / "metrics.jsonl").write_text(epoch())
     checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
     with contextlib.closing(checkpoints):
@@ -89,7 +92,7 @@ def workdir(one_epoch, sandbox) -> Path:
 
 
 def config_with(**changes) -> bytes:
-    config = json.loads(load_config(QUICKSTART, SMALL).to_json())
+    config = json.loads(load_config(RECIPE, SMALL).to_json())
     return json.dumps({**config, **changes}).encode()
 
 
@@ -111,8 +114,8 @@ CONFIGS: list[tuple[bytes, str]] = [
     (config_with(seed=None), "seed=None (now 0)"),
     (config_with(seed="a\nb\x1b[2J"), r"seed=a b\x1b[2J (now 0)"),
     (config_with(seed="x" * 100_000), "seed=xxx"),
-    (config_with(learning_rate=float("nan")), "learning_rate=nan (now 0.005)"),
-    (config_with(learning_rate=float("inf")), "learning_rate=inf (now 0.005)"),
+    (config_with(learning_rate=float("nan")), "learning_rate=nan (now 0.1)"),
+    (config_with(learning_rate=float("inf")), "learning_rate=inf (now 0.1)"),
     (config_with(epochs=10**30), f"epochs={10**30} (now 2)"),
     (config_with(model_options=[[[]]]), "model_options=[[[]]]"),
     (config_with(mean={"a": "b"}), "mean={'a': 'b'}"),
@@ -124,7 +127,7 @@ CONFIGS: list[tuple[bytes, str]] = [
 def test_a_configuration_that_is_not_this_runs(train_refuses, sandbox, content, named):
     (sandbox / "work" / "run").mkdir()
     (sandbox / "work" / "run" / "config.json").write_bytes(content)
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], named)
 
 
 FIXED_FIELDS = sorted(FIELD_TYPES.keys() - set(FREE_FIELDS))
@@ -136,7 +139,7 @@ def test_any_other_value_in_a_configuration(train_refuses, sandbox, name, value)
     assume(value != json.loads(config_with())[name])
     (sandbox / "work" / "run").mkdir(exist_ok=True)
     (sandbox / "work" / "run" / "config.json").write_bytes(config_with(**{name: value}))
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], f"{name}=")
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], f"{name}=")
 
 
 DATA: list[bytes] = [
@@ -170,7 +173,7 @@ DATA: list[bytes] = [
 @pytest.mark.parametrize("content", DATA, ids=short)
 def test_a_record_of_the_data_that_is_none(train_refuses, workdir, content):
     (workdir / "data.json").write_bytes(content)
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/data.json: is no record of a run's data")
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], "run/data.json: is no record of a run's data")
 
 
 @given(name=st.sampled_from(sorted(RECORD)), value=JSON)
@@ -236,8 +239,8 @@ METRICS: list[bytes] = [
 @pytest.mark.parametrize("content", METRICS, ids=short)
 def test_metrics_that_are_none(train_refuses, workdir, content):
     (workdir / "metrics.jsonl").write_bytes(content)
-    (workdir / "config.json").write_text(load_config(QUICKSTART, SMALL).to_json())
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/metrics.jsonl")
+    (workdir / "config.json").write_text(load_config(RECIPE, SMALL).to_json())
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], "run/metrics.jsonl")
 
 
 @given(
@@ -326,7 +329,7 @@ PLACES = {
 def test_something_else_in_a_files_place(train_refuses, workdir, name):
     change, named = PLACES[name]
     change(workdir)
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], named)
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], named)
 
 
 # Workdirs that cannot be made.
@@ -342,7 +345,7 @@ NAMES: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("name", "named"), NAMES, ids=short)
 def test_a_workdir_that_cannot_be(train_refuses, name, named):
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, f"--workdir={name}"], named)
+    train_refuses([f"--config={RECIPE}", *CHANGES, f"--workdir={name}"], named)
 
 
 def rewrite_json(path: Path, value: object) -> None:
@@ -410,7 +413,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_word(workdir, monkeypatch, cap
     DAMAGES[name](workdir / "checkpoints" / "6")
     began = []
     train_from(monkeypatch, began)
-    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
+    assert train.main([f"--config={RECIPE}", *CHANGES, "--workdir=run"]) == 0
     out, err = capfd.readouterr()
     assert (began, err) == ([3], "")
     assert "checkpoint 6 is damaged (" in out
@@ -449,7 +452,7 @@ def test_what_is_no_checkpoint_stays(workdir, monkeypatch, capfd):
     (workdir / "checkpoints" / "9").write_text("mine")  # a file
     began = []
     train_from(monkeypatch, began)
-    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 0
+    assert train.main([f"--config={RECIPE}", *CHANGES, "--workdir=run"]) == 0
     assert (began, capfd.readouterr().err) == ([6], "")
     for name in STRANGERS:
         assert (workdir / "checkpoints" / name / "mine").read_text() == "mine"
@@ -458,13 +461,13 @@ def test_what_is_no_checkpoint_stays(workdir, monkeypatch, capfd):
 
 def test_a_checkpoint_whose_description_is_nested_deep(train_refuses, workdir):
     every_file(workdir / "checkpoints" / "6", DEEP.encode())
-    train_refuses([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"], "run/checkpoints: its checkpoints cannot be")
+    train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], "run/checkpoints: its checkpoints cannot be")
 
 
 def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
     every_file(workdir / "checkpoints" / "3", b"")
     every_file(workdir / "checkpoints" / "6", b"")
-    assert train.main([f"--config={QUICKSTART}", *CHANGES, "--workdir=run"]) == 2
+    assert train.main([f"--config={RECIPE}", *CHANGES, "--workdir=run"]) == 2
     err = capfd.readouterr().err
     assert "none of its checkpoints can be read" in err
     assert err.count("\n") == 1
@@ -473,17 +476,17 @@ def test_with_all_of_them_damaged_it_refuses(workdir, capfd):
 
 def test_rows_and_a_checkpoint_beyond_the_runs_end(workdir, capfd):
     """As if the dataset had more images before: the run must not train forever."""
-    config = load_config(QUICKSTART, {**SMALL, "epochs": "1", "batch_size": "3000"})
+    config = load_config(RECIPE, {**SMALL, "epochs": "1", "batch_size": "3000"})
     (workdir / "config.json").write_text(config.to_json())
     arguments = [f"--config.{name}={value}" for name, value in {**SMALL, "epochs": "1", "batch_size": "3000"}.items()]
-    assert train.main([f"--config={QUICKSTART}", *arguments, "--workdir=run"]) == 2
+    assert train.main([f"--config={RECIPE}", *arguments, "--workdir=run"]) == 2
     assert (
         capfd.readouterr().err
         == "train.py: run/metrics.jsonl:1: not a row of this run (step 6, where epoch 1 ends at 2; "
         "is data_dir the one it was trained on?)\n"
     )
     (workdir / "metrics.jsonl").unlink()
-    assert train.main([f"--config={QUICKSTART}", *arguments, "--workdir=run"]) == 2
+    assert train.main([f"--config={RECIPE}", *arguments, "--workdir=run"]) == 2
     err = capfd.readouterr().err
     assert (
         err

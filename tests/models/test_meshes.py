@@ -1,7 +1,6 @@
 """Networks on meshes with Explicit or Auto axes. Simulated devices need their own process."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ import pytest
 from benchmarks.parity import meshes
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
+
 STEMS = [name for name in meshes.CASES if name.startswith("stem=")]
 
 
@@ -32,7 +33,6 @@ def assert_near(rows: list[dict], count: int) -> None:
 
 def compared(*arguments: str) -> list[dict]:
     command = [sys.executable, "-W", "error", "-m", "benchmarks.parity.meshes", *arguments]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return [row for line in result.stdout.splitlines() if "network" in (row := json.loads(line))]

@@ -1,6 +1,8 @@
-"""Takes training steps on simulated devices and prints the results; runs in its own process.
+"""Takes training steps on simulated devices; runs in its own process.
 
-python steps_on_devices.py DEVICES BATCH_NORM STEPS WEIGHT_SHARDS OPTIMIZER
+python steps_on_devices.py DEVICES '[BATCH_NORM, STEPS, WEIGHT_SHARDS, OPTIMIZER]' ...
+
+It prints a line of JSON for each of the cases.
 """
 
 import json
@@ -78,4 +80,5 @@ def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-    print(json.dumps(main(sys.argv[2], *map(int, sys.argv[3:5]), sys.argv[5])))
+    for case in sys.argv[2:]:
+        print(json.dumps(main(*json.loads(case))))

@@ -1,12 +1,13 @@
 """Training on one device and on eight gives the same result; messages about the devices of this machine.
 
-Each number of simulated devices needs its own process.
+Each number of simulated devices needs its own process, which takes the steps of all cases.
 """
 
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -42,16 +43,43 @@ def test_there_is_a_message_about_an_idle_accelerator(tmp_path, monkeypatch, her
     assert said == message or re.fullmatch(message, said)
 
 
-@cache
-def steps(
-    device_count: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw"
-) -> dict:
-    script = Path(__file__).with_name("steps_on_devices.py")
-    arguments = map(str, (device_count, batch_norm, count, weight_shards, optimizer))
-    command = [sys.executable, "-W", "error", str(script), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+# Kind of batch normalisation, number of steps, parts of the weights, optimizer; by the number of devices.
+CASES = {
+    1: [
+        ("global", 20, 1, "adamw"),
+        ("ghost:4", 20, 1, "adamw"),
+        ("device", 1, 1, "adamw"),
+        ("global", 20, 1, "muon"),
+    ],
+    8: [
+        ("global", 20, 1, "adamw"),
+        ("global", 20, 4, "adamw"),
+        ("ghost:4", 20, 1, "adamw"),
+        ("ghost:4", 20, 4, "adamw"),
+        ("device", 20, 1, "adamw"),
+        ("device", 20, 2, "adamw"),
+        ("global", 20, 1, "muon"),
+        ("global", 20, 4, "muon"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def steps(processes_compile_quickly) -> Callable[..., dict]:
+    """What the steps gave: `steps(8, "global", weight_shards=4)` is one of the `CASES`."""
+
+    @cache
+    def on(devices: int) -> list[dict]:
+        script = Path(__file__).with_name("steps_on_devices.py")
+        command = [sys.executable, "-W", "error", str(script), str(devices), *map(json.dumps, CASES[devices])]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=580)
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+    def of(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw") -> dict:
+        return on(devices)[CASES[devices].index((batch_norm, count, weight_shards, optimizer))]
+
+    return of
 
 
 def assert_same_training(one: dict, other: dict) -> None:
@@ -63,34 +91,34 @@ def assert_same_training(one: dict, other: dict) -> None:
     np.testing.assert_allclose(one["evaluation"], other["evaluation"], rtol=1e-4)
 
 
-def test_global_batch_norm_makes_eight_devices_one():
+def test_global_batch_norm_makes_eight_devices_one(steps):
     assert_same_training(steps(1, "global"), steps(8, "global"))
 
 
-def test_device_batch_norm_is_a_ghost_on_every_device():
+def test_device_batch_norm_is_a_ghost_on_every_device(steps):
     assert_same_training(steps(1, "ghost:4"), steps(8, "device"))
     assert_same_training(steps(1, "ghost:4"), steps(8, "ghost:4"))
     assert steps(1, "ghost:4")["losses"] != steps(1, "global")["losses"]
 
 
-def test_device_batch_norm_meets_once_a_step():
+def test_device_batch_norm_meets_once_a_step(steps):
     assert steps(1, "device", 1)["all_reduces"] <= 1
     assert steps(8, "device")["all_reduces"] == 1
 
 
 @pytest.mark.parametrize("batch_norm", ["global", "ghost:4"])
-def test_split_weights_train_as_whole_ones_do(batch_norm):
+def test_split_weights_train_as_whole_ones_do(steps, batch_norm):
     whole, split = steps(8, batch_norm), steps(8, batch_norm, weight_shards=4)
     assert_same_training(whole, split)
     assert split["placed_as_before"]
     assert split["bytes_of_weights"] < 0.5 * whole["bytes_of_weights"]
 
 
-def test_split_weights_and_norms_of_each_device():
+def test_split_weights_and_norms_of_each_device(steps):
     assert_same_training(steps(8, "device"), steps(8, "device", weight_shards=2))
 
 
-def test_muons_matrices_on_eight_devices_and_in_parts():
+def test_muons_matrices_on_eight_devices_and_in_parts(steps):
     """Muon's products use whole kernels, also when kernels are split over devices."""
     one, eight = steps(1, "global", optimizer="muon"), steps(8, "global", optimizer="muon")
     split = steps(8, "global", weight_shards=4, optimizer="muon")

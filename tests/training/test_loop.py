@@ -22,7 +22,7 @@ from flax_resnets.training.loop import Diverged, Stopped, fit, run
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.trainer import Trainer
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
+LENET = Path(__file__).parents[2] / "configs" / "lenet_bn_fashion_mnist.py"
 
 
 def rows(workdir: Path) -> list[dict]:
@@ -82,8 +82,17 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("step", [0, 5, 8, 17])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        (0, signal.SIGINT),
+        (0, signal.SIGTERM),
+        (5, signal.SIGHUP),  # ends an epoch
+        (8, signal.SIGTERM),
+        (8, signal.SIGHUP),
+        (17, signal.SIGINT),  # the last
+    ],
+)
 def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
     make_trainer, config, unbroken, tmp_path, monkeypatch, step, number
 ):
@@ -265,12 +274,13 @@ def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, confi
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-SMALL = {"model_options.width": "4", "image_size": "8", "batch_size": "1000", "max_skipped_steps": "3"}
+SMALL = {"dataset": "fashion_mnist_sample", "image_size": "12", "store_size": "12", "model_options.padding": "2"}
+SMALL |= {"optimizer": "adamw", "batch_size": "1000", "max_skipped_steps": "3"}
 
 
 def small(**changes: str) -> Config:
-    """Two epochs of six steps: a narrow network on the bundled sample."""
-    return load_config(QUICKSTART, {**SMALL, "epochs": "2", **changes})
+    """Two epochs of six steps: a small network on the bundled sample."""
+    return load_config(LENET, {**SMALL, "epochs": "2", **changes})
 
 
 def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path):
@@ -315,8 +325,8 @@ def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
     run(small(), tmp_path / "run")
     assert [row["event"] for row in rows(tmp_path / "run")] == ["epoch", "epoch", "done"]
     out = capsys.readouterr().out
-    assert re.search(r"resnet18: [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
-    assert "fashion_mnist_sample 1.0.0: 6,000 training and 1,000 validation images, 8 px, grey, 10 classes\n" in out
+    assert re.search(r"lenet_bn: [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
+    assert "fashion_mnist_sample 1.0.0: 6,000 training and 1,000 validation images, 12 px, grey, 10 classes\n" in out
     (best,) = re.findall(r"best accuracy ([\d.]+), in epoch [12] of 2; in .*run: curves\.png, .*\(steps .*12\)", out)
     assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
 
