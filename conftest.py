@@ -32,9 +32,15 @@ def _caches_of_the_session(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def quick_to_compile() -> dict[str, str]:
+    """The environment of a process that has another subject than the programs it compiles."""
+    return {"XLA_FLAGS": QUICK_TO_COMPILE}
+
+
 @pytest.fixture(scope="module")
-def processes_compile_quickly():
-    """For modules whose processes have another subject than what a user's compile."""
+def processes_compile_quickly(quick_to_compile):
+    """For all processes of a module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", QUICK_TO_COMPILE)
+        patch.setenv("XLA_FLAGS", quick_to_compile["XLA_FLAGS"])
         yield

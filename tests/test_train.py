@@ -168,11 +168,10 @@ def test_under_nohup_a_lost_terminal_is_nothing(unbroken, tmp_path):
     assert last_row(tmp_path / "run") == last_row(unbroken)
 
 
-@pytest.mark.usefixtures("processes_compile_quickly")
-def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path):
+def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path, quick_to_compile):
     """Also the warning about a cache that cannot be written."""
     (tmp_path / "cache").touch()
-    environment = {**os.environ, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
+    environment = {**os.environ, **quick_to_compile, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
     shutil.copy(ROOT / "configs" / "lenet_bn_fashion_mnist.py", tmp_path / "mine.py")
     (tmp_path / "here").mkdir()
     short = [*SMALL[1:], "--config.epochs=1"]
@@ -470,14 +469,13 @@ def test_the_benchmark_runs_ours_as_train_does():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")
-def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path):
+def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path, quick_to_compile):
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); sys.argv[0] = 'train.py'"
     )
-    large = ["--config=configs/quickstart.py", "--config.image_size=112", "--config.batch_size=6000"]
-    large += ["--config.model_options.width=64"]
-    command = [sys.executable, "-c", f"{program}; runpy.run_path('train.py', run_name='__main__')", *large]
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    large = ["--config.image_size=224", "--config.batch_size=6000"]
+    command = [sys.executable, "-c", f"{program}; runpy.run_path('train.py', run_name='__main__')", *SMALL, *large]
+    environment = {**os.environ, **quick_to_compile, "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
         [*command, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
+from flax_resnets.training import curves
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
@@ -60,6 +61,12 @@ def poisoned(trainer: Trainer) -> Trainer:
     return trainer.with_steps(create_state=create_state)
 
 
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Their drawing takes longer than these runs."""
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def unbroken(make_trainer, config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("unbroken")
@@ -82,6 +89,7 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     ]
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize(
     ("step", "number"),
     [
@@ -104,6 +112,7 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
     assert figures(tmp_path) == figures(unbroken)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbroken, tmp_path, monkeypatch):
     trainer = make_trainer(config)
 
@@ -118,6 +127,7 @@ def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbro
     assert figures(tmp_path) == figures(unbroken)
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("step", [2, 5, 6, 13])
 def test_a_run_of_growing_images_resumes_to_the_bit(make_trainer, config, growing, tmp_path, monkeypatch, step):
     """Stops before, at and after a change of size. Step 5 ends an epoch, so statistics have just been recalibrated."""
@@ -155,6 +165,7 @@ def test_the_averages_accuracy_stands_beside_the_weights_own(growing):
     assert epochs[-1]["ema_accuracy"] > 0.9
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, tmp_path):
     fit(make_trainer(dataclasses.replace(config, save_every=1)), tmp_path)
     assert figures(tmp_path) == figures(unbroken)
@@ -181,6 +192,7 @@ def test_a_test_time_flip_is_named_wherever_its_accuracy_is(make_trainer, config
     assert "eval_flip" not in rows(unbroken)[-1]
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config, monkeypatch, tmp_path):
     trainer, sizes = make_trainer(growing_config(config)), []
 
@@ -225,6 +237,7 @@ def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken,
     assert figures(tmp_path) == figures(unbroken)
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("saves", [0, 1])
 def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken, tmp_path, monkeypatch, saves):
     class Killed(BaseException):
@@ -248,6 +261,7 @@ def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken,
     assert figures(tmp_path) == figures(unbroken)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(config)
     fit(trainer, tmp_path)
@@ -257,6 +271,7 @@ def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config
         fit(trainer, tmp_path)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_finished_run_of_one_epoch_without_checkpoints_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(dataclasses.replace(config, epochs=1))
     fit(trainer, tmp_path)
@@ -385,6 +400,7 @@ class Watcher(Callback):
         self.told.append(("closed",))
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_callback_sees_it_all_in_order_and_changes_nothing(make_trainer, config, unbroken, tmp_path):
     watcher = Watcher()
     done = fit(make_trainer(config), tmp_path, callbacks=[watcher])
@@ -399,6 +415,7 @@ def test_a_callback_sees_it_all_in_order_and_changes_nothing(make_trainer, confi
     assert int(done.state.step) == 18
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_callback_may_ask_for_a_stop(make_trainer, config, unbroken, tmp_path):
     watcher = Watcher(stop_at=9)
     with pytest.raises(Stopped, match="a watcher"):
