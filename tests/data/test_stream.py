@@ -46,7 +46,7 @@ def decoding_threads() -> list[str]:
 
 
 def ended() -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while decoding_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not decoding_threads()
@@ -91,7 +91,7 @@ def test_batches_are_decoded_before_they_are_asked_for_and_no_more_than_that(sou
     counting = Counting(source)
     with contextlib.closing(StreamedImages(counting, 28).train_batches(64, 0, range(10**6))) as batches:
         next(batches)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(counting.seen) < 3 * 64 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)

@@ -155,7 +155,7 @@ IMAGES: list[bytes] = [
 @pytest.mark.parametrize("content", IMAGES, ids=short)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_that_is_none(sandbox, capfd, content, channels):
-    started = time.perf_counter()
+    started = time.process_time()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with pytest.raises(ValueError, match=r".") as caught:
@@ -163,5 +163,5 @@ def test_an_image_that_is_none(sandbox, capfd, content, channels):
     assert len(str(caught.value)) < 1000
     assert [str(each.message) for each in warned] == []
     assert capfd.readouterr() == ("", "")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5  # of CPU time, whatever else the machine does
     assert not list((sandbox / "work").iterdir())

@@ -10,12 +10,16 @@ from flax_resnets.cli.bench.interleave import Contender, Process, interleave
 FAKE = """
 import os, sys, time
 
-def prepare(log="", name="", sleep=0.0, fails_at=None, dies_at=None, says=""):
+now = 0.0  # a clock that shows what repetitions take, whatever else the machine does
+time.perf_counter = lambda: now
+
+def prepare(log="", name="", seconds=1.0, fails_at=None, dies_at=None, says=""):
     if fails_at == 0:
         raise RuntimeError("no such\\nmachine")
     calls = 0
 
     def repeat(n):
+        global now
         nonlocal calls
         calls += 1
         print("a library prints this")
@@ -27,7 +31,7 @@ def prepare(log="", name="", sleep=0.0, fails_at=None, dies_at=None, says=""):
         if log:
             with open(log, "a") as file:
                 file.write(f"{name}{n} ")
-        time.sleep(sleep * n)
+        now += seconds * n
 
     return repeat, {"pid": os.getpid()}
 """
@@ -56,11 +60,10 @@ def test_each_has_a_turn_in_each_round_and_none_is_always_first(fake, tmp_path):
 
 
 def test_seconds_are_those_of_one_repetition_and_a_turn_has_as_many_as_fit(fake):
-    result = run(fake("fast", sleep=0.01), fake("slow", sleep=0.2), rounds=2, turn=0.1)
-    assert 2 <= result.facts["fast"]["steps"] <= 10
-    assert result.facts["slow"]["steps"] == 1
-    assert all(0.01 <= seconds < 0.2 for seconds in result.seconds["fast"])
-    assert all(seconds >= 0.2 for seconds in result.seconds["slow"])
+    result = run(fake("fast", seconds=0.01), fake("slow", seconds=0.2), rounds=2, turn=0.1)
+    assert {name: facts["steps"] for name, facts in result.facts.items()} == {"fast": 10, "slow": 1}
+    assert result.seconds["fast"] == pytest.approx([0.01, 0.01])
+    assert result.seconds["slow"] == pytest.approx([0.2, 0.2])
 
 
 def test_a_turns_first_repetition_is_not_timed(tmp_path):
@@ -68,12 +71,20 @@ def test_a_turns_first_repetition_is_not_timed(tmp_path):
     path.write_text(f"""
 import itertools, time
 
+now = 0.0
+time.perf_counter = lambda: now
+
 def prepare():
     calls = itertools.count()
-    return lambda n: time.sleep(0.2 * ((next(calls) - {WARM_UP}) % 2 == 0)), {{}}
+
+    def repeat(n):
+        global now
+        now += 0.2 if (next(calls) - {WARM_UP}) % 2 == 0 else 0.01
+
+    return repeat, {{}}
 """)
     result = interleave([Process([Contender("slow to begin", path)])], 3, turn=1e-9, pause=0)
-    assert all(seconds < 0.1 for seconds in result.seconds["slow to begin"])
+    assert result.seconds["slow to begin"] == pytest.approx([0.01] * 3)
 
 
 def test_contenders_can_share_a_process(fake):
