@@ -16,7 +16,7 @@ QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 
-# The flags are read as the backend starts and then taken back, so that the processes tests start compile as a user's do.
+# The flags are read as the backend starts and then taken back, so that processes which tests start compile as a user's.
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}")
     jax.devices()
