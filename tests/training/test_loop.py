@@ -290,7 +290,7 @@ def test_it_gives_up_after_so_many_steps_that_are_not_finite(make_trainer, confi
 
 
 SMALL = {"dataset": "fashion_mnist_sample", "image_size": "12", "store_size": "12", "model_options.padding": "2"}
-SMALL |= {"optimizer": "adamw", "batch_size": "1000", "max_skipped_steps": "3"}
+SMALL |= {"optimizer": "adamw", "learning_rate": "1e-3", "batch_size": "1000", "max_skipped_steps": "3"}
 
 
 def small(**changes: str) -> Config:
@@ -304,7 +304,7 @@ def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path)
         run(small(learning_rate="1e30"), workdir)
     assert caught.value.kept == ()
     assert [path.name for path in workdir.iterdir()] == ["tensorboard"]  # TensorBoard still shows the run
-    run(small(learning_rate="1e-3", epochs="1"), workdir)
+    run(small(epochs="1"), workdir)
     assert [row["event"] for row in rows(workdir)] == ["epoch", "done"]
 
 
@@ -317,7 +317,7 @@ def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_p
     assert caught.value.kept == (1,)
     assert (workdir / "checkpoints" / "1").is_dir()
     with pytest.raises(UserError, match="holds another run, with learning_rate"):
-        run(small(learning_rate="1e-3", save_every="1"), workdir)
+        run(small(save_every="1"), workdir)
 
 
 def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
