@@ -105,7 +105,7 @@ def parsed(name: str, text: str, annotation: Any) -> Any:
         return None
     if bool in options and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if str in options or _choices(options[0]) is not None:
+    if str in options or _choices(options[0]) is not None or any(text in (_choices(each) or ()) for each in options):
         return text
     if typing.get_origin(options[0]) is tuple:
         whole = literal(text)
@@ -184,7 +184,7 @@ def _in_words(annotation: Any) -> str:
     for option in _alternatives(annotation):
         origin, args = typing.get_origin(option), typing.get_args(option)
         if (choices := _choices(option)) is not None:
-            parts.append("one of " + ", ".join(choices))
+            parts.append(("one of " if len(choices) > 1 else "") + ", ".join(choices))
         elif origin is tuple:
             if args[-1] is not Ellipsis:
                 parts.append(f"{len(args)} numbers with a comma between")
@@ -223,6 +223,8 @@ _ELSEWHERE = {
     **dict.fromkeys(("ignore", "drop", "delete", "remove"), "skip"),
     **dict.fromkeys(("raise", "error", "fail", "abort"), "stop"),
     **dict.fromkeys(("mean", "ema"), "average"),
+    **dict.fromkeys(("weighted", "inverse", "auto", "even", "uniform"), "balanced"),
+    **dict.fromkeys(("random", "shuffled"), "shuffle"),
 }
 
 
@@ -234,7 +236,7 @@ def _close_choice(value: Any, annotation: Any) -> str:
     choices = [choice for option in _alternatives(annotation) for choice in _choices(option) or ()]
     word = _plain(value)
     close = [choice for choice in choices if _plain(choice) == word or choice == _ELSEWHERE.get(word)]
-    close = close or difflib.get_close_matches(str(value)[:LONGEST_NAME], choices, n=1)
+    close = close or difflib.get_close_matches(shown(value)[:LONGEST_NAME], choices, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

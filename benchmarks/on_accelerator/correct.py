@@ -459,8 +459,8 @@ def _resumed(job: Job) -> Iterator[Row]:
         def __len__(self) -> int:
             return len(train)
 
-        def train_batches(self, batch_size: int, seed: int, steps: range, rows: Any = None) -> Any:
-            for step, batch in zip(steps, train.train_batches(batch_size, seed, steps, rows), strict=True):
+        def train_batches(self, batch_size: int, seed: int, steps: range, *order: Any) -> Any:
+            for step, batch in zip(steps, train.train_batches(batch_size, seed, steps, *order), strict=True):
                 if step == stopped_at:
                     stop.signal = "SIGTERM"
                 yield batch

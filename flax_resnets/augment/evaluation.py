@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_resnets.augment import geometry
-from flax_resnets.augment.normalise import normalise
+from flax_resnets.augment.normalise import HasStatistics, normalise, statistics_of
 from flax_resnets.fields import Fields, Rule
 
 
@@ -28,7 +28,7 @@ class EvaluationConfig(Fields):
     RULES = (Rule("crop_pct", lambda v: 0 < v <= 1, "above 0 and up to 1"),)
 
 
-class Preprocessing(Protocol):
+class Preprocessing(HasStatistics, Protocol):
     """The fields that `for_evaluation` reads; every `Config` has them."""
 
     @property
@@ -39,16 +39,6 @@ class Preprocessing(Protocol):
     @property
     def eval_flip(self) -> bool:
         """See `EvaluationConfig`."""
-        ...
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """See `Normalise`."""
-        ...
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """See `Normalise`."""
         ...
 
 
@@ -64,7 +54,7 @@ def for_evaluation(images: jax.Array, config: Preprocessing, size: int) -> jax.A
         float32 `(N, size, size, C)`.
     """
     images = geometry.centre_crop(images, config.crop_pct)
-    return normalise(geometry.resize(images.astype(jnp.float32), size), config.mean, config.std)
+    return normalise(geometry.resize(images.astype(jnp.float32), size), *statistics_of(config))
 
 
 def evaluated(

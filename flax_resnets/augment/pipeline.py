@@ -25,7 +25,7 @@ class AugmentConfig(
     Normalise,
     RandomErasing,
 ):
-    """What happens to each training image, in the order of the base classes. Only `mean` and `std` have no default.
+    """What happens to each training image, in the order of the base classes.
 
     Example:
         >>> AugmentConfig(mean=(0.5,), std=(0.25,), translate=4).flip

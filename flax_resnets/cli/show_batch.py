@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"show-batch: --images={arguments.images}: must be at most {_MOST}")
     from flax_resnets.data.source import open_split
     from flax_resnets.training import show_batch as shower
+    from flax_resnets.training.completion import completed
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.recipes import load_config, run_name
@@ -50,7 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     directory = expanded(directory, "show-batch: --output")
     expect_no_tpu()
     start_jax()
-    train, num_classes = load_split(config, "train", Display())
+    display = Display()
+    train, num_classes = load_split(config, "train", display)
+    config = completed(config, train, num_classes, display=display)
     names = open_split(config, "train").class_names
     batch = shower.show_batch(config, train, num_classes, arguments.step)
     make_directory("show-batch", directory)  # after all checks

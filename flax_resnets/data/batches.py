@@ -1,12 +1,13 @@
 """Which images step n sees: computed from the seed and n alone, independent of processes and earlier starts."""
 
-from collections.abc import Generator
-from functools import lru_cache
+from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache, partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
 
+from flax_resnets.data.config import Sampler
 from flax_resnets.errors import UserError
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
@@ -36,12 +37,31 @@ class Split(Protocol):
         """1 for grey images, 3 for colour."""
         ...
 
-    def train_batches(
-        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
-    ) -> Generator[Batch[np.ndarray]]:
-        """The batches of training steps; for the arguments see `train_batch`.
+    @property
+    def labels(self) -> np.ndarray:
+        """The classes of all images, int32 `(N,)`."""
+        ...
 
-        Close the iterator if it is not read to the end.
+    @property
+    def labels_at_hand(self) -> bool:
+        """Whether `labels` costs nothing; otherwise every record of the dataset is read for it."""
+        ...
+
+    def read(self, indices: np.ndarray) -> Generator[Batch[np.ndarray]]:
+        """The images with these indices, in order, in batches of any size. Close the iterator if it is not read to the end."""
+        ...
+
+    def train_batches(
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None, sampler: Sampler = "shuffle"
+    ) -> Generator[Batch[np.ndarray]]:
+        """The batches of training steps. Close the iterator if it is not read to the end.
+
+        Args:
+            batch_size: global batch size, over all hosts.
+            seed: of the order.
+            steps: counted from 0 over the whole run.
+            rows: the rows of each batch to read, the share of one process; None for all.
+            sampler: see `DataConfig`.
         """
         ...
 
@@ -89,6 +109,80 @@ def train_indices(images: int, batch_size: int, seed: int, step: int) -> np.ndar
     """
     epoch, position = divmod(step, steps_per_epoch(images, batch_size))
     return _shuffled(images, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+def balanced_indices(by_class: Sequence[np.ndarray], batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The images of training step `step` if all classes are drawn equally often.
+
+    The draws of all steps form one sequence. Of k classes, each one occurs once among the first k draws, once among the
+    next k, and so on, in an order that is drawn anew each time. A class's images come in random order, and again in
+    another order once all have been drawn. So a rare class's images are seen more often than others.
+
+    Args:
+        by_class: the images of each class, see `images_by_class`.
+        batch_size: global batch size, over all hosts.
+        seed: for all orders.
+        step: counted from 0 over the whole run.
+
+    Returns:
+        int64 `(batch_size,)`.
+
+    Example:
+        >>> by_class = [np.array([0]), np.array([1, 2, 3])]
+        >>> np.bincount(balanced_indices(by_class, 12, seed=0, step=5)).tolist()
+        [6, 2, 2, 2]
+    """
+    classes = len(by_class)
+    turns, places = np.divmod(step * batch_size + np.arange(batch_size), classes)
+    turns_in_round = max(_DRAWS_IN_ROUND // classes, 1)
+    orders = {number: _turns(classes, turns_in_round, seed, number) for number in np.unique(turns // turns_in_round)}
+    drawn = np.empty(batch_size, np.int64)
+    for row, (turn, place) in enumerate(zip(turns, places, strict=True)):
+        number, turn_in_round = divmod(turn, turns_in_round)
+        label = orders[number][turn_in_round, place]
+        images = by_class[label]
+        passed, position = divmod(int(turn), len(images))
+        drawn[row] = images[_shuffled_class(len(images), seed, int(label), passed)[position]]
+    return drawn
+
+
+_DRAWS_IN_ROUND = 4096  # orders of the classes that are drawn together
+
+
+@lru_cache(maxsize=4)
+def _turns(classes: int, turns: int, seed: int, number: int) -> np.ndarray:
+    """The order of the classes in each turn: `(turns, classes)`."""
+    random = np.random.Generator(np.random.Philox(key=[seed, number]))
+    return random.permuted(np.tile(np.arange(classes), (turns, 1)), axis=1)
+
+
+@lru_cache(maxsize=4096)
+def _shuffled_class(images: int, seed: int, label: int, passed: int) -> np.ndarray:
+    # A seed has 32 bits, so these keys differ from those of the epochs and of the turns.
+    key = [seed + ((label + 1) << 32), passed]
+    return np.random.Generator(np.random.Philox(key=key)).permutation(images)
+
+
+def images_by_class(labels: np.ndarray) -> list[np.ndarray]:
+    """The indices of each class's images, in rising order; classes without images are left out.
+
+    Args:
+        labels: int32 `(N,)`.
+
+    Example:
+        >>> [images.tolist() for images in images_by_class(np.array([3, 0, 3]))]
+        [[1], [0, 2]]
+    """
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def drawn_by(sampler: Sampler, split: Split, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
+    """A function from the number of a training step to the indices of its images; for the arguments see `Split`."""
+    if sampler == "balanced":
+        # A streamed batch is asked for once by each task of the threads.
+        return lru_cache(maxsize=8)(partial(balanced_indices, images_by_class(split.labels), batch_size, seed))
+    return partial(train_indices, len(split), batch_size, seed)
 
 
 def train_batch(

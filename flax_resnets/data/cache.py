@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
-from flax_resnets.data.batches import Batch, eval_batches, train_batch
-from flax_resnets.data.config import name_and_version
+from flax_resnets.data.batches import Batch, drawn_by, eval_batches
+from flax_resnets.data.config import Sampler, name_and_version
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
@@ -44,6 +44,8 @@ class CachedImages:
     labels: np.ndarray
     broken: tuple[str, ...] = ()
 
+    labels_at_hand: ClassVar[bool] = True
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -52,12 +54,20 @@ class CachedImages:
         """1 for grey images, 3 for colour."""
         return self.images.shape[-1]
 
+    def read(self, indices: np.ndarray) -> Generator[Batch[np.ndarray]]:
+        """See `Split`."""
+        for start in range(0, len(indices), _BLOCK):
+            block = indices[start : start + _BLOCK]
+            yield Batch(self.images[block], self.labels[block])
+
     def train_batches(
-        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None, sampler: Sampler = "shuffle"
     ) -> Generator[Batch[np.ndarray]]:
         """See `Split`."""
+        indices_of = drawn_by(sampler, self, batch_size, seed)
         for step in steps:
-            yield train_batch(self.images, self.labels, batch_size, seed, step, rows)
+            indices = indices_of(step) if rows is None else indices_of(step)[rows]
+            yield Batch(self.images[indices], self.labels[indices])
 
     def eval_batches(self, batch_size: int, rows: np.ndarray | None = None) -> Generator[Batch[np.ndarray]]:
         """See `Split`."""

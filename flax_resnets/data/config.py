@@ -8,6 +8,8 @@ from typing import Literal
 from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Fields, Rule
 
+Sampler = Literal["shuffle", "balanced"]
+
 # Besides, an image of more than 89 million pixels is not decoded.
 LONGEST_SIDE = 8192
 
@@ -37,6 +39,8 @@ class DataConfig(Fields):
         images: `cached` decodes all images once, before the run begins, and keeps them. `streamed` decodes an image
             each time it is used, ahead of the steps, on all CPU cores: for datasets too large to keep. The numbers are
             the same.
+        sampler: how the training images are drawn. `shuffle`: in each epoch every image once, in random order.
+            `balanced`: each class equally often, see `flax_resnets.data.batches.balanced_indices`.
         broken_images: what to do about images that cannot be decoded. `stop` ends the run with a message that names
             them: before the run begins, or, with streamed images, when the first one is read. `skip` leaves them out of
             training and evaluation, names them, and lists them in the workdir's `broken_images.txt`. It is not allowed
@@ -56,6 +60,7 @@ class DataConfig(Fields):
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
     images: Literal["cached", "streamed"] = "cached"
+    sampler: Sampler = "shuffle"
     broken_images: Literal["stop", "skip"] = "stop"
     seed: int = 0
 

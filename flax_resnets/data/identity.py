@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ class Identity:
         splits: the dataset's names of the two splits.
         channels: 1 for grey images, 3 for colour.
         class_names: names of the classes, in the order of their labels.
+        mean, std: those of the training images' pixels for each channel, see `pixel_statistics`, if the run normalises
+            by them; otherwise None.
+        class_counts: number of images of each class, of `train` and of `validation`, without broken images. None where
+            it is not known without reading all images.
+        in_both: number of validation images that are also training images, pixel by pixel; None if not known.
     """
 
     dataset: str
@@ -33,6 +39,10 @@ class Identity:
     splits: dict[str, str]
     channels: int
     class_names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_counts: dict[str, tuple[int, ...]] | None = None
+    in_both: int | None = None
 
     @property
     def pinned(self) -> str:
@@ -51,11 +61,37 @@ class Identity:
         return (
             f"{self.name}: {train:,} training and {validation:,} validation images, "
             f"{size} px, {colour}, {len(self.class_names):,} classes"
+            + (f", pixels of mean {_short(self.mean)} and std {_short(self.std)}" if self.mean and self.std else "")
         )
 
+    def remarks(self) -> list[str]:
+        """What a user should know of the classes and the splits, a line each; empty if there is nothing to say."""
+        lines = []
+        for split, counts in (self.class_counts or {}).items():
+            empty = [self._class(label) for label, count in enumerate(counts) if not count]
+            if empty:
+                names = ", ".join(empty[:3]) + (f" and {len(empty) - 3} others" if empty[3:] else "")
+                lines.append(f"no {_IN_WORDS[split]} images of class {names}")
+            there = sorted((count, label) for label, count in enumerate(counts) if count)
+            if split == "train" and there and there[-1][0] > _UNBALANCED * there[0][0]:
+                (few, smallest), (many, largest) = there[0], there[-1]
+                names = f"largest class {self._class(largest)} {many:,}, smallest {self._class(smallest)} {few:,}"
+                remedy = "class_weights=balanced or sampler=balanced evens it out"
+                lines.append(f"unbalanced: {names} ({many / few:.0f} to 1); {remedy}")
+        if self.in_both:
+            lines.append(
+                f"{self.in_both:,} of the {self.counts['validation']:,} validation images are training images too, pixel"
+                " by pixel; on them the accuracy says nothing about new images"
+            )
+        return lines
+
+    def _class(self, label: int) -> str:
+        return repr(self.class_names[label][:50])
+
     def to_json(self) -> str:
-        """The identity as indented JSON, for `data.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """The identity as indented JSON, for `data.json`; without what is not known."""
+        known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return json.dumps(known, indent=2) + "\n"
 
     def difference(self, other: "Identity") -> str | None:
         """The first difference of another identity from this one, in words; None if they are equal."""
@@ -75,6 +111,14 @@ class Identity:
         if (self.splits, self.fingerprint) != (other.splits, other.fingerprint):
             return f"other images or labels (fingerprint {other.fingerprint[:8]}, not {self.fingerprint[:8]})"
         return None
+
+
+_IN_WORDS = {"train": "training", "validation": "validation"}
+_UNBALANCED = 3  # a larger class may have this many times the images of a smaller one without a remark
+
+
+def _short(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.3f}" for value in values)
 
 
 def identity_of(train: Source, validation: Source) -> Identity:
@@ -100,7 +144,11 @@ def read_identity(path: Path) -> Identity | None:
         return None
     try:
         record = json.loads(path.read_text())
-        record["class_names"] = tuple(record["class_names"])
+        for name in ("class_names", "mean", "std"):
+            if record.get(name) is not None:
+                record[name] = tuple(record[name])
+        if record.get("class_counts") is not None:
+            record["class_counts"] = {split: tuple(counts) for split, counts in record["class_counts"].items()}
         identity = Identity(**record)
         _check_types(identity)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -117,12 +165,24 @@ def _check_types(identity: Identity) -> None:
     def all_are(kind: type, values: Any) -> bool:
         return all(type(value) is kind for value in values)
 
+    numbers = *(identity.mean or ()), *(identity.std or ())
     right = (
-        all_are(str, (identity.dataset, identity.version, identity.fingerprint, *identity.class_names))
+        isinstance(identity.class_names, tuple)
+        and all_are(str, (identity.dataset, identity.version, identity.fingerprint, *identity.class_names))
         and all_are(int, (identity.channels, *identity.counts.values()))
         and all_are(str, identity.splits.values())
         and identity.counts.keys() == identity.splits.keys() == both
+        and all_are(float, numbers)
+        and all(0 <= number <= 1 for number in numbers)
+        and {identity.mean and len(identity.mean), identity.std and len(identity.std)} in ({None}, {identity.channels})
+        and all(std > 0 for std in identity.std or ())
+        and type(identity.in_both) in (int, type(None))
+        and (identity.class_counts is None or identity.class_counts.keys() == both)
     )
+    for counts in (identity.class_counts or {}).values():
+        right = (
+            right and all_are(int, counts) and min(counts, default=0) >= 0 and len(counts) == len(identity.class_names)
+        )
     if not right:
         raise TypeError("a value is of another type")
 

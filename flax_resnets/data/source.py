@@ -3,6 +3,7 @@
 import abc
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -41,6 +42,7 @@ class Source(abc.ABC):
         draft: whether large JPEGs are decoded at a part of their size if they are to become small, see `shrunk`. Kinds
             whose images may be photos of many megapixels set it. With TFDS's it would change the numbers of old runs.
         notes: what a person should know about the files, such as that some are left out; a sentence each.
+        labels_at_hand: whether `labels` costs little. Otherwise it reads every record.
     """
 
     dataset: str
@@ -56,6 +58,7 @@ class Source(abc.ABC):
     white_background: bool = False
     draft: bool = False
     notes: tuple[str, ...] = ()
+    labels_at_hand: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -92,6 +95,18 @@ class Source(abc.ABC):
     def label(self, index: int) -> int:
         """The image's class, in `range(num_classes)`."""
         return self._example(index)[1]
+
+    def labels(self) -> np.ndarray:
+        """The classes of all images, int32 `(N,)`.
+
+        Here every record is read. A subclass that has the labels apart from the images overrides this, and sets
+        `labels_at_hand`.
+
+        Raises:
+            UserError: a record is damaged.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.fromiter(pool.map(self.label, range(len(self))), np.int32, len(self))
 
     def image(self, index: int) -> np.ndarray:
         """The decoded image, uint8, `(height, width, channels)`."""

@@ -3,15 +3,18 @@
 import itertools
 import os
 from collections.abc import Callable, Generator
+from functools import cached_property
 
 import numpy as np
 
-from flax_resnets.data.batches import Batch, eval_indices, train_indices
+from flax_resnets.data.batches import Batch, drawn_by, eval_indices
 from flax_resnets.data.cache import resized_example
+from flax_resnets.data.config import Sampler
 from flax_resnets.data.source import Source
 
 _AHEAD = 2  # batches to decode ahead
 _TASK = 8  # images that a thread takes at a time: few, so that many threads share a batch
+_READ = 256  # images in a batch of `read`
 
 
 class StreamedImages:
@@ -45,18 +48,33 @@ class StreamedImages:
         """1 for grey images, 3 for colour."""
         return self._source.channels
 
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """See `Split`. They are read once."""
+        return self._source.labels()
+
+    @property
+    def labels_at_hand(self) -> bool:
+        """See `Split`."""
+        return "labels" in vars(self) or self._source.labels_at_hand
+
+    def read(self, indices: np.ndarray) -> Generator[Batch[np.ndarray]]:
+        """See `Split`; raises as `train_batches` does."""
+        numbers = range(-(-len(indices) // _READ))
+        return self._batches(lambda number: indices[number * _READ : (number + 1) * _READ], numbers)
+
     def train_batches(
-        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None
+        self, batch_size: int, seed: int, steps: range, rows: np.ndarray | None = None, sampler: Sampler = "shuffle"
     ) -> Generator[Batch[np.ndarray]]:
         """See `Split`.
 
         Raises:
             UserError: an image cannot be decoded; raised in place of the batch that contains it.
         """
+        drawn = drawn_by(sampler, self, batch_size, seed)
 
         def indices(step: int) -> np.ndarray:
-            all_rows = train_indices(len(self), batch_size, seed, step)
-            return all_rows if rows is None else all_rows[rows]
+            return drawn(step) if rows is None else drawn(step)[rows]
 
         return self._batches(indices, steps)
 

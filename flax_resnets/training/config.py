@@ -105,6 +105,10 @@ class Config(
             raise UserError(f"translate={self.translate}: must be below the images' {smallest} pixels")
         if self.schedule in ("warmup_cosine", "step") and self.warmup_epochs >= self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
+        if self.sampler == "balanced" and self.class_weights == "balanced":
+            raise UserError(
+                "class_weights=balanced: sampler=balanced evens out the classes already; give one of the two"
+            )
         if self.batch_size % self.accumulate:
             raise UserError(f"accumulate={self.accumulate}: batch_size {self.batch_size} is not a multiple of it")
         if self.accumulate > 1 and self.precision == "float16":

@@ -13,12 +13,14 @@ import numpy as np
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.data.identity import Identity
+from flax_resnets.data.statistics import PixelStatistics
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
 from flax_resnets.training.build import check_devices
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
+from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.curves import Curves
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
@@ -31,7 +33,7 @@ from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import own_rows
 from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
-from flax_resnets.training.run_data import open_data, record_data
+from flax_resnets.training.run_data import described, open_data, record_data
 from flax_resnets.training.splits import list_broken, load_images
 from flax_resnets.training.state import TrainState, state_digest
 from flax_resnets.training.step import Evaluation, StepOutput, evaluate
@@ -109,11 +111,15 @@ def run(
             broken_list = workdir / "broken_images.txt"
             train = load_images(config, train_source, display, broken_list)
             valid = load_images(config, valid_source, display, broken_list)
-        trainer = Trainer(config, train, valid, train_source.num_classes, display)
+            data = described(data, config, train, valid, display)
+            statistics = PixelStatistics(data.mean, data.std) if data.mean and data.std else None
+            complete = completed(config, train, train_source.num_classes, statistics=statistics, display=display)
+        trainer = Trainer(complete, train, valid, train_source.num_classes, display)
         display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
         if warning := idle_accelerator():
             display.say(warning)
-        display.say(data.in_words(config.image_size))
+        for line in (data.in_words(config.image_size), *data.remarks()):
+            display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():
                 stack.enter_context(opened(config, workdir))

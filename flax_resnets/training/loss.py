@@ -1,10 +1,11 @@
 """The losses that training can minimise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from flax_resnets.fields import Fields, OneOf, Rule
@@ -38,6 +39,26 @@ LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 `(N,)`."""
 
 
+def image_weights(targets: jax.Array, class_weights: Sequence[float]) -> jax.Array:
+    """The weight of each image's loss: its class's weight; for a mixed image, the mean by its shares of the classes.
+
+    The loss of a batch is the mean of weight times loss over its images. So it is the same however the batch is divided
+    among devices. torch's weighted cross-entropy divides by the sum of the batch's weights, which gives other numbers.
+
+    Args:
+        targets: float32 `(N, classes)`, before label smoothing.
+        class_weights: a weight for each class.
+
+    Returns:
+        float32 `(N,)`.
+
+    Example:
+        >>> image_weights(jnp.array([[1.0, 0.0], [0.25, 0.75]]), (1.0, 3.0)).tolist()
+        [1.0, 2.5]
+    """
+    return (targets * jnp.array(class_weights, jnp.float32)).sum(-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(Fields):
     """The loss that training minimises. To add a loss: a function, and a line in `LOSSES`.
@@ -45,9 +66,21 @@ class LossConfig(Fields):
     Attributes:
         loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over the classes.
         label_smoothing: share of each target that is spread evenly over all classes.
+        class_weights: what each class's loss is multiplied by in training; evaluation has no weights. `balanced` for
+            n / (k n_c), where n_c of the n training images are of a class and k classes have images: rare classes
+            count as much as others, and the weights of all images have mean 1. Or a number for each class, used as it
+            is. See `image_weights`. None for no weights.
     """
 
     loss: Annotated[str, OneOf(LOSSES)] = "cross_entropy"
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = None
 
-    RULES = (Rule("label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),)
+    RULES = (
+        Rule("label_smoothing", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        Rule(
+            "class_weights",
+            lambda v: v == "balanced" or (min(v, default=-1) >= 0 and max(v) > 0),
+            "balanced, or a number of at least 0 for each class, not all of them 0",
+        ),
+    )

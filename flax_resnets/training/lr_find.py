@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.training.build import initial_state
+from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.in_flight import each_computed
@@ -89,6 +90,7 @@ def lr_find(
     steps_per_epoch(len(train), config.batch_size)  # raises if the images do not fill one batch
     size = config.size_in_epoch(0)
     config = dataclasses.replace(config, ema_decay=None)  # nothing here uses the average
+    config = completed(config, train, cast(Any, model).num_classes)
     mesh = make_mesh(config.weight_shards)
     optimizer = make_optimizer(
         config,
@@ -103,7 +105,8 @@ def lr_find(
     def outputs() -> Iterator[StepOutput]:
         with out_of_memory(f"model={config.model}", "a smaller one, or a larger weight_shards, needs less"):
             state = jax.block_until_ready(new_state())
-        with contextlib.closing(train.train_batches(config.batch_size, config.seed, range(steps))) as batches:
+        order = config.batch_size, config.seed, range(steps), None, config.sampler
+        with contextlib.closing(train.train_batches(*order)) as batches:
             for batch in batches:
                 state, output = train_step(state, to_devices(batch, mesh))
                 yield output

@@ -4,10 +4,16 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from flax_resnets.data.batches import Split
+from flax_resnets.data.cache import CachedImages
 from flax_resnets.data.identity import Identity, identity_of, is_prepared, newest_version
 from flax_resnets.data.source import Source
+from flax_resnets.data.statistics import class_counts, images_of_both
+from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.completion import statistics_with_bar
 from flax_resnets.training.config import Config
+from flax_resnets.training.display import Display
 from flax_resnets.training.splits import open_split
 from flax_resnets.training.workdir import check_data, other_data, recorded_data
 
@@ -42,7 +48,7 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
         say: is called with a message if the run's version is not the one that TFDS would open.
 
     Returns:
-        The training split, the validation split and their identity.
+        The training split, the validation split and their identity: the recorded one, if there is one.
 
     Raises:
         UserError: there is no such data, or it is not the data that the run began with.
@@ -62,4 +68,34 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
         say(note)
     found = identity_of(train, validation)
     check_data(found, config, workdir)
-    return train, validation, found
+    return train, validation, recorded or found
+
+
+def described(data: Identity, config: Config, train: Split, validation: Split, display: Display) -> Identity:
+    """The identity with what only the images tell and is not recorded yet.
+
+    That is mean and standard deviation, if the configuration leaves them to the data; the number of images of each
+    class, if the labels are at hand; and the number of validation images that are also training images, if both splits
+    are cached.
+
+    Args:
+        data: as `open_data` returns it.
+        config: the run's configuration.
+        train: training split.
+        validation: validation split.
+        display: shows the progress.
+
+    Raises:
+        UserError: all training images are of one class; an image cannot be read; or all pixels are equal.
+    """
+    if data.class_counts is None and train.labels_at_hand and validation.labels_at_hand:
+        classes = len(data.class_names)
+        counts = {"train": class_counts(train.labels, classes), "validation": class_counts(validation.labels, classes)}
+        data = dataclasses.replace(data, class_counts=counts)
+    if data.class_counts is not None and sum(count > 0 for count in data.class_counts["train"]) < 2:
+        raise UserError(f"dataset={config.dataset}: all training images are of one class, so there is nothing to learn")
+    if data.in_both is None and isinstance(train, CachedImages) and isinstance(validation, CachedImages):
+        data = dataclasses.replace(data, in_both=images_of_both(train.images, validation.images))
+    if data.mean is None and config.mean is None:
+        data = dataclasses.replace(data, **statistics_with_bar(train, display)._asdict())
+    return data

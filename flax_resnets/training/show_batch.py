@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import quick_to_compile
+from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.out_of_memory import out_of_memory
@@ -60,7 +62,9 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
     steps = config.epochs * an_epochs
     if step >= steps:
         raise UserError(f"show-batch: --step={step}: must be below the run's {steps} steps")
-    with contextlib.closing(train.train_batches(config.batch_size, config.seed, range(step, step + 1))) as batches:
+    config = completed(config, train, num_classes)
+    order = config.batch_size, config.seed, range(step, step + 1), None, config.sampler
+    with contextlib.closing(train.train_batches(*order)) as batches:
         stored, labels = next(batches)
     epoch = step // an_epochs
     of_step = partial(
@@ -84,7 +88,7 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
 
     Args:
         batch: as `show_batch` returns it.
-        config: the run; its `mean` and `std` are used to undo the normalisation.
+        config: the run, as `completed` returns it; its `mean` and `std` are used to undo the normalisation.
         class_names: in the order of the labels.
         title: of the picture.
         images: how many images to draw; all if the batch has fewer.
@@ -96,7 +100,8 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    pixels = batch.images * np.array(config.std, np.float32) + np.array(config.mean, np.float32)
+    mean, std = statistics_of(config)
+    pixels = batch.images * np.array(std, np.float32) + np.array(mean, np.float32)
     for i in range(images):
         row, column = divmod(i, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]

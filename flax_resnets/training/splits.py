@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data import source
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
@@ -39,11 +40,14 @@ def open_split(config: Config, split: Literal["train", "validation"]) -> Source:
         split: `train` or `validation`.
 
     Raises:
-        UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels; or
-            there are fewer training images than a batch.
+        UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels;
+            `class_weights` does not fit its classes; there is only one class; or there are fewer training images than a
+            batch.
     """
     check_data_dir(config)
-    check_channels(config, metadata_of(config).channels)  # before anything is downloaded
+    metadata = metadata_of(config)  # before anything is downloaded
+    check_channels(config, metadata.channels)
+    check_classes(config, metadata.num_classes)
     opened = source.open_split(config, split)
     if split == "train":
         steps_per_epoch(len(opened), config.batch_size)
@@ -91,5 +95,14 @@ def list_broken(path: Path, *splits: Split) -> None:
 
 def check_channels(config: Config, channels: int) -> None:
     """Raises UserError unless `mean` fits images with this number of channels. `std` has as many values as `mean`."""
-    if len(config.mean) not in (1, channels):
-        raise UserError(f"mean: has {len(config.mean)} values; {config.dataset} has {channels} channels")
+    if config.mean is not None and (values := len(statistics_of(config)[0])) not in (1, channels):
+        raise UserError(f"mean: has {values} values; {config.dataset} has {channels} channels")
+
+
+def check_classes(config: Config, num_classes: int) -> None:
+    """Raises UserError unless there are classes to tell apart, and `class_weights` has a number for each of them."""
+    if num_classes < 2:
+        raise UserError(f"dataset={config.dataset}: has {num_classes} class; training needs at least 2 to tell apart")
+    weights = config.class_weights
+    if isinstance(weights, tuple) and len(weights) != num_classes:
+        raise UserError(f"class_weights: has {len(weights)} values; {config.dataset} has {num_classes} classes")

@@ -20,7 +20,7 @@ from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.eval_sums import EvalSums, eval_sums
 from flax_resnets.training.in_flight import each_computed
-from flax_resnets.training.loss import LOSSES
+from flax_resnets.training.loss import LOSSES, image_weights
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
     batch_sharding,
@@ -84,17 +84,22 @@ def make_train_step(
         A function from state and batch to the next state and the step's figures. The state passed in is donated: it
         cannot be used afterwards.
     """
+    class_weights = config.class_weights
+    if class_weights == "balanced":
+        raise ValueError("class_weights is 'balanced', for which only the data has numbers: see `completed`")
     gradients = partial(_gradients, model, config.loss, config.accumulate)
     if config.batch_norm == "device":
-        gradients = per_device(gradients, mesh, split=(False, False, False, True, True, False))
+        gradients = per_device(gradients, mesh, split=(False, False, False, True, True, True, False))
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)
         mixing = True if mix_until is None else state.step < mix_until
         images, targets = network_inputs(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
+        weights = None if class_weights is None else image_weights(targets, class_weights)
         targets = optax.smooth_labels(targets, config.label_smoothing)
+        params, stats = whole_weights(state.params, mesh), state.batch_stats
         loss, batch_stats, grads, loss_scale = gradients(
-            whole_weights(state.params, mesh), state.batch_stats, state.loss_scale, images, targets, dropout_key(key)
+            params, stats, state.loss_scale, images, targets, weights, dropout_key(key)
         )
         grads = split_weights(grads, mesh)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
@@ -182,6 +187,7 @@ def _gradients(
     loss_scale: DynamicScale | None,
     images: jax.Array,
     targets: jax.Array,
+    weights: jax.Array | None,
     dropout_key: jax.Array,
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
@@ -189,21 +195,29 @@ def _gradients(
     loss_of = LOSSES[loss_name]
 
     def loss_and_stats(
-        params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, key: jax.Array
+        params: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        targets: jax.Array,
+        weights: jax.Array | None,
+        key: jax.Array,
     ) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updates = cast(
             tuple[jax.Array, Any],
             model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}),
         )
-        return loss_of(logits, targets).mean(), updates.get("batch_stats", {})
+        losses = loss_of(logits, targets)
+        if weights is not None:
+            losses = weights * losses
+        return losses.mean(), updates.get("batch_stats", {})
 
     if axis_names is not None:
         # Mark them as values that vary over devices. Otherwise autodiff would sum the gradients over devices in an
         # all-reduce of its own, besides the one below.
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
-    inputs = batch_stats, images, targets, dropout_key
+    inputs = batch_stats, images, targets, weights, dropout_key
     if loss_scale is not None:
         names: Any = axis_names  # Flax annotates one name; jax.lax.pmean, which it calls, takes several
         differentiate = loss_scale.value_and_grad(loss_and_stats, has_aux=True, axis_name=names)
@@ -228,24 +242,25 @@ def _in_parts(
     batch_stats: Any,
     images: jax.Array,
     targets: jax.Array,
+    weights: jax.Array | None,
     key: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
     """Computes a batch in parts, one after the other: mean loss, last running statistics, mean gradients."""
 
     def part(carry: Any, inputs: Any) -> tuple[Any, None]:
         batch_stats, sums = carry
-        images, targets, number = inputs
-        (loss, batch_stats), grads = differentiate(
-            params, batch_stats, images, targets, jax.random.fold_in(key, number)
-        )
+        part_of_batch, number = inputs
+        (loss, batch_stats), grads = differentiate(params, batch_stats, *part_of_batch, jax.random.fold_in(key, number))
         return (batch_stats, jax.tree.map(jnp.add, sums, (loss, grads))), None
 
     # A part is every parts-th image, so that each device already holds its share of every part.
-    images, targets = (rearrange(array, "(n part) ... -> part n ...", part=parts) for array in (images, targets))
+    batch = jax.tree.map(
+        lambda array: rearrange(array, "(n part) ... -> part n ...", part=parts), (images, targets, weights)
+    )
     # Multiplied by 0, so that they vary over devices as the parameters do.
     zeros = jax.tree.map(lambda leaf: leaf * 0, params)
     start = batch_stats, ((targets * 0).sum(), zeros)
-    (batch_stats, sums), _ = jax.lax.scan(part, start, (images, targets, jnp.arange(parts)))
+    (batch_stats, sums), _ = jax.lax.scan(part, start, (batch, jnp.arange(parts)))
     loss, grads = jax.tree.map(lambda total: total / parts, sums)
     return loss, batch_stats, grads
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps
+from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.network import make_model
@@ -29,6 +30,7 @@ class Trainer:
         model: the network; None for the one that the configuration names.
 
     Attributes:
+        config: the run's configuration, with numbers for what it leaves to the data; see `completed`.
         mesh: mesh of all devices.
         parameters: number of the network's parameters.
         steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
@@ -47,7 +49,7 @@ class Trainer:
         display: Display,
         model: nn.Module | None = None,
     ):
-        self.config = config
+        self.config = config = completed(config, train, num_classes, display=display)
         self.train = train
         self.valid = valid
         self.display = display
@@ -74,6 +76,7 @@ class Trainer:
     def batches(self, steps: range) -> Generator[Batch[jax.Array]]:
         """The batches of these training steps, on the devices. Close the generator if you do not read it to the end."""
         config = self.config
-        with contextlib.closing(self.train.train_batches(config.batch_size, config.seed, steps, self._rows)) as batches:
+        order = config.batch_size, config.seed, steps, self._rows, config.sampler
+        with contextlib.closing(self.train.train_batches(*order)) as batches:
             for batch in batches:
                 yield to_devices(batch, self.mesh)

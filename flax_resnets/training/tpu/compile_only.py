@@ -15,10 +15,11 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.data.source import metadata_of
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps, check_devices
+from flax_resnets.training.completion import placeholder
 from flax_resnets.training.config import Config
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import batch_sharding, make_mesh
-from flax_resnets.training.splits import check_channels
+from flax_resnets.training.splits import check_channels, check_classes
 from flax_resnets.training.tpu.chips import Topology, parse_topology, roofline
 from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
@@ -53,6 +54,8 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
     mesh = topology_mesh(where, config.weight_shards, num_slices)
     metadata = metadata_of(config)
     check_channels(config, metadata.channels)
+    check_classes(config, metadata.num_classes)
+    config = placeholder(config, metadata.channels, metadata.num_classes)  # which numbers makes no difference here
 
     # The length of the schedule is a constant in the program, and any length will do.
     model = make_model(config, metadata.num_classes)
