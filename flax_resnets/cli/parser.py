@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, command: str, program: str = "flax_resnets"):
         script = program.endswith(".py")
         self._prefix_of_errors = "" if script else f"{command}: "
-        self._takes_config = False
+        self._takes_fields = self._takes_config = False
         super().__init__(
             prog=f"python {program}" if script else f"flax-resnets {command}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,13 +36,17 @@ class Parser(argparse.ArgumentParser):
 
         In the parsed namespace `overrides` is a dict from FIELD to VALUE.
         """
-        self._takes_config = True
+        self._takes_config = self._takes_fields = True
         self.add_argument(
             "--config",
             metavar="RECIPE",
             help="the name of a recipe that comes with the package, a file such as my_recipe.py, or a run's "
             "config.json; --config.FIELD=VALUE changes one field of it",
         )
+
+    def add_fields(self) -> None:
+        """Adds `--config.FIELD=VALUE` alone, for a command without a recipe; see `add_config`."""
+        self._takes_fields = True
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Parses the arguments into a namespace.
@@ -54,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         overrides: dict[str, str] = {}
         rest = []
         for argument in arguments:
-            if not (self._takes_config and argument.startswith(_FIELD)):
+            if not (self._takes_fields and argument.startswith(_FIELD)):
                 rest.append(argument)
                 continue
             flag, equals, value = argument.partition("=")

@@ -187,7 +187,7 @@ def _write(
         with open(half_made / "images.npy", "wb") as file:
             _write_header(file, (len(source), size, size, source.channels))
             labels, broken = [], []
-            for block, block_labels, block_broken in _blocks(source, size, resize, progress):
+            for block, block_labels, block_broken in decoded_blocks(source, range(len(source)), size, resize, progress):
                 # On a full disk write() raises an exception; a writable memory map would end the process with SIGBUS.
                 file.write(block.data)
                 labels.append(block_labels)
@@ -286,7 +286,7 @@ def _in_memory(
         ) from None
     labels = np.empty(len(source), np.int32)
     done, broken = 0, []
-    for block, block_labels, block_broken in _blocks(source, size, resize, progress):
+    for block, block_labels, block_broken in decoded_blocks(source, range(len(source)), size, resize, progress):
         images[done : done + len(block)] = block
         labels[done : done + len(block)] = block_labels
         done += len(block)
@@ -298,30 +298,44 @@ def _in_memory(
     return CachedImages(images, labels, tuple(broken))
 
 
-def _blocks(
-    source: Source, size: int, resize: str, progress: Callable[[int, int], None] | None
+def decoded_blocks(
+    source: Source,
+    chosen: Sequence[int] | np.ndarray,
+    size: int,
+    resize: str,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Yields images and labels in order, `_BLOCK` at a time, and messages about the images that are left out."""
+    """Decodes images on all CPU cores.
+
+    Args:
+        source: the split.
+        chosen: the indices of the images.
+        size: see `cached_images`.
+        resize: see `cached_images`.
+        progress: see `cached_images`.
+
+    Yields:
+        Images and labels in order, up to 512 at a time, and messages about broken images, which are left out.
+    """
     # The decoders release the global interpreter lock, so threads are enough: one for each core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(source), _BLOCK):
-            indices = range(start, min(start + _BLOCK, len(source)))
+        for start in range(0, len(chosen), _BLOCK):
+            indices = chosen[start : start + _BLOCK]
             images = np.empty((len(indices), size, size, source.channels), np.uint8)
             labels = np.empty(len(indices), np.int32)
             broken: dict[int, str] = {}
 
             def fill(first: int, indices=indices, images=images, labels=labels, broken=broken) -> None:
-                for index in indices[first : first + _TASK]:
-                    row = index - indices.start
+                for row in range(first, min(first + _TASK, len(indices))):
                     try:
-                        images[row], labels[row] = resized_example(source, index, size, resize)
+                        images[row], labels[row] = resized_example(source, int(indices[row]), size, resize)
                     except UserError as error:
                         broken[row] = str(error)
 
             for _ in pool.map(fill, range(0, len(indices), _TASK)):  # raises what a thread raised
                 pass
             if progress is not None:
-                progress(indices.stop, len(source))
+                progress(start + len(indices), len(chosen))
             rows = sorted(broken)
             yield np.delete(images, rows, 0), np.delete(labels, rows), [broken[row] for row in rows]
 

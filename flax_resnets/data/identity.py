@@ -80,8 +80,8 @@ class Identity:
                 lines.append(f"unbalanced: {names} ({many / few:.0f} to 1); {remedy}")
         if self.in_both:
             lines.append(
-                f"{self.in_both:,} of the {self.counts['validation']:,} validation images are training images too, pixel"
-                " by pixel; on them the accuracy says nothing about new images"
+                f"{self.in_both:,} of the {self.counts['validation']:,} validation images are training images too, "
+                "pixel by pixel; on them the accuracy says nothing about new images"
             )
         return lines
 

@@ -90,11 +90,11 @@ class Source(abc.ABC):
 
     def encoded(self, index: int) -> bytes:
         """The stored bytes of an image, such as those of a JPEG or PNG file."""
-        return self._example(index)[0]
+        return self.example(index)[0]
 
     def label(self, index: int) -> int:
         """The image's class, in `range(num_classes)`."""
-        return self._example(index)[1]
+        return self.example(index)[1]
 
     def labels(self) -> np.ndarray:
         """The classes of all images, int32 `(N,)`.
@@ -131,7 +131,7 @@ class Source(abc.ABC):
         return self._decoded(index, size if self.draft else None)
 
     def _decoded(self, index: int, shrink_for: int | None = None) -> tuple[np.ndarray, int]:
-        encoded, label = self._example(index)
+        encoded, label = self.example(index)
         try:
             image = decode(
                 encoded,
@@ -146,7 +146,13 @@ class Source(abc.ABC):
             raise UserError(f"{self._where(index)} (class {self.class_names[label]!r}): {error}") from error
         return image, label
 
-    def _example(self, index: int) -> tuple[bytes, int]:
+    def example(self, index: int) -> tuple[bytes, int]:
+        """The stored bytes of an image, and its class.
+
+        Raises:
+            IndexError: `index` is not in `range(len(self))`.
+            UserError: the record is damaged; the message names it.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
         try:

@@ -1,6 +1,7 @@
 """Makes matplotlib figures and turns them into PNG files."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,5 +29,8 @@ def png(figure: "Figure") -> bytes:
         b'PNG'
     """
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    with warnings.catch_warnings():
+        # A class's name may be in a script that matplotlib's font lacks. It draws boxes, and warns of each letter.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
