@@ -92,8 +92,14 @@ def described(data: Identity, config: Config, train: Split, validation: Split, d
         classes = len(data.class_names)
         counts = {"train": class_counts(train.labels, classes), "validation": class_counts(validation.labels, classes)}
         data = dataclasses.replace(data, class_counts=counts)
-    if data.class_counts is not None and sum(count > 0 for count in data.class_counts["train"]) < 2:
-        raise UserError(f"dataset={config.dataset}: all training images are of one class, so there is nothing to learn")
+    if data.class_counts is not None:
+        there = [name for name, count in zip(data.class_names, data.class_counts["train"], strict=True) if count]
+        if len(there) < 2:
+            names = ", ".join(repr(name[:50]) for name in there)
+            raise UserError(
+                f"dataset={config.dataset}: all training images are of class {names}, so there is nothing to learn; "
+                "training needs images of at least 2 classes"
+            )
     if data.in_both is None and isinstance(train, CachedImages) and isinstance(validation, CachedImages):
         data = dataclasses.replace(data, in_both=images_of_both(train.images, validation.images))
     if data.mean is None and config.mean is None:

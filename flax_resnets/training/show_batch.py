@@ -105,8 +105,8 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
     for i in range(images):
         row, column = divmod(i, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
-        above.set_title(class_names[batch.labels[i]], fontsize=8)
-        below.set_title(in_words(batch.targets[i], class_names), fontsize=8)
+        above.set_title(class_names[batch.labels[i]], fontsize=8, parse_math=False)
+        below.set_title(in_words(batch.targets[i], class_names), fontsize=8, parse_math=False)
         for axes, picture in ((above, batch.stored[i]), (below, pixels[i].clip(0, 1))):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
     sizes = f"stored at {batch.stored.shape[1]} px, shown at {batch.images.shape[1]}"

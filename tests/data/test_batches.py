@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flax_resnets.data.batches import eval_batches, steps_per_epoch, train_batch, train_indices
+from flax_resnets.data.batches import (
+    balanced_indices,
+    eval_batches,
+    images_by_class,
+    steps_per_epoch,
+    train_batch,
+    train_indices,
+)
+from flax_resnets.data.cache import CachedImages
 from flax_resnets.errors import UserError
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda pair: (max(pair), min(pair)))
@@ -71,3 +79,42 @@ def test_the_shares_of_processes_are_the_batch(images, share, processes, step):
     shares = [[batch.labels for batch in eval_batches(pictures, labels, size, rows)] for rows in all_rows]
     for whole, *parts in zip(eval_batches(pictures, labels, size), *shares, strict=True):
         np.testing.assert_array_equal(np.concatenate(parts), whole.labels)
+
+
+LABELS = st.lists(st.integers(0, 6), min_size=2, max_size=60).map(lambda labels: np.array(labels, np.int32))
+
+
+@given(labels=LABELS, batch_size=st.integers(1, 30), steps=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_balanced_draws_each_class_equally_often_and_all_its_images_before_any_again(labels, batch_size, steps, seed):
+    by_class = images_by_class(labels)
+    drawn = np.concatenate([balanced_indices(by_class, batch_size, seed, step) for step in range(steps)])
+    of_classes = np.bincount(labels[drawn], minlength=7)[np.unique(labels)]
+    assert np.ptp(of_classes) <= 1
+    for images in by_class:
+        seen = drawn[np.isin(drawn, images)]
+        for start in range(0, len(seen), len(images)):
+            a_pass = seen[start : start + len(images)]
+            assert len(set(a_pass)) == len(a_pass)
+
+
+def test_balanced_orders_are_new_in_each_turn_and_pass_and_for_each_seed():
+    by_class = images_by_class(np.arange(40) % 4)
+    first, second = (balanced_indices(by_class, 40, 0, step) for step in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert (first != second).any()
+    assert len({tuple(turn % 4) for turn in first.reshape(10, 4)}) > 1, "classes come in changing order"
+    assert (first != balanced_indices(by_class, 40, 1, 0)).any()
+
+
+def test_the_balanced_order_is_the_one_that_runs_began_with():
+    assert balanced_indices(images_by_class(np.arange(30) % 3), 6, seed=3, step=700).tolist() == [27, 22, 14, 8, 9, 16]
+
+
+@given(labels=LABELS, steps=st.lists(st.integers(0, 300), min_size=1, max_size=4))
+def test_a_balanced_step_depends_on_nothing_before_it(labels, steps):
+    split = CachedImages(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+    whole = [balanced_indices(images_by_class(labels), 2, 5, step) for step in steps]
+    for step, indices in zip(reversed(steps), reversed(whole), strict=True):
+        (batch,) = split.train_batches(2, 5, range(step, step + 1), np.array([1]), "balanced")
+        assert batch.images.ravel().tolist() == indices[1:].tolist()
+        assert batch.labels.tolist() == labels[indices[1:]].tolist()

@@ -69,7 +69,12 @@ def test_the_batches_are_those_of_the_cache(source, size, resize, rows):
     assert (len(streamed), streamed.channels) == (len(cached), cached.channels)
     end = steps_per_epoch(len(source), BATCH)
     steps = range(end - 2, end + 3)  # from one epoch into the next
-    assert same(*(split.train_batches(BATCH, 7, steps, rows) for split in (streamed, cached))) == 5
+    for sampler in ("shuffle", "balanced"):
+        assert same(*(split.train_batches(BATCH, 7, steps, rows, sampler) for split in (streamed, cached))) == 5
+    np.testing.assert_array_equal(streamed.labels, cached.labels)
+    backwards = np.arange(len(source))[::-3]
+    read = [np.concatenate(parts) for parts in zip(*streamed.read(backwards), strict=True)]
+    assert same([read], [(cached.images[backwards], cached.labels[backwards])]) == 1
     assert same(*(split.eval_batches(BATCH, rows) for split in (streamed, cached))) == 11
 
 

@@ -423,3 +423,40 @@ def test_a_callback_may_ask_for_a_stop(make_trainer, config, unbroken, tmp_path)
     assert watcher.told[-1] == ("closed",)
     fit(make_trainer(config), tmp_path)
     assert figures(tmp_path) == figures(unbroken)
+
+
+class StopsAfterAnEpoch(Callback):
+    """Asks for a stop when the first epoch has its row."""
+
+    def on_epoch_end(self, run, row):
+        run.stop.ask("a test")
+
+
+def test_numbers_left_to_the_data_are_recorded_and_the_same_streamed_and_resumed(tmp_path, capsys, monkeypatch):
+    config = Config(
+        model="lenet",
+        dataset="fashion_mnist_sample",
+        image_size=28,
+        batch_size=1000,
+        epochs=2,
+        learning_rate=1e-3,
+        sampler="balanced",
+    )
+    whole = run(config, tmp_path / "whole")
+    train = whole.trainer.train.images.astype(np.float64) / 255
+    words = f"10 classes, pixels of mean {train.mean():.3f} and std {train.std():.3f}"
+    assert words in capsys.readouterr().out
+
+    other = tmp_path / "other"
+    with pytest.raises(Stopped):
+        run(dataclasses.replace(config, images="streamed"), other, [StopsAfterAnEpoch()])
+    recorded = [json.loads((workdir / "data.json").read_text()) for workdir in (tmp_path / "whole", other)]
+    assert recorded[0]["mean"] == recorded[1]["mean"] == [pytest.approx(train.mean(), rel=1e-12)]
+    assert recorded[0]["std"] == recorded[1]["std"] == [pytest.approx(train.std(), rel=1e-12)]
+    assert recorded[0]["class_counts"] == {"train": [600] * 10, "validation": [100] * 10}
+    assert recorded[0]["in_both"] == 0
+    assert json.loads((other / "config.json").read_text())["mean"] is None
+
+    # A run that resumes takes the recorded numbers.
+    monkeypatch.setattr("flax_resnets.training.completion.pixel_statistics", lambda *_: pytest.fail("it computes them"))
+    assert run(config, other).digest == whole.digest

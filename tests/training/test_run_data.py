@@ -1,18 +1,22 @@
 """A run resumes with the data that it began with, wherever the files are, and refuses other data."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flax_resnets.data.cache import CachedImages
 from flax_resnets.data.identity import read_identity
 from flax_resnets.data.source import open_source
 from flax_resnets.data.tfds import SAMPLE_DIR
 from flax_resnets.errors import UserError
 from flax_resnets.training.config import Config
+from flax_resnets.training.display import Display
 from flax_resnets.training.recipes import load_config
-from flax_resnets.training.run_data import open_data, record_data
+from flax_resnets.training.run_data import described, open_data, record_data
 from flax_resnets.training.workdir import check_workdir, opened
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
@@ -164,3 +168,34 @@ def test_a_run_of_the_sample_may_name_its_version(tmp_path):
     config = load_config(QUICKSTART)
     start(tmp_path / "run", config)
     assert start(tmp_path / "run", load_config(QUICKSTART, {"dataset": "fashion_mnist_sample:1.0.0"})) == []
+
+
+def split_of(labels: list[int], first: int = 0) -> CachedImages:
+    """Images of one pixel whose values count up from `first`, in red."""
+    images = np.zeros((len(labels), 1, 1, 3), np.uint8)
+    images[:, 0, 0, 0] = first + np.arange(len(labels))
+    return CachedImages(images, np.array(labels, np.int32))
+
+
+def test_what_the_images_tell_is_told_once(workdir, data_dir):
+    _, _, found = open_data(on(data_dir), workdir, print)
+    train, validation = split_of([0, 1, 1, 9]), split_of([0, 0, 9], first=3)
+    told = described(found, on(data_dir), train, validation, Display())
+    assert told.class_counts == {"train": (1, 2, *[0] * 7, 1), "validation": (2, *[0] * 8, 1)}
+    assert told.in_both == 1
+    assert told.mean is None, "the recipe has its own"
+    assert described(told, on(data_dir), validation, train, Display()) == told
+
+
+def test_images_of_one_class_teach_nothing(workdir, data_dir):
+    _, _, found = open_data(on(data_dir), workdir, print)
+    with pytest.raises(UserError, match="dataset=my_images: all training images are of class 'Dress', so there is"):
+        described(found, on(data_dir), split_of([3, 3]), split_of([0, 1]), Display())
+
+
+def test_a_run_goes_on_from_a_record_of_an_earlier_version(workdir, data_dir):
+    recorded = read_identity(workdir / "data.json")
+    assert recorded is not None
+    assert "class_counts" not in recorded.to_json()
+    _, _, found = open_data(on(data_dir), workdir, print)
+    assert found == dataclasses.replace(recorded)

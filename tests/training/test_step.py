@@ -12,7 +12,7 @@ from flax_resnets.data.batches import Batch, eval_batches, train_batch
 from flax_resnets.training import compilation
 from flax_resnets.training.placement import to_devices
 from flax_resnets.training.state import state_digest
-from flax_resnets.training.step import evaluate
+from flax_resnets.training.step import evaluate, network_inputs, step_key
 
 
 def train_step(trainer):
@@ -116,6 +116,44 @@ def test_evaluation_by_hand(make_trainer, config):
     )
     assert result.accuracy == np.mean(data.labels == 3)
     assert result.loss == pytest.approx(-np.mean(np.log([0.1, 0.2, 0.3, 0.4])[data.labels]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 2, "label_smoothing": 0.3},
+        {"batch_norm": "device", "cutmix": 1.0, "label_smoothing": 0.1},
+        {"loss": "bce", "mixup": 0.4},
+        {"precision": "float16"},
+    ],
+    ids=str,
+)
+def test_class_weights_multiply_the_loss_of_each_image(make_trainer, config, changes):
+    weights, shares = np.array([0.0, 0.5, 2.0, 7.0]), np.array([0.1, 0.2, 0.3, 0.4])
+    trainer = make_trainer(dataclasses.replace(config, class_weights=tuple(weights), **changes))
+    state = trainer.steps.create_state()
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero["head"]["bias"] = jnp.log(jnp.asarray(shares, jnp.float32))  # the same logits for every image
+    state, output = train_step(trainer)(state.replace(params=zero), first_batch(trainer))
+
+    key = step_key(trainer.config, jnp.int32(0))
+    targets = np.asarray(network_inputs(key, first_batch(trainer), trainer.config, 4)[1], np.float64)
+    smooth = trainer.config.label_smoothing
+    smoothed = targets * (1 - smooth) + smooth / 4
+    if trainer.config.loss == "bce":
+        yes = shares / (1 + shares)  # the sigmoid of log(share)
+        losses = -(smoothed * np.log(yes) + (1 - smoothed) * np.log(1 - yes)).mean(1)
+    else:
+        losses = -(smoothed * np.log(shares)).sum(1)
+    expected = ((targets * weights).sum(1) * losses).mean()
+    assert float(output.loss) == pytest.approx(expected, rel=2e-3 if changes.get("precision") else 1e-5)
+
+
+def test_evaluation_has_no_weights(make_trainer, config):
+    plain, weighted = (make_trainer(dataclasses.replace(config, class_weights=w)) for w in (None, (0.0, 0.5, 2.0, 7.0)))
+    state, batches = plain.steps.create_state(), list(eval_batches(plain.valid.images, plain.valid.labels, 64))
+    results = [evaluate(trainer.steps.eval_step, state, batches, trainer.mesh) for trainer in (plain, weighted)]
+    assert results[0] == results[1]
 
 
 def still(config, **changes):
