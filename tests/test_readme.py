@@ -63,6 +63,7 @@ PRINTED = {
     "summary": "4.09 G multiply-adds",
     "show-batch": "show_batch.png",
     "lr-find": "valley",
+    "data": "classes.png",
 }
 
 

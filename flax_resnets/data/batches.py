@@ -139,10 +139,10 @@ def balanced_indices(by_class: Sequence[np.ndarray], batch_size: int, seed: int,
     drawn = np.empty(batch_size, np.int64)
     for row, (turn, place) in enumerate(zip(turns, places, strict=True)):
         number, turn_in_round = divmod(turn, turns_in_round)
-        label = orders[number][turn_in_round, place]
+        label = int(orders[number][turn_in_round, place])
         images = by_class[label]
         passed, position = divmod(int(turn), len(images))
-        drawn[row] = images[_shuffled_class(len(images), seed, int(label), passed)[position]]
+        drawn[row] = images[_shuffled_class(len(images), seed, label, passed)[position]]
     return drawn
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -44,10 +44,13 @@ class CachedImages:
     labels: np.ndarray
     broken: tuple[str, ...] = ()
 
-    labels_at_hand: ClassVar[bool] = True
-
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labels_at_hand(self) -> bool:
+        """See `Split`."""
+        return True
 
     @property
     def channels(self) -> int:

@@ -3,7 +3,6 @@
 import itertools
 import os
 from collections.abc import Callable, Generator
-from functools import cached_property
 
 import numpy as np
 
@@ -39,6 +38,7 @@ class StreamedImages:
         self._source = source
         self._size = size
         self._resize = resize
+        self._labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._source)
@@ -48,15 +48,17 @@ class StreamedImages:
         """1 for grey images, 3 for colour."""
         return self._source.channels
 
-    @cached_property
+    @property
     def labels(self) -> np.ndarray:
         """See `Split`. They are read once."""
-        return self._source.labels()
+        if self._labels is None:
+            self._labels = self._source.labels()
+        return self._labels
 
     @property
     def labels_at_hand(self) -> bool:
         """See `Split`."""
-        return "labels" in vars(self) or self._source.labels_at_hand
+        return self._labels is not None or self._source.labels_at_hand
 
     def read(self, indices: np.ndarray) -> Generator[Batch[np.ndarray]]:
         """See `Split`; raises as `train_batches` does."""
