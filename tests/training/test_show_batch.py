@@ -128,3 +128,8 @@ def test_a_target_in_words():
     assert in_words(np.float32([0.2, 0, 0.8]), "cdo") == ".80 o\n.20 c"
     assert in_words(np.float32([0.002, 0, 0.998]), "cdo") == "o"
     assert in_words(np.float32([1.0]), "c") == "c"
+
+
+def test_names_of_classes_are_plain_text(config):
+    """Not formulas, which dollars would make them; and letters that the font lacks are no error."""
+    assert draw(batch(2), config, ["$1 & $2_{", "犬"], "small")[:4] == b"\x89PNG"
