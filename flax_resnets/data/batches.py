@@ -48,7 +48,10 @@ class Split(Protocol):
         ...
 
     def read(self, indices: np.ndarray) -> Generator[Batch[np.ndarray]]:
-        """The images with these indices, in order, in batches of any size. Close the iterator if it is not read to the end."""
+        """The images with these indices, in order, in batches of any size.
+
+        Close the iterator if it is not read to the end.
+        """
         ...
 
     def train_batches(

@@ -64,8 +64,12 @@ class Identity:
             + (f", pixels of mean {_short(self.mean)} and std {_short(self.std)}" if self.mean and self.std else "")
         )
 
-    def remarks(self) -> list[str]:
-        """What a user should know of the classes and the splits, a line each; empty if there is nothing to say."""
+    def remarks(self, evened: bool = False) -> list[str]:
+        """What a user should know of the classes and the splits, a line each; empty if there is nothing to say.
+
+        Args:
+            evened: whether the run evens out the classes already.
+        """
         lines = []
         for split, counts in (self.class_counts or {}).items():
             empty = [self._class(label) for label, count in enumerate(counts) if not count]
@@ -76,8 +80,8 @@ class Identity:
             if split == "train" and there and there[-1][0] > _UNBALANCED * there[0][0]:
                 (few, smallest), (many, largest) = there[0], there[-1]
                 names = f"largest class {self._class(largest)} {many:,}, smallest {self._class(smallest)} {few:,}"
-                remedy = "class_weights=balanced or sampler=balanced evens it out"
-                lines.append(f"unbalanced: {names} ({many / few:.0f} to 1); {remedy}")
+                remedy = "" if evened else "; class_weights=balanced or sampler=balanced evens it out"
+                lines.append(f"unbalanced: {names} ({many / few:.0f} to 1){remedy}")
         if self.in_both:
             lines.append(
                 f"{self.in_both:,} of the {self.counts['validation']:,} validation images are training images too, "
@@ -166,6 +170,7 @@ def _check_types(identity: Identity) -> None:
         return all(type(value) is kind for value in values)
 
     numbers = *(identity.mean or ()), *(identity.std or ())
+    counts = identity.class_counts or {}
     right = (
         isinstance(identity.class_names, tuple)
         and all_are(str, (identity.dataset, identity.version, identity.fingerprint, *identity.class_names))
@@ -177,12 +182,10 @@ def _check_types(identity: Identity) -> None:
         and {identity.mean and len(identity.mean), identity.std and len(identity.std)} in ({None}, {identity.channels})
         and all(std > 0 for std in identity.std or ())
         and type(identity.in_both) in (int, type(None))
-        and (identity.class_counts is None or identity.class_counts.keys() == both)
+        and (identity.class_counts is None or counts.keys() == both)
+        and all(len(each) == len(identity.class_names) for each in counts.values())
+        and all(type(count) is int and count >= 0 for each in counts.values() for count in each)
     )
-    for counts in (identity.class_counts or {}).values():
-        right = (
-            right and all_are(int, counts) and min(counts, default=0) >= 0 and len(counts) == len(identity.class_names)
-        )
     if not right:
         raise TypeError("a value is of another type")
 

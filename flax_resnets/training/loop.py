@@ -118,7 +118,8 @@ def run(
         display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
         if warning := idle_accelerator():
             display.say(warning)
-        for line in (data.in_words(config.image_size), *data.remarks()):
+        evened = config.class_weights is not None or config.sampler == "balanced"
+        for line in (data.in_words(config.image_size), *data.remarks(evened)):
             display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():
