@@ -10,9 +10,11 @@ as --config.validation_split=test or --config.store_size=128.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,12 +65,14 @@ def run(arguments: argparse.Namespace) -> None:
     config = _config(arguments)
     picture = _picture_file(arguments)
     display = Display(silent=arguments.json)
-    sources: dict[str, Source] = {"train": open_split(config, "train")}
     lacking = ""
-    try:
-        sources["validation"] = open_split(config, "validation")
-    except UserError as error:
-        lacking = str(error)
+    # What is said while a dataset is prepared must not stand beside the line of JSON.
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        sources: dict[str, Source] = {"train": open_split(config, "train")}
+        try:
+            sources["validation"] = open_split(config, "validation")
+        except UserError as error:
+            lacking = str(error)
     contents: dict[str, Contents] = {}
     for split, source in sources.items():
         with display.bar(f"reading {source.dataset} {source.split}", len(source), "images/s") as bar:
