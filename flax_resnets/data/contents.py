@@ -113,7 +113,8 @@ def _read(source: Source, index: int, check: bool) -> _Record:
     broken = ""
     if check or size is None:
         try:
-            source.image(index)
+            height, width, _ = source.image(index).shape
+            size = size or (width, height)  # Pillow alone does not know all kinds of files
         except UserError as error:
             broken = str(error)
     return _Record(label, size, hashlib.blake2b(encoded, digest_size=16).digest(), broken)

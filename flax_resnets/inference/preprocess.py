@@ -30,6 +30,7 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
         channels: 1 for grey images, 3 for colour.
         eval_batch_size: images in a step of evaluation; None if it is not known.
         loss: name of the loss that the network was trained by.
+        mean, std: see `Normalise`; always numbers.
         interpolation: Pillow's filter by which an image is resized to `store_size`; training's is `lanczos`.
     """
 
@@ -37,6 +38,8 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
     channels: int
     eval_batch_size: int | None = None
     loss: str = "cross_entropy"
+    mean: tuple[float, ...] = ()  # which no rule allows: it must be given
+    std: tuple[float, ...] = ()
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
 
     RULES = (

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnets.augment.normalise import IMAGENET
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.errors import UserError
 from flax_resnets.fields import field_types
@@ -56,7 +57,7 @@ def classifier_of_run(
     step, weights = _weights(workdir, checkpoint, bool(average))
     misfits: list[list[str]] = []
     for channels in _channels(config, identity):
-        settings = _settings(workdir, config, channels)
+        settings = _settings(workdir, config, channels, identity)
         try:
             model = make_model(settings, len(names))
         except (ValueError, TypeError, OverflowError) as error:
@@ -76,9 +77,16 @@ def _channels(config: dict[str, Any], identity: Identity | None) -> tuple[int, .
     return (3,) if isinstance(mean, list) and len(mean) == 3 else (1, 3)  # one value may be for all channels
 
 
-def _settings(workdir: Path, config: dict[str, Any], channels: int) -> Settings:
+def _settings(workdir: Path, config: dict[str, Any], channels: int, identity: Identity | None) -> Settings:
     known = {name: value for name, value in config.items() if name in field_types(Settings)}
     known["eval_batch_size"] = known.get("eval_batch_size") or config.get("batch_size")
+    for name in ("mean", "std"):
+        if known.get(name) == "imagenet":
+            known[name] = IMAGENET[name]
+        elif name in known and known[name] is None:  # the run normalised by its training images' own
+            known[name] = getattr(identity, name, None)
+            if known[name] is None:
+                raise UserError(f"{workdir / 'data.json'}: has no {name}, and config.json leaves it to the data")
     try:
         return Settings(**{**known, "channels": channels})
     except UserError as error:

@@ -273,3 +273,23 @@ def test_a_run_of_eight_devices_that_share_the_weights(trained, files, validatio
 def test_the_names_are_in_the_package():
     assert flax_resnets.Classifier.__name__ == "Classifier"
     assert flax_resnets.Prediction("a", 0, 1.0).class_name == "a"
+
+
+def test_mean_and_std_that_a_run_left_to_the_data_are_those_it_recorded(trained, workdir, files):
+    config, record = (json.loads((workdir / name).read_text()) for name in ("config.json", "data.json"))
+    own = {name: config[name] for name in ("mean", "std")}
+    (workdir / "config.json").write_text(json.dumps({**config, "mean": None, "std": None}))
+    (workdir / "data.json").write_text(json.dumps(record | own))
+    np.testing.assert_array_equal(
+        load_classifier(workdir).logits(files[:3]), load_classifier(trained).logits(files[:3])
+    )
+    (workdir / "data.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"data\.json: has no mean, and config\.json leaves it to the data"):
+        load_classifier(workdir)
+
+
+def test_imagenets_mean_and_std_are_numbers_in_a_classifier(workdir):
+    config = json.loads((workdir / "config.json").read_text()) | {"mean": [0.485], "std": "imagenet"}
+    (workdir / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"std=0\.229,0\.224,0\.225: must have a value for each of mean's 1"):
+        load_classifier(workdir)

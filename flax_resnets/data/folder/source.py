@@ -27,6 +27,7 @@ class FolderSource(Source):
     version = ""
     channels = 3
     exif_orientation = white_background = draft = True
+    labels_at_hand = True
 
     def __init__(
         self, dataset: str, split: str, class_names: Sequence[str], pictures: Pictures, rows: np.ndarray | None = None
@@ -65,6 +66,10 @@ class FolderSource(Source):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
         return int(self._labels[index])
+
+    def labels(self) -> np.ndarray:
+        """See `Source`; no image is read."""
+        return self._labels.astype(np.int32)
 
     def image_name(self, index: int) -> str:
         """The path of the file."""

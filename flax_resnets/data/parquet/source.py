@@ -39,6 +39,7 @@ class ParquetSource(Source):
     """
 
     exif_orientation = white_background = draft = True
+    labels_at_hand = True
 
     def __init__(
         self,
@@ -99,6 +100,10 @@ class ParquetSource(Source):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
         return int(self._labels[index])
+
+    def labels(self) -> np.ndarray:
+        """See `Source`; no image is read."""
+        return self._labels.astype(np.int32)
 
     def image_name(self, index: int) -> str:
         """The file, the row in it, and the path of the image if the row has one."""
