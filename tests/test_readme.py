@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import flax_resnets.cli
+from flax_resnets.data.source import open_source
 from flax_resnets.inference.preprocess import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -22,10 +23,13 @@ README = (ROOT / "README.md").read_text()
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch) -> Path:
     """A working directory with an image and, in place of the quickstart's run, a network that was not trained."""
-    settings = Settings(model="lenet", dataset="", image_size=28, channels=1, mean=(0.286,), std=(0.353,))
-    model = flax_resnets.create_model("lenet", num_classes=3)
+    settings = Settings(
+        model="lenet", dataset="fashion_mnist_sample", image_size=28, channels=1, mean=(0.286,), std=(0.353,)
+    )
+    model = flax_resnets.create_model("lenet", num_classes=10)
     variables = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
-    flax_resnets.Classifier(model, variables, settings, ["Sneaker", "Sandal", "Bag"]).save(tmp_path / "runs/quickstart")
+    names = open_source("fashion_mnist_sample", "validation").class_names
+    flax_resnets.Classifier(model, variables, settings, names).save(tmp_path / "runs/quickstart")
     Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(tmp_path / "shoe.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -59,7 +63,8 @@ def test_its_training_commands_parse(line, monkeypatch):
 
 PRINTED = {
     "models": "resnet50d",
-    "predict": "Sneaker",
+    "predict": "shoe.png",
+    "evaluate": "confusion.png",
     "summary": "4.09 G multiply-adds",
     "show-batch": "show_batch.png",
     "lr-find": "valley",
