@@ -75,4 +75,4 @@ def evaluated(
     """
     prepared = for_evaluation(images, config, size)
     outputs = network(prepared)
-    return (outputs + network(prepared[:, :, ::-1])) / 2 if config.eval_flip else outputs
+    return (outputs + network(jax.lax.rev(prepared, (2,)))) / 2 if config.eval_flip else outputs

@@ -173,10 +173,13 @@ def centre_crop(images: jax.Array, crop_pct: float) -> jax.Array:
         >>> centre_crop(jnp.zeros((2, 40, 40, 3)), 0.875).shape
         (2, 35, 35, 3)
     """
-    _, height, width, _ = images.shape
+    if crop_pct == 1:  # also of images of symbolic size, in a program that `jax.export` makes
+        return images
+    n, height, width, channels = images.shape
     kept_height, kept_width = (max(1, round(crop_pct * side)) for side in (height, width))
     top, left = (height - kept_height) // 2, (width - kept_width) // 2
-    return images[:, top : top + kept_height, left : left + kept_width]
+    # Not by indexing, which gathers where the batch has a symbolic size.
+    return jax.lax.slice(images, (0, top, left, 0), (n, top + kept_height, left + kept_width, channels))
 
 
 def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import jax
@@ -221,6 +222,50 @@ class Classifier:
         if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise UserError(f"folder={str(folder)[:100]!r}: must be the path of a folder")
         write_folder(self, expanded(folder, "folder"), force)
+
+    def export(self, path: str | os.PathLike[str], format: str = "stablehlo", force: bool = False) -> list[Path]:
+        """Writes the network into a file for programs that do not have this library.
+
+        `stablehlo` is a program that needs only jax and flatbuffers, and runs on a CPU, a GPU (CUDA) or a TPU:
+
+            program = jax.export.deserialize(Path("net.stablehlo").read_bytes())
+            logits = program.call(images)
+
+        `onnx` is one for onnxruntime and others. `safetensors` has the weights alone: a ResNet's under timm's names,
+        those of other networks under ours, in torch's order of axes. `saved` is the folder of `save`.
+
+        Both programs take uint8 images `(N, H, W, C)`, any number of them, and give float32 logits `(N, classes)`, or
+        features `(N, features)` if the network has no classes. Cropping, resizing, normalisation and `eval_flip` are
+        inside. For images of `preprocess.stored_size` rows and columns the logits are those of `logits`, to float32's
+        rounding. The method `logits` first brings other images to that size on the host, by the filter and the crop
+        that `settings.interpolation` and `settings.resize` name: do the same for the same logits. A `stablehlo` program
+        also takes images of any other size, and squashes them to the network's size by a bilinear, antialiased resize
+        on the device, unless `crop_pct` is below 1. An `onnx` program takes images of `stored_size` alone.
+
+        A network of half precision keeps it in `stablehlo`. In `onnx` it computes in float32, so that logits differ by
+        the half precision's rounding.
+
+        Args:
+            path: of the file, or of the folder for `saved`. It never exists half-written. Beside a file lies
+                another with `.json` added to its name: input, output, class names, and what has to happen to an image
+                before, and what happens in the file.
+            format: `stablehlo`, `onnx`, `safetensors` or `saved`.
+            force: whether to replace what exists.
+
+        Returns:
+            The paths of what was written, the network's first.
+
+        Raises:
+            UserError: there is no such format, a package that it needs is not installed, or the path exists and `force`
+                is not set, or cannot be written.
+
+        Example:
+            >>> load_classifier("runs/quickstart").export("sneakers.stablehlo")  # doctest: +SKIP
+            [PosixPath('sneakers.stablehlo'), PosixPath('sneakers.stablehlo.json')]
+        """
+        from flax_resnets.inference.export import export
+
+        return export(self, path, format, force)
 
     def evaluate(
         self,

@@ -66,7 +66,7 @@ _TIMMS_DEFAULTS = {
 
 def write_folder(classifier: "Classifier", folder: Path, force: bool) -> None:
     """See `Classifier.save`."""
-    tensors = _tensors(classifier)
+    tensors = tensors_of(classifier)
     config = json.dumps(_config(classifier), indent=2, allow_nan=False) + "\n"
     try:
         if os.path.lexists(folder) and not folder.is_dir():
@@ -140,7 +140,8 @@ def _short(value: Any) -> str:
     return str(value)[:100]
 
 
-def _tensors(classifier: "Classifier") -> dict[str, np.ndarray]:
+def tensors_of(classifier: "Classifier") -> dict[str, np.ndarray]:
+    """The weights as torch orders them: a ResNet's under timm's names, those of other networks under ours."""
     if isinstance(classifier.model, ResNet):
         return export_state_dict(classifier.model, classifier.variables)
     return {".".join(path): torch_order(np.asarray(leaf, np.float32)) for path, leaf in leaves(classifier.variables)}

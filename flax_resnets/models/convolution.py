@@ -131,9 +131,32 @@ def has_known_size(x: jax.Array) -> bool:
     return all(isinstance(side, int) for side in x.shape[1:3])
 
 
+def window(x: jax.Array, corner: tuple[int, int], size: tuple[int, int], strides: int) -> jax.Array:
+    """Every `strides`-th row and column of a part of `(N, H, W, C)`.
+
+    Indexing does the same, but gathers single numbers where N is a symbol.
+
+    Args:
+        x: images.
+        corner: the part's first row and column.
+        size: the part's rows and columns.
+        strides: distance between the rows and columns that stay, in pixels.
+
+    Example:
+        >>> window(jnp.arange(9.0).reshape(1, 3, 3, 1), (0, 1), (3, 2), 2).squeeze().tolist()
+        [1.0, 7.0]
+    """
+    n, *_, channels = x.shape
+    (top, left), (height, width) = corner, size
+    if x.shape[1:3] == size and strides == 1:
+        return x
+    steps = None if strides == 1 else (1, strides, strides, 1)
+    return jax.lax.slice(x, (0, top, left, 0), (n, top + height, left + width, channels), steps)
+
+
 def _as_product(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     """A 1x1 convolution as a matrix product. XLA computes its gradient for the kernel several times faster."""
-    x = x[:, ::strides, ::strides]
+    x = window(x, (0, 0), x.shape[1:3], strides)
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
 
 
@@ -144,7 +167,7 @@ def _as_product_of_patches(x: jax.Array, kernel: jax.Array, strides: int, paddin
     reach = dilation * (size - 1)
     taps = [(dilation * i, dilation * j) for i in range(size) for j in range(size)]
     height, width = x.shape[1] - reach, x.shape[2] - reach
-    patches = jnp.concatenate([x[:, i : i + height : strides, j : j + width : strides] for i, j in taps], axis=-1)
+    patches = jnp.concatenate([window(x, tap, (height, width), strides) for tap in taps], axis=-1)
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from flax_resnets.models.convolution import KERNEL_INITS, NHWC, Initializer, has_known_size
+from flax_resnets.models.convolution import KERNEL_INITS, NHWC, Initializer, has_known_size, window
 
 
 class Linear(nn.Module):
@@ -196,7 +196,7 @@ def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
 def subsample(x: jax.Array, strides: int) -> jax.Array:
     """Every `strides`-th row and column: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`."""
     if has_known_size(x):
-        return x[:, ::strides, ::strides]
+        return window(x, (0, 0), x.shape[1:3], strides)
     # A pool of size 1. Its symbolic size has the same form as a convolution's, so that JAX can add the two.
     return max_pool(x, strides, size=1, padding=0)
 

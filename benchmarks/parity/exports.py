@@ -1,0 +1,110 @@
+"""Compares exported programs with the classifiers that they came from, and writes the table of docs/export.md.
+
+    python -m benchmarks.parity.exports                     # all networks, and the table
+    python -m benchmarks.parity.exports resnet18 lenet_bn   # a line for each of these alone
+
+Weights and images are random. StableHLO runs in jax, ONNX in onnxruntime, both on the CPU in float32; the classifier
+runs as `Classifier.logits` does. An error is the largest difference of two logits, divided by the largest logit.
+"""
+
+import argparse
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnxruntime
+
+from flax_resnets import Classifier
+from flax_resnets.inference.preprocess import Settings
+from flax_resnets.models.registry import MODELS
+from flax_resnets.training.network import make_model
+from flax_resnets.weights.load import expected_shapes
+from flax_resnets.weights.names import nested
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->"
+CLASSES, IMAGES, LIMIT = 10, 3, 1e-5
+
+# A ResNet's size; the other networks have one of their own.
+_SIDE = 64
+NETWORKS = {
+    "resnet18": {},
+    "resnet50": {},
+    "resnet50d": {},
+    "resnetv2_50": {},
+    "resnext50_32x4d": {},
+    "seresnet50": {},
+    "resnet20_cifar": {"image_size": 32},
+    "resblock_net": {},
+    "lenet_bn": {},
+    "googlenet": {},
+    "densenet": {},
+    "resnet18, the quickstart's": {"model": "resnet18", "model_options": {"stem": "small"}},
+    "resnet18, a flip, a crop, another stored size": {
+        "model": "resnet18",
+        "eval_flip": True,
+        "store_size": 80,
+        "crop_pct": 0.875,
+    },
+}
+
+
+def made(model: str, **changes) -> Classifier:
+    """A classifier with random weights, whose features neither grow nor vanish from layer to layer."""
+    entry = MODELS[model]
+    size = _SIDE if entry.input_size > 128 else entry.input_size
+    fields = {"image_size": size, "channels": entry.channels, "mean": (0.4,), "std": (0.2,), **changes}
+    settings = Settings(model=model, dataset="", **fields)
+    network = make_model(settings, CLASSES)
+    random = np.random.default_rng(0)
+    drawn = {}
+    for path, shape in expected_shapes(network, (settings.image_size, settings.image_size, settings.channels)).items():
+        if path[-1] == "kernel":
+            value = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
+        else:
+            value = random.uniform(0.5, 1.5, shape) if path[-1] in ("scale", "var") else random.normal(size=shape) / 10
+        drawn[path] = value.astype(np.float32)
+    names = [str(number) for number in range(CLASSES)]
+    return Classifier(network, {"batch_stats": {}, **nested(drawn)}, settings, names)
+
+
+def errors(classifier: Classifier) -> dict[str, float]:
+    """The error of each format."""
+    side = classifier.preprocess.stored_size
+    shape = (IMAGES, side, side, classifier.settings.channels)
+    images = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    expected = classifier.logits(images, batch_size=IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        stablehlo, onnx = (str(classifier.export(Path(folder, kind), kind)[0]) for kind in ("stablehlo", "onnx"))
+        computed = {
+            "stablehlo": np.asarray(jax.export.deserialize(bytearray(Path(stablehlo).read_bytes())).call(images)),
+            "onnx": onnxruntime.InferenceSession(onnx).run(None, {"images": images})[0],
+        }
+    return {kind: float(np.abs(logits - expected).max() / np.abs(expected).max()) for kind, logits in computed.items()}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", help="default all")
+    chosen = parser.parse_args().networks
+    rows = []
+    for name in chosen or NETWORKS:
+        classifier = made(**{"model": name, **NETWORKS.get(name, {})})
+        found = errors(classifier)
+        side = classifier.preprocess.stored_size
+        rows.append(f"| {name} | {side} | {found['stablehlo']:.0e} | {found['onnx']:.0e} |")
+        print(rows[-1], flush=True)
+        if max(found.values()) > LIMIT:
+            raise SystemExit(f"{name}: is off by more than {LIMIT:.0e}")
+    if not chosen:
+        head = f"jax {version('jax')}, onnxruntime {version('onnxruntime')}:\n\n"
+        table = "| network | pixels | stablehlo | onnx |\n|---|---:|---:|---:|\n" + "\n".join(rows)
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{head}{table}\n\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""A trained network as a file for programs that do not have this library.
+
+Formats, and who reads them:
+
+- `stablehlo`: a program of JAX's, which needs only jax and flatbuffers, on a CPU, a GPU or a TPU;
+- `onnx`: onnxruntime, and many others;
+- `safetensors`: the weights alone, under timm's names;
+- `saved`: a folder, see `Classifier.save`.
+
+Beside the first three lies a small JSON file, named after the file with `.json` added: the input, the output, the names
+of the classes, and what has to happen to an image before and what happens in the file.
+
+The two programs take uint8 images. They resize on the device, normalise, and give logits. Norms are folded into
+convolutions where that is possible (see `fold_batch_norm`) and the network computes in float32.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from flax_resnets import __version__
+from flax_resnets.augment import evaluated
+from flax_resnets.errors import UserError
+from flax_resnets.inference.folder import tensors_of
+from flax_resnets.models.folding import fold_batch_norm
+from flax_resnets.models.resnet import ResNet
+from flax_resnets.paths import expanded
+from flax_resnets.weights.safetensors_format import write_safetensors
+
+if TYPE_CHECKING:
+    from flax_resnets.inference.classifier import Classifier
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where an exported StableHLO program runs."""
+
+# Both formats of programs count bytes in 32 bits with a sign.
+_MOST_BYTES = 2**31 - 2**24
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of output.
+
+    Attributes:
+        suffix: ends the output's name, if the user gives none.
+        write: writes a file that does not exist yet; gets the classifier, the path, and what the JSON file will hold.
+            None for the folder that `Classifier.save` writes.
+        package: what must be installed, beside this library's own needs.
+        program: whether the file holds a program, not weights alone.
+    """
+
+    suffix: str
+    write: Callable[["Classifier", Path, Mapping[str, Any]], None] | None
+    package: str | None = None
+    program: bool = True
+
+
+def export(classifier: "Classifier", path: str | os.PathLike[str], format: str, force: bool) -> list[Path]:
+    """See `Classifier.export`."""
+    target = check_output(path, format, force)
+    kind = FORMATS[format]
+    if kind.write is None:
+        classifier.save(target, force=force)
+        return [target]
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(classifier.variables))
+    if kind.program and size > _MOST_BYTES:
+        raise UserError(f"format={format}: a file holds 2 GB at most, the weights are {size / 1e9:.1f} GB; use saved")
+    description = describe(classifier, format)
+    beside = target.with_name(f"{target.name}.json")
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent))
+        try:
+            kind.write(classifier, temporary / target.name, description)
+            (temporary / beside.name).write_text(f"{json.dumps(description, indent=2)}\n", encoding="utf-8")
+            for written in (beside, target):
+                _to_disk(temporary / written.name)
+                os.replace(temporary / written.name, written)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror or error}; name a file that can be written") from None
+    return [target, beside]
+
+
+def check_output(
+    path: str | os.PathLike[str], format: str, force: bool, named: str = "path", flag: str = "force=True"
+) -> Path:
+    """The path, if something of that format can be written there.
+
+    Args:
+        path: of the file, or of the folder for `saved`.
+        format: one of `FORMATS`.
+        force: whether what exists may be replaced.
+        named: what messages call the path.
+        flag: how the caller says that it may be replaced.
+
+    Raises:
+        UserError: there is no such format, it needs a package that is missing, or the path cannot be written.
+    """
+    if format not in FORMATS:
+        close = get_close_matches(str(format), list(FORMATS), n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"format={str(format)[:100]}: must be {', '.join(FORMATS)}{hint}")
+    kind = FORMATS[format]
+    if kind.package and importlib.util.find_spec(kind.package) is None:
+        raise UserError(f"format={format}: needs a package that is not installed: pip install {kind.package}")
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise UserError(f"{named}={str(path)[:100]!r}: must be the path of a {'file' if kind.write else 'folder'}")
+    target = expanded(path, named)
+    if "\0" in str(target):
+        raise UserError(f"{named}={target}: holds a NUL; name a file that can be written")
+    if kind.write is None:
+        if os.path.lexists(target) and not os.path.isdir(target):
+            raise UserError(f"{named}={target}: is a file; name a folder")
+        if os.path.isdir(target) and os.listdir(target) and not force:
+            raise UserError(
+                f"{named}={target}: exists; name another folder, or replace what it holds with {flag}"
+            )
+        return target
+    for written in (target, target.with_name(f"{target.name}.json") if target.name else target):
+        if os.path.isdir(written) or not written.name:
+            raise UserError(f"{named}={written}: is a folder; name a file")
+        if os.path.lexists(written) and not force:
+            raise UserError(f"{named}={written}: exists; name another file, or replace it with {flag}")
+    if not os.access(target.parent, os.W_OK | os.X_OK):  # also if there is no such folder
+        raise UserError(f"{named}={target}: {target.parent} is no folder that can be written")
+    return target
+
+
+def describe(classifier: "Classifier", format: str) -> dict[str, Any]:
+    """What a reader of the file has to know; it is the content of the JSON file beside it."""
+    settings, names = classifier.settings, classifier.class_names
+    size, channels = settings.image_size, settings.channels
+    stored = classifier.preprocess.stored_size
+    outside = {"resize": settings.resize, "size": stored, "interpolation": settings.interpolation}
+    inside: dict[str, Any] = {
+        "crop_pct": settings.crop_pct,
+        "resize_to": size,
+        "mean": [*settings.mean],
+        "std": [*settings.std],
+        "eval_flip": settings.eval_flip,
+    }
+    shape: list[Any]
+    if not FORMATS[format].program:
+        given, shape, outside, inside = "float32", ["batch", channels, size, size], {**outside, **inside}, {}
+    else:
+        sides = ["height", "width"] if format == "stablehlo" and settings.crop_pct == 1 else [stored, stored]
+        given, shape = "uint8", ["batch", *sides, channels]
+    outputs = len(names) or classifier.num_features
+    words = {"class_words": [*classifier.words]} if classifier.words != names else {}
+    return {
+        "format": format,
+        "flax_resnets": __version__,
+        "architecture": settings.model,
+        "input": {"name": "images", "dtype": given, "shape": shape},
+        "output": {
+            "name": "logits" if names else "features",
+            "dtype": "float32",
+            "shape": ["batch", outputs],
+        },
+        "probabilities": ("sigmoid" if settings.loss == "bce" else "softmax") if names else None,
+        "class_names": [*names],
+        **words,
+        "preprocessing": {"before": outside, "inside": inside},
+    }
+
+
+def program(classifier: "Classifier", in_float32: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """What the exported program computes, with the weights in it.
+
+    Args:
+        classifier: whose network it is.
+        in_float32: whether a network of a half precision computes in float32.
+
+    Returns:
+        A function from uint8 `(N, H, W, C)` to float32 `(N, outputs)`.
+    """
+    model, variables = cast(Any, classifier.model), classifier.variables
+    if in_float32:
+        model = model.clone(dtype=jnp.float32)
+    foldable = isinstance(model, ResNet) and not model.block.preactivated and model.batch_norm != "folded"
+    # In a half precision a folded kernel would be rounded to other numbers.
+    if foldable and model.dtype == jnp.float32:
+        model, variables = fold_batch_norm(model, variables)
+
+    def compute(images: jax.Array) -> jax.Array:
+        def network(prepared: jax.Array) -> jax.Array:
+            return cast(jax.Array, model.apply(variables, prepared, train=False))
+
+        return evaluated(network, images, classifier.settings, classifier.settings.image_size).astype(jnp.float32)
+
+    return compute
+
+
+def _write_stablehlo(classifier: "Classifier", path: Path, description: Mapping[str, Any]) -> None:
+    from jax import export
+
+    symbols = export.symbolic_shape("batch, height, width")
+    by_name = dict(zip(("batch", "height", "width"), symbols, strict=True))
+    shape = tuple(by_name.get(side, side) for side in description["input"]["shape"])
+    exported = export.export(jax.jit(program(classifier)), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+    path.write_bytes(exported.serialize())
+
+
+def _write_onnx(classifier: "Classifier", path: Path, description: Mapping[str, Any]) -> None:
+    from flax_resnets.inference.onnx_graph import onnx_model
+
+    path.write_bytes(onnx_model(program(classifier, in_float32=True), description))
+
+
+def _write_safetensors(classifier: "Classifier", path: Path, description: Mapping[str, Any]) -> None:
+    write_safetensors(path, tensors_of(classifier))
+
+
+def _to_disk(path: Path) -> None:
+    """Makes sure that a file is not empty after a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+FORMATS: Mapping[str, Format] = {
+    "stablehlo": Format(".stablehlo", _write_stablehlo, "flatbuffers"),
+    "onnx": Format(".onnx", _write_onnx, "onnx"),
+    "safetensors": Format(".safetensors", _write_safetensors, program=False),
+    "saved": Format("-saved", None, program=False),
+}
+"""What can be exported. To add a format: its function and its line here."""
