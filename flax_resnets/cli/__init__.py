@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "predict": "classifies images with a trained network",
     "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
+    "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
     "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
     "show-batch": "draws the images that the network sees in a step",
     "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",

@@ -93,7 +93,10 @@ def export(classifier: "Classifier", path: str | os.PathLike[str], format: str, 
 
 
 def check_output(
-    path: str | os.PathLike[str], format: str, force: bool, named: str = "path", flag: str = "force=True"
+    path: str | os.PathLike[str],
+    format: str,
+    force: bool,
+    words: tuple[str, str, str] = ("path", "format", "force=True"),
 ) -> Path:
     """The path, if something of that format can be written there.
 
@@ -101,19 +104,19 @@ def check_output(
         path: of the file, or of the folder for `saved`.
         format: one of `FORMATS`.
         force: whether what exists may be replaced.
-        named: what messages call the path.
-        flag: how the caller says that it may be replaced.
+        words: what messages call the path and the format, and how the caller says that it may be replaced.
 
     Raises:
         UserError: there is no such format, it needs a package that is missing, or the path cannot be written.
     """
+    named, named_format, flag = words
     if format not in FORMATS:
         close = get_close_matches(str(format), list(FORMATS), n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"format={str(format)[:100]}: must be {', '.join(FORMATS)}{hint}")
+        raise UserError(f"{named_format}={str(format)[:100]}: must be {', '.join(FORMATS)}{hint}")
     kind = FORMATS[format]
     if kind.package and importlib.util.find_spec(kind.package) is None:
-        raise UserError(f"format={format}: needs a package that is not installed: pip install {kind.package}")
+        raise UserError(f"{named_format}={format}: needs a package that is not installed: pip install {kind.package}")
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise UserError(f"{named}={str(path)[:100]!r}: must be the path of a {'file' if kind.write else 'folder'}")
     target = expanded(path, named)
@@ -123,9 +126,7 @@ def check_output(
         if os.path.lexists(target) and not os.path.isdir(target):
             raise UserError(f"{named}={target}: is a file; name a folder")
         if os.path.isdir(target) and os.listdir(target) and not force:
-            raise UserError(
-                f"{named}={target}: exists; name another folder, or replace what it holds with {flag}"
-            )
+            raise UserError(f"{named}={target}: exists; name another folder, or replace what it holds with {flag}")
         return target
     for written in (target, target.with_name(f"{target.name}.json") if target.name else target):
         if os.path.isdir(written) or not written.name:
