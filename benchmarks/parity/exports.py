@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from flax_resnets import Classifier
+from flax_resnets.augment import for_evaluation
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.models.registry import MODELS
 from flax_resnets.training.network import make_model
@@ -52,7 +53,7 @@ NETWORKS = {
 
 
 def made(model: str, **changes) -> Classifier:
-    """A classifier with random weights, whose features neither grow nor vanish from layer to layer."""
+    """A classifier with random weights, and the running statistics that random images have in it."""
     entry = MODELS[model]
     size = _SIDE if entry.input_size > 128 else entry.input_size
     fields = {"image_size": size, "channels": entry.channels, "mean": (0.4,), "std": (0.2,), **changes}
@@ -61,26 +62,38 @@ def made(model: str, **changes) -> Classifier:
     random = np.random.default_rng(0)
     drawn = {}
     for path, shape in expected_shapes(network, (settings.image_size, settings.image_size, settings.channels)).items():
+        value = random.normal(size=shape) / 10
         if path[-1] == "kernel":
             value = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
-        else:
-            value = random.uniform(0.5, 1.5, shape) if path[-1] in ("scale", "var") else random.normal(size=shape) / 10
+        elif path[-1] == "scale":
+            value = random.uniform(0.5, 1.5, shape)
+        elif path[0] == "batch_stats":
+            value = np.zeros(shape)
         drawn[path] = value.astype(np.float32)
-    names = [str(number) for number in range(CLASSES)]
-    return Classifier(network, {"batch_stats": {}, **nested(drawn)}, settings, names)
+    variables = {"batch_stats": {}, **nested(drawn)}
+    if variables["batch_stats"]:
+        x = for_evaluation(images(8, settings.image_size, settings.channels), settings, settings.image_size)
+        step = jax.jit(lambda variables: network.apply(variables, x, train=True, mutable=["batch_stats"])[1])
+        # From 0, a step keeps a tenth of what it has seen.
+        variables["batch_stats"] = jax.tree.map(lambda leaf: 10 * leaf, step(variables)["batch_stats"])
+    return Classifier(network, variables, settings, [str(number) for number in range(CLASSES)])
+
+
+def images(count: int, side: int, channels: int) -> np.ndarray:
+    """Noise, of another brightness in each image."""
+    noise = np.random.default_rng(count).uniform(size=(count, side, side, channels))
+    return (noise * np.linspace(40, 256, count)[:, None, None, None]).astype(np.uint8)
 
 
 def errors(classifier: Classifier) -> dict[str, float]:
     """The error of each format."""
-    side = classifier.preprocess.stored_size
-    shape = (IMAGES, side, side, classifier.settings.channels)
-    images = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
-    expected = classifier.logits(images, batch_size=IMAGES)
+    x = images(IMAGES, classifier.preprocess.stored_size, classifier.settings.channels)
+    expected = classifier.logits(x, batch_size=IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         stablehlo, onnx = (str(classifier.export(Path(folder, kind), kind)[0]) for kind in ("stablehlo", "onnx"))
         computed = {
-            "stablehlo": np.asarray(jax.export.deserialize(bytearray(Path(stablehlo).read_bytes())).call(images)),
-            "onnx": onnxruntime.InferenceSession(onnx).run(None, {"images": images})[0],
+            "stablehlo": np.asarray(jax.export.deserialize(bytearray(Path(stablehlo).read_bytes())).call(x)),
+            "onnx": onnxruntime.InferenceSession(onnx).run(None, {"images": x})[0],
         }
     return {kind: float(np.abs(logits - expected).max() / np.abs(expected).max()) for kind, logits in computed.items()}
 

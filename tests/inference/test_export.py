@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from flax_resnets import Classifier, load_classifier
 from flax_resnets.errors import UserError
@@ -112,30 +114,33 @@ def test_a_crop_fixes_the_size(tmp_path):
         stablehlo(path).call(images(2, 28, 28, 1))
 
 
-READER = """
-import json, sys
-sys.modules["flax_resnets"] = sys.modules["flax"] = None  # cannot be imported
-from pathlib import Path
-import jax, numpy
-path = Path(sys.argv[1])
-about = json.loads(Path(f"{path}.json").read_text())
-program = jax.export.deserialize(bytearray(path.read_bytes()))
-logits = program.call(numpy.load(sys.argv[2]))
-numpy.save(sys.argv[3], jax.nn.softmax(logits))
-print(about["probabilities"], about["class_words"][0])
-"""
+PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+READS_STABLEHLO, READS_ONNX, _ = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-def test_a_process_that_has_only_jax_reads_stablehlo(tmp_path):
+def test_a_process_that_has_only_jax_reads_stablehlo_as_the_page_says(tmp_path):
+    classifier = made("lenet", store_size=40)
+    classifier.export(tmp_path / "quickstart.stablehlo")
+    Image.fromarray(images(1, 90, 70, 3)[0]).save(tmp_path / "shoe.png")
+    block = "import sys\nsys.modules['flax_resnets'] = sys.modules['flax'] = None  # cannot be imported\n"
+    program = f"{block}{READS_STABLEHLO}np.save('probabilities.npy', probabilities)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    (predicted,) = classifier.predict(tmp_path / "shoe.png")
+    assert done.stdout == f"{NAMES[predicted[0].index]}\n", done.stderr
+    probabilities = np.load(tmp_path / "probabilities.npy")[0]
+    assert len(predicted) == 3
+    for each in predicted:
+        assert probabilities[each.index] == pytest.approx(each.probability, rel=1e-4)
+
+
+def test_onnxruntime_reads_onnx_as_the_page_says(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
     classifier, x = made("lenet"), images(3, 28, 28, 1)
-    path, _ = classifier.export(tmp_path / "net.stablehlo")
-    np.save(tmp_path / "x.npy", x)
-    arguments = [path, tmp_path / "x.npy", tmp_path / "y.npy"]
-    done = subprocess.run([sys.executable, "-c", READER, *arguments], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "softmax tench\n", done.stderr
-    predicted = classifier.predict(x)
-    by_index = [[each.probability for each in sorted(row, key=lambda each: each.index)] for row in predicted]
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), by_index, rtol=1e-4)
+    classifier.export("sneakers.onnx", "onnx")
+    names = {"images": x}
+    exec(READS_ONNX, names)
+    assert_close(names["logits"], classifier.logits(x, batch_size=3))
 
 
 def test_the_file_beside_says_what_a_reader_needs(tmp_path):
