@@ -66,13 +66,13 @@ def made(model: str, **changes) -> Classifier:
         if path[-1] == "kernel":
             value = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))
         elif path[-1] == "scale":
-            value = random.uniform(0.5, 1.5, shape)
+            value = random.uniform(0.2, 0.6, shape)  # below 1, so that rounding does not grow from block to block
         elif path[0] == "batch_stats":
             value = np.zeros(shape)
         drawn[path] = value.astype(np.float32)
     variables = {"batch_stats": {}, **nested(drawn)}
     if variables["batch_stats"]:
-        x = for_evaluation(images(8, settings.image_size, settings.channels), settings, settings.image_size)
+        x = for_evaluation(images(16, settings.image_size, settings.channels), settings, settings.image_size)
         step = jax.jit(lambda variables: network.apply(variables, x, train=True, mutable=["batch_stats"])[1])
         # From 0, a step keeps a tenth of what it has seen.
         variables["batch_stats"] = jax.tree.map(lambda leaf: 10 * leaf, step(variables)["batch_stats"])
@@ -80,9 +80,16 @@ def made(model: str, **changes) -> Classifier:
 
 
 def images(count: int, side: int, channels: int) -> np.ndarray:
-    """Noise, of another brightness in each image."""
-    noise = np.random.default_rng(count).uniform(size=(count, side, side, channels))
-    return (noise * np.linspace(40, 256, count)[:, None, None, None]).astype(np.uint8)
+    """Rectangles of random colours: of noise, the deep layers of a network would see the same in all images."""
+    random = np.random.default_rng(count)
+    result = np.zeros((count, side, side, channels), np.uint8)
+    for image in result:
+        for _ in range(30):
+            top, left, bottom, right = random.integers(0, side, 4)
+            image[min(top, bottom) : max(top, bottom) + 1, min(left, right) : max(left, right) + 1] = random.integers(
+                0, 256, channels
+            )
+    return result
 
 
 def errors(classifier: Classifier) -> dict[str, float]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +82,7 @@ class _Tensor:
 
 
 _Value = _Tensor | np.ndarray  # the latter is known already
+_V = TypeVar("_V", _Tensor, _Value)
 
 
 class _Graph:
@@ -107,13 +108,13 @@ class _Graph:
     def _results(self, equation: Any, values: list[_Value]) -> Sequence[_Value]:
         operation, parameters = equation.primitive.name, equation.params
         if operation == "platform_index":
-            return [np.int32(parameters["platforms"].index(None))]  # the one for all other platforms
+            return [np.array(parameters["platforms"].index(None))]  # the one for all other platforms
         if operation == "cond":
             chosen = parameters["branches"][int(_known(values[0], operation))]
             return self.run(chosen.jaxpr, chosen.consts, values[1:])
         if inner := parameters.get("jaxpr", parameters.get("call_jaxpr")):  # a function that is called
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
-        if all(isinstance(value, np.ndarray | np.generic) for value in values):
+        if not any(isinstance(value, _Tensor) for value in values):
             return [_computed(equation, values)]
         if operation not in _OPERATIONS:
             raise _unknown(operation)
@@ -143,17 +144,17 @@ class _Graph:
                 order = _TO_NCHW if nchw else _TO_NHWC
                 self._named[key] = self.add("Transpose", [value.name], value.shape, nchw, perm=order).name
             return self._named[key]
-        array = np.array(np.transpose(value, _TO_NCHW) if nchw and np.ndim(value) == 4 else value, order="C")
+        array = np.array(np.transpose(value, _TO_NCHW) if nchw and value.ndim == 4 else value, order="C")
         key = (array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         if key not in self._named:
             self._named[key] = f"constant_{len(self.constants)}"
             self.constants.append(numpy_helper.from_array(array, self._named[key]))
         return self._named[key]
 
-    def whole(self, value: _Value, variable: Any) -> _Value:
+    def whole(self, value: _V, variable: Any) -> "_V | _Tensor":
         """A value of JAX's shape, for operations that do not repeat sides of 1 by themselves."""
         expected = _shape(variable)
-        if np.shape(value) == expected if isinstance(value, np.ndarray) else value.shape == expected:
+        if value.shape == expected:
             return value
         if "batch" in expected and value.shape[expected.index("batch")] != "batch":
             raise _unknown("repeating for the batch")
@@ -199,7 +200,7 @@ def _elementwise(kind: str) -> Callable[..., _Tensor]:
 
     def add(graph: _Graph, equation: Any, *values: _Value) -> _Tensor:
         nchw = any(isinstance(value, _Tensor) and value.nchw for value in values)
-        shapes = [value.shape for value in values if np.ndim(value) or isinstance(value, _Tensor)]
+        shapes = [value.shape for value in values if value.shape]
         shape = [next((side for side in sides if side != 1), 1) for sides in zip(*shapes, strict=True)]
         return graph.add(kind, [graph.name(value, nchw) for value in values], shape, nchw)
 
@@ -310,7 +311,7 @@ def _product(graph: _Graph, equation: Any, left: _Value, right: _Value) -> _Tens
     shape = _shape(equation.outvars[0])
     names = [graph.name(graph.whole(v, of)) for v, of in zip((left, right), equation.invars, strict=True)]
     (of_left, of_right), (batch_left, batch_right) = equation.params["dimension_numbers"]
-    if (np.ndim(left) if isinstance(left, np.ndarray) else len(left.shape), of_left, of_right) == (2, (1,), (0,)):
+    if (len(left.shape), of_left, of_right) == (2, (1,), (0,)):
         return graph.add("MatMul", names, shape)
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     one = [next(letters) for _ in left.shape]
@@ -359,7 +360,9 @@ def _pool(kind: str, **more: Any) -> Callable[..., _Tensor]:
 
 def _sum_pool(graph: _Graph, equation: Any, images: _Value) -> _Tensor:
     means = _pool("AveragePool", count_include_pad=1)(graph, equation, images)
-    return _elementwise("Mul")(graph, equation, means, np.float32(np.prod(equation.params["window_dimensions"])))
+    return _elementwise("Mul")(
+        graph, equation, means, np.array(np.prod(equation.params["window_dimensions"]), np.float32)
+    )
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:

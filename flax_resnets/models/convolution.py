@@ -131,7 +131,7 @@ def has_known_size(x: jax.Array) -> bool:
     return all(isinstance(side, int) for side in x.shape[1:3])
 
 
-def window(x: jax.Array, corner: tuple[int, int], size: tuple[int, int], strides: int) -> jax.Array:
+def window(x: jax.Array, corner: tuple[int, int], size: tuple[int, ...], strides: int) -> jax.Array:
     """Every `strides`-th row and column of a part of `(N, H, W, C)`.
 
     Indexing does the same, but gathers single numbers where N is a symbol.
