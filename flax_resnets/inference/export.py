@@ -110,7 +110,7 @@ def check_output(
         UserError: there is no such format, it needs a package that is missing, or the path cannot be written.
     """
     named, named_format, flag = words
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         close = get_close_matches(str(format), list(FORMATS), n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"{named_format}={str(format)[:100]}: must be {', '.join(FORMATS)}{hint}")
@@ -131,6 +131,8 @@ def check_output(
     for written in (target, target.with_name(f"{target.name}.json") if target.name else target):
         if os.path.isdir(written) or not written.name:
             raise UserError(f"{named}={written}: is a folder; name a file")
+        if os.path.lexists(written) and not (os.path.isfile(written) or os.path.islink(written)):  # a device
+            raise UserError(f"{named}={written}: is no regular file; name another")
         if os.path.lexists(written) and not force:
             raise UserError(f"{named}={written}: exists; name another file, or replace it with {flag}")
     if not os.access(target.parent, os.W_OK | os.X_OK):  # also if there is no such folder

@@ -256,17 +256,19 @@ def test_a_full_disk_leaves_what_was_there(quick, tmp_path, monkeypatch, place):
         ("file/net", "file is no folder that can be written"),
         ("x" * 300, "File name too long"),
         ("..", "is a folder; name a file"),
+        ("pipe", "pipe: is no regular file; name another"),
     ],
 )
 def test_paths_that_cannot_be_written(quick, path, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file").write_text("mine")
+    os.mkfifo("pipe")
     with pytest.raises(UserError) as error:
         quick.export(path, force=True)
     assert message in str(error.value)
     assert len(str(error.value)) < 600
-    assert sorted(os.listdir()) == ["file", "folder"]
+    assert sorted(os.listdir()) == ["file", "folder", "pipe"]
 
 
 def test_mistakes_in_the_format(tmp_path, monkeypatch):
@@ -275,8 +277,9 @@ def test_mistakes_in_the_format(tmp_path, monkeypatch):
         UserError, match=r"format=onxx: must be stablehlo, onnx, safetensors, saved; did you mean onnx\?"
     ):
         classifier.export(tmp_path / "net", "onxx")
-    with pytest.raises(UserError, match="format=None: must be stablehlo"):
-        classifier.export(tmp_path / "net", None)
+    for wrong in (None, ["onnx"]):
+        with pytest.raises(UserError, match=r"format=.*: must be stablehlo, onnx, safetensors, saved"):
+            classifier.export(tmp_path / "net", wrong)
     monkeypatch.setattr(module, "_MOST_BYTES", 1000)
     with pytest.raises(UserError, match=r"format=onnx: a file holds 2 GB at most, .* use saved"):
         classifier.export(tmp_path / "net", "onnx")
