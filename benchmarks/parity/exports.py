@@ -41,7 +41,12 @@ NETWORKS = {
     "lenet_bn": {},
     "googlenet": {},
     "densenet": {},
-    "resnet18, the quickstart's": {"model": "resnet18", "model_options": {"stem": "small"}},
+    "resnet18, the quickstart's": {
+        "model": "resnet18",
+        "model_options": {"stem": "small", "width": 8},
+        "image_size": 28,
+        "channels": 1,
+    },
     "resnet18, a flip, a crop, another stored size": {
         "model": "resnet18",
         "eval_flip": True,

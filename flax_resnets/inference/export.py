@@ -145,7 +145,13 @@ def describe(classifier: "Classifier", format: str) -> dict[str, Any]:
     settings, names = classifier.settings, classifier.class_names
     size, channels = settings.image_size, settings.channels
     stored = classifier.preprocess.stored_size
-    outside = {"resize": settings.resize, "size": stored, "interpolation": settings.interpolation}
+    outside: dict[str, Any] = {
+        "exif_orientation": True,
+        "white_background": classifier.preprocess.decoding.get("white_background", False),
+        "resize": settings.resize,
+        "size": stored,
+        "interpolation": settings.interpolation,
+    }
     inside: dict[str, Any] = {
         "crop_pct": settings.crop_pct,
         "resize_to": size,

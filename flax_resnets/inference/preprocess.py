@@ -100,11 +100,17 @@ class Preprocess:
         Raises:
             UserError: the image cannot be read.
         """
-        settings, how = self.settings, {}
-        if settings.dataset.partition(":")[0] in KINDS:  # its images are decoded so, see `Source`
-            how = {"white_background": True, "shrink_for": self.stored_size}
-        pixels = item.pixels(settings.channels, exif_orientation=True, **how)
+        settings = self.settings
+        pixels = item.pixels(settings.channels, **self.decoding)
         return resized(pixels, self.stored_size, settings.resize, settings.interpolation)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The keywords of `flax_resnets.data.decode.decode` for these images."""
+        how: dict[str, Any] = {"exif_orientation": True}
+        if self.settings.dataset.partition(":")[0] in KINDS:  # its images are decoded so, see `Source`
+            how |= {"white_background": True, "shrink_for": self.stored_size}
+        return how
 
     def normalised(self, stored: jax.Array) -> jax.Array:
         """Stored images as the network sees them: cropped, resized, normalised. Can be used inside `jax.jit`.

@@ -28,8 +28,8 @@ def made(model: str = "lenet_bn", names=NAMES, **changes) -> Classifier:
     """A classifier with random weights."""
     entry = MODELS[model]
     size = 16 if model == "resnet20_cifar" else entry.input_size
-    fields = {"image_size": size, "channels": entry.channels, "mean": (0.4,), "std": (0.2,), **changes}
-    settings = Settings(model=model, dataset="anything", **fields)
+    fields = {"image_size": size, "channels": entry.channels, "mean": (0.4,), "std": (0.2,)}
+    settings = Settings(**{"model": model, "dataset": "anything", **fields, **changes})
     network = make_model(settings, len(names))
     random = np.random.default_rng(0)
     drawn = {}
@@ -151,7 +151,10 @@ def test_the_file_beside_says_what_a_reader_needs(tmp_path):
     assert about["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 3]}
     assert (about["class_names"], about["class_words"]) == ([*NAMES], ["tench", *NAMES[1:]])
     assert about["probabilities"] == "sigmoid"
-    assert about["preprocessing"]["before"] == {"resize": "squash", "size": 32, "interpolation": "lanczos"}
+    before = {"exif_orientation": True, "white_background": False, "resize": "squash", "size": 32}
+    assert about["preprocessing"]["before"] == {**before, "interpolation": "lanczos"}
+    folder = made("lenet", dataset="folder:photos")
+    assert module.describe(folder, "stablehlo")["preprocessing"]["before"]["white_background"] is True
     assert about["preprocessing"]["inside"]["eval_flip"] is True
     assert about["preprocessing"]["inside"]["resize_to"] == 28
 
