@@ -4,22 +4,29 @@ import os
 from pathlib import Path
 
 from flax_resnets.errors import UserError
+from flax_resnets.storage import bucket_path, is_url
 
 
-def expanded(path: str | os.PathLike[str], named: str) -> Path:
+def expanded(path: str | os.PathLike[str], named: str, buckets: bool = False) -> Path:
     """Expands `~` to the user's home directory and `~name` to that user's. A shell leaves `--workdir=~/runs` as it is.
 
     Args:
         path: the path as the user wrote it.
         named: the flag, field or variable that holds it, for the message.
+        buckets: whether it may be `gs://BUCKET/PATH`; see `flax_resnets.storage`.
 
     Raises:
-        UserError: there is no such user. A directory whose name begins with `~` is written `./~name`.
+        UserError: there is no such user. A directory whose name begins with `~` is written `./~name`. Or the path is a
+            URL that is not served here.
 
     Example:
         >>> expanded("runs/mine", "--workdir")
         PosixPath('runs/mine')
     """
+    if is_url(path):
+        if not buckets:
+            raise UserError(f"{named}={path}: must be on this machine, no URL")
+        return bucket_path(path, named)
     text = os.path.expanduser(path)
     if text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{named}={path}: there is no such user; a name that begins with ~ is written ./~")

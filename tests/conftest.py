@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.drills.emulator import Emulator
 from flax_resnets.data.source import open_source
 
 
@@ -18,6 +19,23 @@ def _a_hang_up_is_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[Emulator]:
+    """Google Cloud Storage on this machine, with the bucket `bucket`. Tests use paths of their own in it."""
+    with Emulator("bucket").serving() as emulator, pytest.MonkeyPatch.context() as patch:
+        for name, value in emulator.environment.items():
+            patch.setenv(name, value)
+        yield emulator
+
+
+@pytest.fixture
+def faults(emulator) -> Iterator[Emulator]:
+    """The same, for a test that makes it fail; afterwards it works again."""
+    before = {name: value for name, value in vars(emulator).items() if isinstance(value, int | float)}
+    yield emulator
+    vars(emulator).update(before)
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

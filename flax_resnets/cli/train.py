@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
     parser.add_config()
-    parser.add_argument("--workdir", metavar="DIR", help="directory of the run; default runs/<recipe's name>")
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="directory of the run, or gs://BUCKET/PATH; default runs/<recipe's name>"
+    )
     several = parser.add_argument_group(
         "several processes that train together (no flags are needed on Cloud TPU, Slurm and Kubernetes)"
     )
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     expect_no_tpu()
     config = load_config(arguments.config, arguments.overrides)
-    workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir")
+    workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir", buckets=True)
     keep_compiled_programs()
     try:
         if arguments.own_process or place[0]:

@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flax_resnets import storage
 from flax_resnets.data.config import DataConfig, name_and_version
 from flax_resnets.data.source import Source, check_data_dir, kind_of
 from flax_resnets.errors import UserError
@@ -144,10 +144,10 @@ def read_identity(path: Path) -> Identity | None:
     Raises:
         UserError: the file does not hold an identity.
     """
-    if not os.path.exists(path):  # Path.exists raises an error for some paths
-        return None
     try:
-        record = json.loads(path.read_text())
+        if (content := storage.read(path)) is None:
+            return None
+        record = json.loads(content)
         for name in ("class_names", "mean", "std"):
             if record.get(name) is not None:
                 record[name] = tuple(record[name])

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from flax_resnets import storage
+from flax_resnets.training.lease import check_held
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically: it has the old content or the new, even after a kill or on a full disk.
@@ -14,6 +17,10 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: the file cannot be written; the old file is unchanged and no other file is left behind.
     """
+    if storage.is_bucket(path):
+        check_held(path)
+        storage.write(path, content)
+        return
     temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:

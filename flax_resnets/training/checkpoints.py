@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -17,8 +16,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from flax_resnets import storage
 from flax_resnets.errors import UserError
-from flax_resnets.training.checksums import LIST, check_checksums, write_checksums
+from flax_resnets.training.checksums import LIST, check_checksums, files_in, write_checksums
+from flax_resnets.training.lease import check_held
 from flax_resnets.training.processes import is_first, wait_for_all
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line
 from flax_resnets.training.state import TrainState, tree_digest
@@ -61,7 +62,8 @@ class Checkpoints:
         # Orbax logs every phase of every save at INFO, and a full traceback when `restore` is about to try another one.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         _quieten_late_writes()
-        self.directory = directory.resolve()
+        self._in_bucket = storage.is_bucket(directory)
+        self.directory = directory if self._in_bucket else directory.resolve()
         self._damaged = self.directory.parent / "damaged"
         self._policy = _LatestAndBest(best_step)
         self._under_way: int | None = None
@@ -73,7 +75,10 @@ class Checkpoints:
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
-        except (OSError, ValueError, RecursionError) as error:  # from files that Orbax reads to list the steps
+        except Exception as error:
+            # From files that Orbax reads to list the steps; from a bucket's libraries anything.
+            if not (self._in_bucket or isinstance(error, OSError | ValueError | RecursionError)):
+                raise
             raise UserError(
                 f"{self.directory}: its checkpoints cannot be listed ({error}); pick another workdir"
             ) from None
@@ -93,6 +98,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
+        check_held(self.directory)
         self._policy.finite_until = step - int(state.skipped_in_a_row)
         self.wait()  # Orbax waits too; until then `_under_way` is the previous step
         self._under_way = step
@@ -116,28 +122,36 @@ class Checkpoints:
             with abandoned_reads_are_silent():
                 try:
                     return self._read(step, abstract)
+                except storage.BucketError:  # it says nothing about the checkpoint
+                    raise
                 except Exception as error:  # a damaged file can raise anything
                     reason = first_line(error)
             aside = self._set_aside(step)
             say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
-        if self._damaged.exists():  # this start or an earlier one moved checkpoints there
+        if storage.exists(self._damaged):  # this start or an earlier one moved checkpoints there
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
             )
         return None
 
     def _list_checksums(self) -> None:
-        directory = self.directory / f"{self._under_way}{_TEMPORARY}"
-        parts = (directory / "state", directory / "proof")
-        write_checksums(directory, [path for part in parts for path in part.rglob("*") if path.is_file()])
+        # A bucket's directory has its final name from the beginning, and at the end gets a file that says so.
+        directory = self.directory / (str(self._under_way) if self._in_bucket else f"{self._under_way}{_TEMPORARY}")
+        write_checksums(directory, [path for part in ("state", "proof") for path in files_in(directory / part)])
 
     def _read(self, step: int, abstract: TrainState) -> TrainState:
         # A changed byte can end the process in a thread of TensorStore, so changed files must not be read at all.
         # Checkpoints of earlier versions have no checksums.
-        if (self.directory / str(step) / LIST).exists():
-            check_checksums(self.directory / str(step))
+        directory = self.directory / str(step)
+        if listed := storage.exists(directory / LIST):
+            check_checksums(directory)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:
+            if self._in_bucket and listed:  # its files are undamaged, so it is the bucket that failed
+                raise storage.BucketError(errno.EIO, f"cannot be read: {_first_line(error)}", str(directory)) from error
+            raise
         # Orbax casts to the requested dtype and does not notice a changed byte.
         if tree_digest(restored["state"]) != restored["proof"]["digest"]:
             raise ValueError("its content is not what was saved")
@@ -165,18 +179,20 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if self._in_bucket:  # the next start removes what is not complete
+                reason = f"cannot be saved: {getattr(error, 'strerror', None) or _first_line(error)}"
+                raise storage.BucketError(errno.EIO, reason, str(self.directory)) from error
             number = _errno(error)
             reason = os.strerror(number) if number else f"cannot be saved in: {first_line(error)}"
             for path in self.directory.glob(f"*{_TEMPORARY}"):
-                shutil.rmtree(path, ignore_errors=True)
+                storage.remove(path)
             raise OSError(number or errno.EIO, reason, str(self.directory)) from error
 
     def _set_aside(self, step: int) -> Path:
-        target = next(path for n in itertools.count() if not (path := self._damaged / f"{step}.{n}").exists())
+        target = next(path for n in itertools.count() if not storage.exists(path := self._damaged / f"{step}.{n}"))
         wait_for_all(f"{step} found damaged")
         if is_first():
-            self._damaged.mkdir(exist_ok=True)
-            (self.directory / str(step)).rename(target)
+            storage.move(self.directory / str(step), target)
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target

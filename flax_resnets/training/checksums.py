@@ -2,9 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from flax_resnets import storage
 from flax_resnets.training.atomic import write_whole
 
 LIST = "SHA256SUMS"
@@ -29,7 +31,11 @@ def write_checksums(directory: Path, files: Iterable[Path]) -> None:
         e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  empty
         >>> check_checksums(directory)
     """
-    lines = [f"{_sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in sorted(files)]
+    files = sorted(files)
+    lines = [
+        f"{digest}  {path.relative_to(directory).as_posix()}\n"
+        for path, digest in zip(files, _digests(files), strict=True)
+    ]
     write_whole(directory / LIST, "".join(lines).encode())
 
 
@@ -43,8 +49,9 @@ def check_checksums(directory: Path) -> None:
         ValueError: a file is missing or has changed (the message names it), or the list cannot be parsed.
         OSError: there is no list, or a file cannot be read.
     """
-    found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    lines = (directory / LIST).read_text(errors="replace").splitlines()
+    found = {path.relative_to(directory).as_posix(): path for path in files_in(directory)}
+    lines = storage.content(directory / LIST).decode(errors="replace").splitlines()
+    expected: dict[str, str] = {}
     for line in lines or [""]:
         listed = re.fullmatch(r"([0-9a-f]{64})  ([\w./-]+)", line)
         if not listed:
@@ -52,8 +59,27 @@ def check_checksums(directory: Path) -> None:
         digest, name = listed.groups()
         if name not in found:
             raise ValueError(f"{name} is missing")
-        if _sha256(found[name]) != digest:
+        expected[name] = digest
+    for (name, digest), found_digest in zip(
+        expected.items(), _digests([found[each] for each in expected]), strict=True
+    ):
+        if found_digest != digest:
             raise ValueError(f"{name} is not what was written")
+
+
+def files_in(directory: Path) -> list[Path]:
+    """All files in a directory and below it."""
+    if storage.is_bucket(directory):
+        return [directory / name for name in storage.files(directory)]
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def _digests(files: Sequence[Path]) -> Iterable[str]:
+    """The files' checksums, in order. Those of a bucket are read at the same time, because each takes a while."""
+    if not files or not storage.is_bucket(files[0]):
+        return map(_sha256, files)
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda path: hashlib.sha256(storage.content(path)).hexdigest(), files))
 
 
 def _sha256(path: Path) -> str:

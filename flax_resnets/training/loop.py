@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from flax_resnets import storage
 from flax_resnets.data.batches import Batch
 from flax_resnets.data.identity import Identity
 from flax_resnets.data.statistics import PixelStatistics
@@ -70,8 +71,9 @@ def run(
 
     Args:
         config: the run's configuration, as `load_config` returns it.
-        workdir: is made if it does not exist; gets `config.json`, `data.json`, `metrics.jsonl`, `checkpoints/`,
-            `tensorboard/` and `curves.png`, and `broken_images.txt` if images are left out.
+        workdir: a directory, or `gs://BUCKET/PATH`. It is made if it does not exist, and gets `config.json`,
+            `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and `curves.png`, and `broken_images.txt` if
+            images are left out.
         callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
         stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
             must be the result of `interruption()`.
@@ -99,7 +101,9 @@ def run(
         raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
     if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
         raise UserError(f"workdir={str(workdir)[:100]}: must be the path of a directory")
-    workdir = expanded(workdir, "workdir")
+    workdir = expanded(workdir, "workdir", buckets=True)
+    if storage.is_bucket(workdir) and str(workdir.parent) == "gs://":
+        raise UserError(f"workdir={workdir}: must be gs://BUCKET/PATH; a run needs a path of its own in the bucket")
     start_jax()
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
@@ -123,7 +127,9 @@ def run(
             display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():
-                stack.enter_context(opened(config, workdir))
+                # Waiting for a lock in a bucket can take a minute.
+                with stop.at_once() if storage.is_bucket(workdir) else contextlib.nullcontext():
+                    stack.enter_context(opened(config, workdir, display.say))
             wait_for_all("workdir opened")
             check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             try:
@@ -419,7 +425,7 @@ def _diverged(streak: _NotFinite, kept: Sequence[int], workdir: Path) -> Diverge
     if not kept:
         return Diverged(f"{what}; {advice}: no checkpoint is from before them, so the same workdir begins a new run")
     base = workdir if workdir.name not in ("", "..") else workdir.resolve()
-    other = next(path for n in itertools.count(2) if not (path := base.with_name(f"{base.name}-{n}")).exists())
+    other = next(path for n in itertools.count(2) if not storage.exists(path := base.with_name(f"{base.name}-{n}")))
     return Diverged(
         f"{what}; {advice}, in another workdir, such as --workdir={other}: this one keeps its checkpoint of step "
         f"{kept[-1]}",

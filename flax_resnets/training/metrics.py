@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from flax_resnets import storage
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
 
@@ -104,6 +105,9 @@ class MetricsLog:
             self._append(_line("done", self.done | flip))
 
     def _append(self, line: str) -> None:
+        if storage.is_bucket(self._path):  # which only takes whole files
+            write_whole(self._path, (storage.read(self._path) or b"") + line.encode())
+            return
         with self._path.open("a") as file:
             file.write(line)
             file.flush()
@@ -128,7 +132,7 @@ def read_rows(path: Path, steps_per_epoch: int | None = None) -> tuple[list[Epoc
     epochs: list[EpochMetrics] = []
     done: dict[str, Any] | None = None
     try:
-        text = path.read_text() if path.exists() else ""
+        text = (storage.read(path) or b"").decode()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     # A last line without a line break was cut off by a kill, or is being written. A run repeats its epoch.

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flax_resnets import storage
 from flax_resnets.configs import recipes
 from flax_resnets.errors import UserError
 from flax_resnets.fields import LONGEST_NAME, literal, parsed
@@ -21,7 +22,7 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
 
     Args:
         source: the name of a recipe that comes with the package, such as `rn18_imagenette`; a Python file that defines
-            `get_config() -> Config`; or a run's `config.json`.
+            `get_config() -> Config`; or a run's `config.json`. The files may be in a bucket, `gs://BUCKET/PATH`.
         overrides: dict from field to the text after `--config.FIELD=`; `model_options.NAME` sets one option.
 
     Raises:
@@ -103,7 +104,7 @@ def _path(source: str | Path) -> Path:
     by_name = recipes()
     if text in by_name:
         return by_name[text]
-    path = expanded(text, "--config")
+    path = expanded(text, "--config", buckets=True)
     if path.suffix or path.name != text or os.path.lexists(text):  # Path.exists raises for some paths
         return path
     close = difflib.get_close_matches(text, by_name, n=1)
@@ -127,8 +128,11 @@ def run_name(source: str | Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LONGEST_RECIPE + 1)  # a limit, because reading a device would never end
+        if storage.is_bucket(path):
+            text = storage.content(path).decode()
+        else:
+            with path.open(encoding="utf-8") as file:
+                text = file.read(_LONGEST_RECIPE + 1)  # a limit, because reading a device would never end
         if len(text) > _LONGEST_RECIPE:
             raise ValueError
     except (OSError, ValueError) as error:  # ValueError: also if the path contains a NUL

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.record_writer import RecordWriter
 
+from flax_resnets import storage
+from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
 from flax_resnets.training.step import StepOutput
@@ -35,8 +38,14 @@ class EventFile:
     """
 
     def __init__(self, directory: Path, purge_step: int):
-        directory.mkdir(exist_ok=True)
-        path = directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        path = self._path = directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if storage.is_bucket(directory):  # which only takes whole files: each flush copies this one
+            self._temporary = tempfile.TemporaryDirectory()
+            path = Path(self._temporary.name, path.name)
+        else:
+            directory.mkdir(exist_ok=True)
+        self._local = path
         self._records = RecordWriter(str(path))
         self._flushed = time.monotonic()
         self._write(Event(file_version="brain.Event:2"))
@@ -56,11 +65,21 @@ class EventFile:
     def flush(self) -> None:
         """Writes everything to the disk."""
         self._records.flush()
+        self._copy()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Writes everything to the disk and closes the file."""
-        self._records.close()
+        try:
+            self._records.close()
+            self._copy()
+        finally:
+            if self._temporary:
+                self._temporary.cleanup()
+
+    def _copy(self) -> None:
+        if self._temporary:
+            write_whole(self._path, self._local.read_bytes())
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()

@@ -3,34 +3,39 @@
 import contextlib
 import json
 import os
-import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flax_resnets import storage
 from flax_resnets.data.config import name_and_version
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
+from flax_resnets.training.lease import leased
 
 _FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt")
 
 
 @contextlib.contextmanager
-def opened(config: Config, workdir: Path) -> Iterator[None]:
+def opened(config: Config, workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Makes the workdir, or checks that it holds this run, and locks it against other processes.
 
     If a new run fails with a UserError before its first checkpoint, the files that it wrote are removed. Otherwise the
-    corrected command would be refused, because the workdir would hold another run.
+    corrected command would be refused, because the workdir would hold another run. `say` is called with what the user
+    should know about the lock of a workdir in a bucket.
     """
     with contextlib.ExitStack() as stack:
         try:
-            before = set(os.listdir(workdir)) if os.path.isdir(workdir) else None
-            workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(workdir, wait=False))
+            before = storage.names(workdir)
+            if storage.is_bucket(workdir):
+                stack.enter_context(leased(workdir, say))
+            else:
+                workdir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(workdir, wait=False))
             check_workdir(config, workdir)  # another process may have begun a run since the last check
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
@@ -43,14 +48,14 @@ def opened(config: Config, workdir: Path) -> Iterator[None]:
         try:
             yield
         except UserError:
-            if "config.json" not in (before or ()) and not _has_checkpoints(workdir):
-                _take_away(workdir, before)
+            with contextlib.suppress(storage.BucketError):  # the first error is the one to tell
+                if "config.json" not in (before or ()) and not _has_checkpoints(workdir):
+                    _take_away(workdir, before)
             raise
 
 
 def _has_checkpoints(workdir: Path) -> bool:
-    directory = workdir / "checkpoints"
-    return directory.is_dir() and any(path.name.isdecimal() for path in directory.iterdir())
+    return any(name.isdecimal() for name in storage.names(workdir / "checkpoints") or ())
 
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
@@ -58,64 +63,58 @@ def _take_away(workdir: Path, before: set[str] | None) -> None:
 
     If `before` is None, the run made the workdir, and the workdir is removed too.
     """
-    for name in _FILES:
+    for name in (*_FILES, "checkpoints", "tensorboard"):
         if name not in (before or ()):
-            (workdir / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
-        if name not in (before or ()):
-            shutil.rmtree(workdir / name, ignore_errors=True)
-    if before is None:
+            storage.remove(workdir / name)
+    if before is None and not storage.is_bucket(workdir):
         with contextlib.suppress(OSError):
             workdir.rmdir()
 
 
 def forget(workdir: Path) -> None:
     """Removes a run's files except TensorBoard's, so that any run can begin in the workdir."""
-    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
-    for name in reversed(_FILES):  # config.json last: without it the other files would be refused as not a run's
-        (workdir / name).unlink(missing_ok=True)
+    for name in ("checkpoints", *reversed(_FILES)):  # config.json last: without it the others would be no run's
+        storage.remove(workdir / name)
 
 
 def nothing_to_keep(workdir: Path) -> bool:
     """Whether the workdir's run ended (was killed, or diverged) before its first row and its first checkpoint."""
-    metrics, directories = workdir / "metrics.jsonl", (workdir / "checkpoints", workdir / "damaged")
-    return (
-        metrics.exists()
-        and metrics.stat().st_size == 0
-        and not any(directory.is_dir() and os.listdir(directory) for directory in directories)
+    return storage.read(workdir / "metrics.jsonl") == b"" and not any(
+        storage.names(workdir / name) for name in ("checkpoints", "damaged")
     )
 
 
 def recorded_data(workdir: Path) -> Identity | None:
     """The identity of the data of the workdir's run; None if it is not recorded, or the run has nothing to resume."""
-    return None if os.path.isdir(workdir) and nothing_to_keep(workdir) else read_identity(workdir / "data.json")
+    try:
+        return None if nothing_to_keep(workdir) else read_identity(workdir / "data.json")
+    except OSError as error:
+        raise UserError(f"workdir={workdir}: {error.strerror}") from None
 
 
 def check_workdir(config: Config, workdir: Path) -> None:
     """Raises UserError if the workdir holds anything other than this run, except a run that has nothing to keep."""
-    if not os.path.exists(workdir):  # Path.exists raises an error for some paths
+    try:
+        there = storage.names(workdir)
+    except (OSError, ValueError) as error:
+        raise UserError(f"workdir={workdir}: {getattr(error, 'strerror', error)}; pick another workdir") from None
+    if there is None:
+        if storage.exists(workdir):
+            raise UserError(f"workdir={workdir}: is a file; name a directory")
         return
-    if not workdir.is_dir():
-        raise UserError(f"workdir={workdir}: is a file; name a directory")
-    # A link would lead writes elsewhere, and reading a device would never end.
-    for name in _FILES:
-        for path in (workdir / name, temporary_of(workdir / name)):
-            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-                raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
-    for name in ("checkpoints", "damaged", "tensorboard"):
-        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
-            raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
+    if not storage.is_bucket(workdir):
+        _check_kinds(workdir)
     path = workdir / "config.json"
-    if not path.exists():
-        foreign = [name for name in ("checkpoints", *_FILES) if (workdir / name).exists()]
+    if path.name not in there:
+        foreign = [name for name in ("checkpoints", *_FILES) if name in there]
         if foreign:
             raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
         return
-    if nothing_to_keep(workdir):
-        return
     recorded = recorded_data(workdir)
+    if recorded is None and nothing_to_keep(workdir):
+        return
     try:
-        theirs = json.loads(path.read_text())
+        theirs = json.loads(storage.read(path) or b"")
         ours = json.loads(config.to_json())
         # An earlier version may have written it without some fields. They get their defaults.
         theirs = {**DEFAULTS, **theirs}
@@ -129,6 +128,18 @@ def check_workdir(config: Config, workdir: Path) -> None:
     if differing:
         changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
         raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
+
+
+def _check_kinds(workdir: Path) -> None:
+    """Raises UserError if a name of a run's files or directories is taken by something else."""
+    # A link would lead writes elsewhere, and reading a device would never end.
+    for name in _FILES:
+        for path in (workdir / name, temporary_of(workdir / name)):
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise UserError(f"{path}: must be a file, no link or directory; pick another workdir")
+    for name in ("checkpoints", "damaged", "tensorboard"):
+        if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
+            raise UserError(f"{workdir / name}: must be a directory; pick another workdir")
 
 
 def _same_dataset(theirs: Any, ours: str, recorded: Identity | None) -> bool:

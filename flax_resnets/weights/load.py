@@ -51,8 +51,9 @@ def load_weights(
 
     Args:
         model: a `ResNet`.
-        source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file; or `hf-hub:owner/name` for its
-            `model.safetensors`; or a mapping from names to float arrays in torch's shapes (kernels `(O, I, H, W)`).
+        source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file, which may be `gs://BUCKET/PATH`; or
+            `hf-hub:owner/name` for its `model.safetensors`; or a mapping from names to float arrays in torch's shapes
+            (kernels `(O, I, H, W)`).
         image_shape: `(H, W, C)` of the images; only C matters to the weights. By default C is the number of channels of
             the file's stem.
         seed: seed of the head, if it is initialised at random.

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnets.copies import copied
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
+from flax_resnets.storage import is_bucket, is_url
 from flax_resnets.weights import hub
 from flax_resnets.weights.npz_format import read_npz
 from flax_resnets.weights.safetensors_format import read_safetensors
@@ -56,9 +59,14 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str
 
 
 def _read_file(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
-    path = hub.download(source) if isinstance(source, str) and source.startswith(hub.PREFIX) else Path(source)
+    if isinstance(source, str) and source.startswith(hub.PREFIX):
+        path = hub.download(source)
+    else:
+        path = expanded(source, "source", buckets=True) if is_url(source) else Path(source)
     if path.suffix not in _READERS:
         raise UserError(f"{source}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
+    if is_bucket(path):
+        path = copied(path, "source")
     if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
         raise UserError(f"{source}: no such file")
     return _READERS[path.suffix](path)

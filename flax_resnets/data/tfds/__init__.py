@@ -8,6 +8,7 @@ from flax_resnets.data.tfds.features import image_and_label
 from flax_resnets.data.tfds.patches import quiet_tfds
 from flax_resnets.data.tfds.splits import check_splits
 from flax_resnets.errors import UserError
+from flax_resnets.storage import is_bucket
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -38,11 +39,20 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
     with quiet_tfds():
         prepared = builder.is_prepared()
     if not prepared:
+        _check_no_bucket(config)
         check_splits(config, split, declared_splits(builder))
         prepare(builder)
         builder = _builder(config)
     with quiet_tfds():
         return TfdsSource(config, split, builder)
+
+
+def _check_no_bucket(config: DataConfig) -> None:
+    """Raises UserError if the dataset would be prepared in a bucket."""
+    if config.data_dir is not None and is_bucket(config.data_dir):
+        raise UserError(
+            f"dataset={config.dataset!r}: is not prepared in data_dir={config.data_dir}; prepare it on a disk and copy it"
+        )
 
 
 def metadata(config: DataConfig) -> tuple[int, int]:

@@ -3,12 +3,16 @@
 import difflib
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flax_resnets.copies import copied_directory
 from flax_resnets.data.tfds.features import features_with_tensorflow
 from flax_resnets.data.tfds.patches import no_network_for_metadata, only_features_of_tfds, quiet_tfds
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
+from flax_resnets.storage import is_bucket, is_url
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -18,13 +22,35 @@ SAMPLE = "fashion_mnist_sample"
 
 SAMPLE_DIR = Path(__file__).parents[1] / "sample"
 _NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?(:\d+\.\d+\.\d+)?")  # TFDS's name[/config][:version]
+_RECORDS = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
-    """The directory in which TFDS finds a dataset; None for TFDS's own default."""
+    """The directory in which TFDS finds a dataset; None for TFDS's own default.
+
+    Of a `data_dir` in a bucket this is a local copy, without the records; `copy_records` adds those of a split.
+    """
     if dataset.partition(":")[0] == SAMPLE:
         return SAMPLE_DIR
+    if data_dir is not None and is_url(data_dir):
+        name = re.split("[:/]", dataset)[0]
+        return _without_records(os.fspath(data_dir), name)
     return None if data_dir is None else Path(os.path.expanduser(data_dir))
+
+
+@cache
+def _without_records(data_dir: str, name: str) -> Path:
+    directory = expanded(data_dir, "data_dir", buckets=True) / name
+    return copied_directory(directory, "data_dir", lambda name: not _RECORDS.search(name)).parent
+
+
+def copy_records(data_dir: str | None, builder: "DatasetBuilder", files: Sequence[Path]) -> None:
+    """Copies files with records, named by their paths here, from a `data_dir` in a bucket; from no other."""
+    if data_dir is None or not is_bucket(data_dir) or builder.name == SAMPLE:
+        return
+    version = Path(builder.data_dir).relative_to(where_it_lies(builder.name, data_dir) or "")
+    directory = expanded(data_dir, "data_dir", buckets=True) / version
+    copied_directory(directory, "data_dir", {path.name for path in files}.__contains__)
 
 
 def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":

@@ -14,7 +14,7 @@ from flax_resnets.data.config import DataConfig
 from flax_resnets.data.fingerprint import fingerprints
 from flax_resnets.data.source import Source
 from flax_resnets.data.tfds.array_record import ArrayRecords
-from flax_resnets.data.tfds.builder import how_to_prepare_again
+from flax_resnets.data.tfds.builder import copy_records, how_to_prepare_again
 from flax_resnets.data.tfds.features import image_and_label, inside, name_key, skipping_images
 from flax_resnets.data.tfds.splits import selected
 from flax_resnets.data.tfds.tfrecord import TfRecords
@@ -59,6 +59,7 @@ class TfdsSource(Source):
         if not len(numbers):
             raise UserError(f"dataset={config.dataset!r} in {self.directory}: its split {self.split!r} has no images")
         self._files, self._counts, self._numbers = _only_files_of(numbers, info.splits)
+        copy_records(config.data_dir, builder, self._files)
         self._starts = list(accumulate(self._counts, initial=0))
         _allow_open_files(len(self._files))
         self._records = READERS[file_format](self._files, self._counts)

@@ -1,0 +1,172 @@
+"""Copies files of a bucket to this machine, once: a later start checks that they are the bucket's, and goes on."""
+
+import base64
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from flax_resnets import storage
+from flax_resnets.data.lock import locked
+from flax_resnets.errors import UserError
+from flax_resnets.paths import cache_root
+
+_PART = 2**24  # bytes of a request
+_AT_ONCE = 8  # requests
+_WORTH_A_WORD = 2**26  # bytes; more than this takes long enough for a message
+
+
+def copied(path: Path, named: str) -> Path:
+    """The local copy of a file in a bucket.
+
+    Args:
+        path: of the file.
+        named: the flag, field or argument that holds it, for the message.
+
+    Raises:
+        UserError: there is no such file, or it cannot be copied.
+    """
+    directory = path.parent
+    local = _local(directory)
+    try:
+        if (stored := storage.stored(path)) is None:
+            raise UserError(f"{named}={path}: there is no such file in the bucket")
+        local.mkdir(parents=True, exist_ok=True)
+        with locked(local):
+            _copy(directory, {path.name: stored}, local)
+    except OSError as error:
+        raise _refusal(path, named, error) from None
+    return local / path.name
+
+
+def copied_directory(directory: Path, named: str, wanted: Callable[[str], bool] = lambda name: True) -> Path:
+    """The local directory with copies of files from a directory of a bucket.
+
+    The copies are in the directory of caches. A file is copied unless its copy has the size and the checksum (CRC32C)
+    that the bucket states for the file. What a copy that was cut off already has is not copied again. Copies of files
+    that the bucket no longer has are removed. If several processes need the same files, one copies and the others wait.
+
+    Args:
+        directory: in the bucket.
+        named: the flag, field or argument that holds it, for the message.
+        wanted: which files are needed; is called with paths relative to the directory.
+
+    Raises:
+        UserError: files cannot be copied.
+    """
+    local = _local(directory)
+    try:
+        listing = storage.files(directory)
+        there = {name: stored for name, stored in listing.items() if wanted(name)}
+        local.mkdir(parents=True, exist_ok=True)
+        with locked(local):
+            _remove_all_but(local, listing)
+            _copy(directory, there, local)
+    except OSError as error:
+        raise _refusal(directory, named, error) from None
+    return local
+
+
+def _local(directory: Path) -> Path:
+    return cache_root() / "buckets" / os.fspath(directory).removeprefix("gs://")
+
+
+def _refusal(path: Path, named: str, error: OSError) -> UserError:
+    where = "" if error.filename in (None, str(path)) else f" {error.filename}:"
+    return UserError(f"{named}={path}:{where} {error.strerror or error}; the same command goes on")
+
+
+def _remove_all_but(local: Path, listing: Collection[str]) -> None:
+    kept = {*listing, *(str(parent) for name in listing for parent in PurePosixPath(name).parents)}
+    for path in local.rglob("*"):
+        if path.relative_to(local).as_posix() not in kept and not path.name.startswith("."):
+            storage.remove(path)
+
+
+def _copy(directory: Path, there: dict[str, storage.Stored], local: Path) -> None:
+    """Copies the files that are not copied yet. The directory's list of copies says which are."""
+    from tqdm import tqdm
+
+    listed = local / ".copied"
+    known = _listed(listed)
+    missing = {
+        name: stored
+        for name, stored in there.items()
+        if name not in known or known[name] != _state(local / name, stored)
+    }
+    size = sum(stored.size for stored in missing.values())
+    if size > _WORTH_A_WORD:
+        print(f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}", flush=True)
+    with (
+        listed.open("a") as record,
+        tqdm(total=size, unit="B", unit_scale=True, disable=size <= _WORTH_A_WORD or not sys.stderr.isatty()) as bar,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+
+        def copy(name: str) -> None:
+            _copy_file(directory / name, missing[name], local / name, bar.update)
+            record.write(json.dumps([name, _state(local / name, missing[name])]) + "\n")
+            record.flush()
+
+        try:
+            for _ in pool.map(copy, missing):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _state(path: Path, stored: storage.Stored) -> list[object] | None:
+    """What the list of copies says of a copy: the bucket's checksum, and the copy's size and time."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [stored.crc32c, stored.size, found.st_size, found.st_mtime_ns]
+
+
+def _listed(path: Path) -> dict[str, list[object]]:
+    """The list of copies; a line that was cut off by a kill is left out."""
+    known = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            name, state = json.loads(line)
+        except ValueError:
+            continue
+        known[name] = state
+    return known
+
+
+def _copy_file(path: Path, stored: storage.Stored, local: Path, copied: Callable[[int], object]) -> None:
+    local.parent.mkdir(parents=True, exist_ok=True)
+    for old in local.parent.glob(f".{glob.escape(local.name)}.*.part"):
+        if f".{stored.generation}." not in old.name:
+            old.unlink()
+    part = local.with_name(f".{local.name}.{stored.generation}.part")
+    with part.open("ab+") as file:
+        copied(file.seek(0, os.SEEK_END))
+        while (begun := file.seek(0, os.SEEK_END)) < stored.size:
+            content = storage.read_part(path, begun, min(_PART, stored.size - begun), stored.generation)
+            file.write(content)
+            copied(len(content))
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        checksum = _crc32c(file)
+    if checksum != stored.crc32c:
+        part.unlink()
+        raise OSError(None, f"the copy is not what the bucket has (CRC32C {checksum}, not {stored.crc32c})", str(path))
+    os.replace(part, local)
+
+
+def _crc32c(file: BinaryIO) -> str:
+    import google_crc32c
+
+    checksum = google_crc32c.Checksum()
+    while block := file.read(2**20):
+        checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()
