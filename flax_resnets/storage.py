@@ -85,7 +85,7 @@ def _prepare(what: str) -> None:
     # Otherwise gcsfs asks for the kind of each bucket, by another protocol, and complains if it may not.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed, etils would use its file functions
-    import fsspec
+    import fsspec.config
 
     # A listing kept for later would not have what TensorStore and other processes write.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -109,9 +109,9 @@ def names(directory: Path) -> set[str] | None:
     with _answered(directory, bucket_only=True):
         bucket, name = _split(directory)
         prefix = f"{name}/" if name else ""
-        blobs = _client().list_blobs(bucket, prefix=prefix, delimiter="/", retry=_retry())
+        blobs = _client().list_blobs(bucket, prefix=prefix, delimiter="/", **_patiently())
         found = {blob.name.removeprefix(prefix) for blob in blobs}
-        found |= {each.removeprefix(prefix).rstrip("/") for each in blobs.prefixes}
+        found |= {each.removeprefix(prefix).rstrip("/") for each in cast(Any, blobs).prefixes}
     return found - {""} or None  # some programs mark a directory by a file without a name
 
 
@@ -132,7 +132,7 @@ def files(directory: Path) -> dict[str, Stored]:
     with _answered(directory, bucket_only=True):
         bucket, name = _split(directory)
         prefix = f"{name}/" if name else ""
-        blobs = _client().list_blobs(bucket, prefix=prefix, retry=_retry())
+        blobs = _client().list_blobs(bucket, prefix=prefix, **_patiently())
         blobs = [blob for blob in blobs if not blob.name.endswith("/")]
         return {blob.name.removeprefix(prefix): _stored(blob) for blob in blobs}
 
@@ -141,7 +141,7 @@ def stored(path: Path) -> Stored | None:
     """What a bucket says of a file; None if there is no such file."""
     with contextlib.suppress(FileNotFoundError), _answered(path):
         blob = _blob(path)
-        blob.reload(retry=_retry())
+        blob.reload(**_patiently())
         return _stored(blob)
     return None
 
@@ -178,9 +178,8 @@ def read_part(path: Path, begin: int, size: int, generation: int) -> bytes:
                 start=begin,
                 end=begin + size - 1,
                 if_generation_match=generation,
-                checksum=None,
-                retry=_retry(),
-                timeout=_PATIENCE,
+                **_patiently(),
+                checksum=cast(str, None),  # which is of the whole file; `copies` checks it
             )
     except (PreconditionFailed, FileNotFoundError):
         raise BucketError(errno.EAGAIN, "has changed since it was listed", str(path)) from None
@@ -190,7 +189,7 @@ def read_state(path: Path) -> tuple[bytes, int] | None:
     """The content of a file in a bucket and its generation, a number for each time it is written; None if none."""
     with contextlib.suppress(FileNotFoundError), _answered(path):
         blob = _blob(path)
-        content = blob.download_as_bytes(retry=_retry(), timeout=_PATIENCE)
+        content = blob.download_as_bytes(**_patiently())
         return content, cast(int, blob.generation)
     return None
 
@@ -218,8 +217,7 @@ def write(path: Path, content: bytes, generation: int | None = None) -> int | No
                 content,
                 "application/octet-stream",
                 if_generation_match=generation,
-                retry=_retry(),
-                timeout=_PATIENCE,
+                **_patiently(),
             )
         except PreconditionFailed:
             # If the answer to a first attempt was lost, a second one finds what the first one wrote.
@@ -238,7 +236,7 @@ def remove(path: Path) -> None:
         return
     for each in (path, *(path / name for name in files(path))):
         with contextlib.suppress(FileNotFoundError), _answered(each):
-            _blob(each).delete(retry=_retry())
+            _blob(each).delete(**_patiently())
 
 
 def remove_if(path: Path, generation: int) -> None:
@@ -246,7 +244,7 @@ def remove_if(path: Path, generation: int) -> None:
     from google.api_core.exceptions import PreconditionFailed
 
     with contextlib.suppress(FileNotFoundError, PreconditionFailed), _answered(path):
-        _blob(path).delete(if_generation_match=generation, retry=_retry())
+        _blob(path).delete(if_generation_match=generation, **_patiently())
 
 
 def move(directory: Path, target: Path) -> None:
@@ -259,10 +257,10 @@ def move(directory: Path, target: Path) -> None:
     for name in there:
         with _answered(directory / name):
             source = _blob(directory / name)
-            source.bucket.copy_blob(source, source.bucket, _split(target / name)[1], retry=_retry())
+            source.bucket.copy_blob(source, source.bucket, _split(target / name)[1], **_patiently())
     for name in there:
         with contextlib.suppress(FileNotFoundError), _answered(directory / name):
-            _blob(directory / name).delete(retry=_retry())
+            _blob(directory / name).delete(**_patiently())
 
 
 @cache
@@ -272,10 +270,11 @@ def _client() -> "storage.Client":
     return storage.Client()
 
 
-def _retry() -> Any:
+def _patiently() -> dict[str, Any]:
+    """Arguments of a request: it is repeated, with growing pauses, if the bucket is overloaded or does not answer."""
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(_PATIENCE)
+    return {"retry": DEFAULT_RETRY.with_timeout(_PATIENCE), "timeout": _PATIENCE}
 
 
 def _split(path: Path) -> tuple[str, str]:
@@ -330,7 +329,7 @@ def _message(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error  # of a RetryError
     response = getattr(cause, "response", None)
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        answer = response.json()["error"]
+        answer = cast(Any, response).json()["error"]
         return f"{answer['code']}, {answer['message']}"[:200]
     code = getattr(cause, "code", None)
     return (f"{int(code)}" if code else str(cause).partition("\n")[0][:200]) or type(cause).__name__

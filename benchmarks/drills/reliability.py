@@ -37,8 +37,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drills.emulator import Emulator
 from benchmarks.records.pages import with_generated
 from benchmarks.records.results import read_json
+from flax_resnets import storage
 from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
@@ -62,6 +64,7 @@ SMALL = (
 )
 EPOCHS, STEPS_PER_EPOCH = 3, 12
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_CREDENTIALS = re.compile(r"I\d+ .* google_auth_provider\.cc.*\n")  # TensorStore says which it uses
 _WITHIN = 30.0  # seconds within which a run must end after a signal
 
 
@@ -167,6 +170,7 @@ def start(
         while _read(shown, 0):
             pass
         out, err = (_plain(text) for text in shown.values())
+        err = _CREDENTIALS.sub("", err)
     finally:
         process.kill()
         process.wait()
@@ -196,7 +200,7 @@ def _plain(shown: bytes) -> str:
 
 def rows(workdir: Path) -> list[dict[str, Any]]:
     """The rows of a run, without measured times."""
-    read = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    read = [json.loads(line) for line in storage.content(workdir / "metrics.jsonl").decode().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read]
 
 
@@ -271,7 +275,7 @@ def ground(scratch: Path, seed: int = 0) -> Ground:
     return Ground(scratch, scratch / "unbroken", done.seconds, seed)
 
 
-def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) -> Iterator[None]:
+def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int, *flags: str) -> Iterator[None]:
     """Sends signals to a run at random moments, start after start, until the run is finished; then takes another run.
 
     SIGKILL ends the process, and the next start resumes from the last checkpoint. After SIGINT and SIGTERM the run must
@@ -284,6 +288,7 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
         entry: to be filled; `failed` gets a line for each start that ended otherwise, or wrote to stderr.
         number: the signal.
         times: number of signals; the last run is then finished without one.
+        *flags: further arguments of each start.
 
     Yields:
         After each finished run.
@@ -296,10 +301,10 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
     entry.more = {"phases": phases}
     workdir, known = on.scratch / f"{number.name} 0", None
     life = on.life
-    while entry.tried < times or workdir.exists():
+    while entry.tried < times or storage.exists(workdir):
         at = chance.uniform(first, life) if entry.tried < times else None
         try:
-            done = start(workdir, at=at, do=lambda pid: os.kill(pid, number), within=_WITHIN)
+            done = start(workdir, *flags, at=at, do=lambda pid: os.kill(pid, number), within=_WITHIN)
         except RuntimeError as error:
             done = Start(-signal.SIGKILL, "", f"{number.name}: {error}", 0.0, None)
         if known is not None and done.began_at is not None:
@@ -320,12 +325,45 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int) ->
             life = max(0.9 * life, done.seconds)
         else:
             continue
-        if workdir.exists():
-            workdir.rename(on.scratch / f"{workdir.name}, ended")
+        if storage.exists(workdir):
+            storage.move(workdir, on.scratch / f"{workdir.name}, ended")
         workdir, known = on.scratch / f"{number.name} {entry.runs + len(entry.failed)}", None
         if stopping and not kills:
             entry.more["stopping_seconds"] = _median_and_most(stopping)
         yield
+
+
+def in_bucket(
+    on: Ground, entry: Entry, number: signal.Signals, times: int, faults: dict[str, float], *flags: str
+) -> Iterator[None]:
+    """Like `interrupted`, with workdirs in a bucket that fails.
+
+    Args:
+        on: shared directories and figures.
+        entry: to be filled.
+        number: the signal.
+        times: number of signals.
+        faults: attributes of the emulator, such as `latency`.
+        *flags: further arguments of each start.
+
+    Yields:
+        After each finished run.
+    """
+    with Emulator("bucket", seed=on.seed).serving() as emulator:
+        before = dict(os.environ)
+        os.environ.update(emulator.environment)
+        try:
+            vars(emulator).update(faults)
+            place = storage.bucket_path("gs://bucket/drill", "scratch")
+            done = start(place / "unbroken", *flags)
+            if done.code or done.err:
+                entry.failed.append(f"without a signal: exit code {done.code}: {done.err.strip()[-500:]}")
+                return
+            entry.compare(place / "unbroken", on.unbroken)
+            yield from interrupted(Ground(place, on.unbroken, done.seconds, on.seed), entry, number, times, *flags)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _median_and_most(numbers: list[float]) -> dict[str, float]:
@@ -628,11 +666,19 @@ def diverged(on: Ground, entry: Entry) -> Iterator[None]:
     yield
 
 
+SLOW, RARE = {"latency": 0.2}, "--config.save_every=0"  # saved at the end of an epoch only
+
 FAULTS = {
     "kills": "kill -9 at a random moment",
     "sigterm": "SIGTERM at a random moment",
     "sigint": "SIGINT (Ctrl-C) at a random moment",
     "damaged": "the newest checkpoint damaged, or all of them",
+    "bucket_kills": "a bucket: kill -9 at a random moment",
+    "bucket_sigterm": "a bucket: SIGTERM at a random moment",
+    "bucket_slow": "a bucket that answers after 200 ms: kill -9",
+    "bucket_slow_sigterm": "a bucket that answers after 200 ms: SIGTERM",
+    "bucket_refusing": "a bucket that answers one request in ten with 503: kill -9",
+    "bucket_cut": "a bucket that cuts one upload in ten: kill -9",
     "full": "the disk full from a random moment on",
     "read_only": "the disk read-only from a random moment on",
     "vanished": "data, image cache, checkpoints or workdir deleted in mid-run",
@@ -648,6 +694,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser.add_argument("--drill", action="append", choices=FAULTS, help="this drill; default all")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9; default 200")
     parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT; default 30")
+    parser.add_argument("--bucket", type=int, default=20, metavar="N", help="of kill -9 in a bucket; default 20")
     parser.add_argument("--seed", type=int, default=0, help="for random moments; default 0")
     parser.add_argument("--page", action="store_true", help="only write the figures in docs/reliability.md")
     parser.add_argument("--check", action="store_true", help="exit with 1 if docs/reliability.md is out of date")
@@ -670,11 +717,18 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
 
 
 def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
+    kill, some = signal.SIGKILL, parsed.bucket
     drills = {
         "kills": lambda entry: interrupted(on, entry, signal.SIGKILL, parsed.kills),
         "sigterm": lambda entry: interrupted(on, entry, signal.SIGTERM, parsed.stops),
         "sigint": lambda entry: interrupted(on, entry, signal.SIGINT, parsed.stops),
         "damaged": lambda entry: damaged(on, entry),
+        "bucket_kills": lambda entry: in_bucket(on, entry, kill, some, {}),
+        "bucket_sigterm": lambda entry: in_bucket(on, entry, signal.SIGTERM, some // 2, {}),
+        "bucket_slow": lambda entry: in_bucket(on, entry, kill, some // 4, SLOW, RARE),
+        "bucket_slow_sigterm": lambda entry: in_bucket(on, entry, signal.SIGTERM, some // 4, SLOW, RARE),
+        "bucket_refusing": lambda entry: in_bucket(on, entry, kill, some // 2, {"refused": 0.1}, RARE),
+        "bucket_cut": lambda entry: in_bucket(on, entry, kill, some // 2, {"cut": 0.1}, RARE),
         "full": lambda entry: refused(on, entry, 10, "full"),
         "read_only": lambda entry: refused(on, entry, 10, "read-only"),
         "vanished": lambda entry: vanished(on, entry),

@@ -5,7 +5,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
@@ -39,14 +39,16 @@ class EventFile:
 
     def __init__(self, directory: Path, purge_step: int):
         path = self._path = directory / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if storage.is_bucket(directory):  # which only takes whole files: each flush copies this one
-            self._temporary = tempfile.TemporaryDirectory()
-            path = Path(self._temporary.name, path.name)
+        self._local: BinaryIO | None = None
+        if storage.is_bucket(directory):  # which only takes whole files: each flush copies a local one
+            # It has no name any more once it is open, so that a kill leaves nothing.
+            with tempfile.TemporaryDirectory() as temporary:
+                path = Path(temporary, path.name)
+                self._records = RecordWriter(str(path))
+                self._local = path.open("rb")
         else:
             directory.mkdir(exist_ok=True)
-        self._local = path
-        self._records = RecordWriter(str(path))
+            self._records = RecordWriter(str(path))
         self._flushed = time.monotonic()
         self._write(Event(file_version="brain.Event:2"))
         self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
@@ -74,12 +76,13 @@ class EventFile:
             self._records.close()
             self._copy()
         finally:
-            if self._temporary:
-                self._temporary.cleanup()
+            if self._local:
+                self._local.close()
 
     def _copy(self) -> None:
-        if self._temporary:
-            write_whole(self._path, self._local.read_bytes())
+        if self._local:
+            self._local.seek(0)
+            write_whole(self._path, self._local.read())
 
     def _write(self, event: Event) -> None:
         event.wall_time = time.time()

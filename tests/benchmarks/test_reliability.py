@@ -73,7 +73,7 @@ def test_a_drill_finds_nothing(tmp_path, name):
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
     shutil.copy(reliability.ROOT / "docs" / "reliability.md", tmp_path / "docs")
-    assert reliability.main(["--drill", name, "--stops", "5"], root=tmp_path) == 0
+    assert reliability.main(["--drill", name, "--stops", "5", "--bucket", "4"], root=tmp_path) == 0
     entry = reliability.read_json(tmp_path / "results" / "reliability.json")[name]
     assert entry["failed"] == []
     assert entry["tried"] > 0 or entry["skipped"]

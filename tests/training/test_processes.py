@@ -18,6 +18,7 @@ import pytest
 from jax.sharding import AxisType
 from tensorboardX.proto.event_pb2 import Event
 
+from flax_resnets import storage
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.placement import own_rows
@@ -81,13 +82,16 @@ def said_nothing(out: str) -> bool:
 
 def wait_for_a_checkpoint(workdir: Path) -> None:
     deadline = time.monotonic() + 200
-    while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
+    steps = workdir / "checkpoints"
+    # In a bucket a checkpoint has its final name from the beginning, and this file at the end.
+    last = "commit_success.txt" if storage.is_bucket(workdir) else "proof"
+    while not any(name.isdecimal() and storage.exists(steps / name / last) for name in storage.names(steps) or ()):
         assert time.monotonic() < deadline, "no checkpoint in 200 seconds"
         time.sleep(0.1)
 
 
 def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in storage.content(workdir / "metrics.jsonl").decode().splitlines()]
 
 
 def assert_ended_as(alone: Path, workdir: Path) -> None:
@@ -151,6 +155,21 @@ def test_saved_by_so_many_processes_it_goes_on_with_others(alone, tmp_path, befo
     processes[-1].send_signal(signal.SIGTERM)
     assert "stopped by SIGTERM" in finish(processes)[0]
     said = finish(start(workdir, after, 1, "--config.save_every=10"))
+    assert "going on from step" in said[0]
+    assert all(map(said_nothing, said[1:])), said
+    assert_ended_as(alone, workdir)
+
+
+@pytest.mark.slow
+def test_in_a_bucket_two_processes_stop_together_and_four_go_on(alone, emulator):
+    workdir = storage.bucket_path("gs://bucket/processes/run", "workdir")
+    processes = start(workdir, 2, 1, "--config.save_every=10")
+    wait_for_a_checkpoint(workdir)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = finish(processes)
+    assert "stopped by SIGTERM; to go on: " in first
+    assert said_nothing(second), second
+    said = finish(start(workdir, 4, 1, "--config.save_every=10"))
     assert "going on from step" in said[0]
     assert all(map(said_nothing, said[1:])), said
     assert_ended_as(alone, workdir)
