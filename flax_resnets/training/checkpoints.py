@@ -70,6 +70,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             cleanup_tmp_directories=True,  # left by a save that was killed
+            enable_background_delete=self._in_bucket,  # where it takes seconds, for which the next save would wait
             # The first process calls it when all processes have written, before the directory gets its final name.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._list_checksums),
         )
@@ -137,7 +138,8 @@ class Checkpoints:
     def _list_checksums(self) -> None:
         # A bucket's directory has its final name from the beginning, and at the end gets a file that says so.
         directory = self.directory / (str(self._under_way) if self._in_bucket else f"{self._under_way}{_TEMPORARY}")
-        write_checksums(directory, [path for part in ("state", "proof") for path in files_in(directory / part)])
+        parts = {directory / "state", directory / "proof"}
+        write_checksums(directory, [path for path in files_in(directory) if parts & {*path.parents}])
 
     def _read(self, step: int, abstract: TrainState) -> TrainState:
         # A changed byte can end the process in a thread of TensorStore, so changed files must not be read at all.
