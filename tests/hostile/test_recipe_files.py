@@ -139,7 +139,7 @@ PATHS: list[tuple[str, str]] = [
     ("Quickstart", "did you mean quickstart?"),
     ("x/" * 5000, "File name too long"),
     ("link", "Too many levels of symbolic links"),
-    ("http://127.0.0.1:9/recipe.py", "No such file"),
+    ("http://127.0.0.1:9/recipe.py", "only gs:// buckets are served"),
 ]
 
 
