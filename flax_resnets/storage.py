@@ -263,11 +263,15 @@ def move(directory: Path, target: Path) -> None:
             _blob(directory / name).delete(**_patiently())
 
 
-@cache
 def _client() -> "storage.Client":
+    return _client_of(os.environ.get("STORAGE_EMULATOR_HOST"))
+
+
+@cache
+def _client_of(emulator: str | None) -> "storage.Client":
     from google.cloud import storage
 
-    return storage.Client()
+    return storage.Client()  # which reads the variable
 
 
 def _patiently() -> dict[str, Any]:

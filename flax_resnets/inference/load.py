@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from flax_resnets import storage
+from flax_resnets.copies import copied_directory
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.paths import expanded
@@ -30,8 +32,9 @@ def load_classifier(
     JAX has been told of another place.
 
     Args:
-        source: the workdir of a run; a folder that `Classifier.save` or timm made; or `hf-hub:owner/name`, such a
-            folder on the Hugging Face hub.
+        source: the workdir of a run; a folder that `Classifier.save` or timm made; one of the two in a bucket,
+            `gs://BUCKET/PATH`, which is copied to the directory of caches; or `hf-hub:owner/name`, such a folder on the
+            Hugging Face hub.
         checkpoint: of a run: `best`, that of the epoch with the highest accuracy; `last`, the newest; or the number of
             a step that is kept. Of other sources only `best`.
         average: of a run: whether to take the average of the weights (EMA), if the run keeps it. None, like False,
@@ -55,7 +58,9 @@ def load_classifier(
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         config, weights = hub.download(source, "config.json"), hub.download(source)
         return _saved(source, config, weights, _read_json(config, source), checkpoint, average, names)
-    directory = expanded(source, "source")
+    directory = expanded(source, "source", buckets=True)
+    if storage.is_bucket(directory):
+        directory = _copied(directory)
     if not os.path.isdir(directory):
         right = "name a run's workdir, a saved folder or hf-hub:owner/name"
         raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
@@ -67,6 +72,22 @@ def load_classifier(
     from flax_resnets.inference.run import classifier_of_run  # imports Orbax, which takes half a second
 
     return classifier_of_run(directory, content, checkpoint, average, names)
+
+
+def _copied(directory: Path) -> Path:
+    """A local copy of a run or a saved folder in a bucket; of a run with its complete checkpoints alone."""
+    steps = directory / "checkpoints"
+    try:
+        # Orbax writes this file last.
+        complete = {name for name in storage.names(steps) or () if storage.exists(steps / name / "commit_success.txt")}
+    except OSError as error:
+        raise UserError(f"{directory}: {error.strerror}") from None
+
+    def wanted(name: str) -> bool:
+        top, _, rest = name.partition("/")
+        return not rest or (top == "checkpoints" and rest.partition("/")[0] in complete)
+
+    return copied_directory(directory, "source", wanted)
 
 
 def _saved(

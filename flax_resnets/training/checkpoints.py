@@ -152,7 +152,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=items)
         except Exception as error:
             if self._in_bucket and listed:  # its files are undamaged, so it is the bucket that failed
-                raise storage.BucketError(errno.EIO, f"cannot be read: {_first_line(error)}", str(directory)) from error
+                raise storage.BucketError(errno.EIO, f"cannot be read: {first_line(error)}", str(directory)) from error
             raise
         # Orbax casts to the requested dtype and does not notice a changed byte.
         if tree_digest(restored["state"]) != restored["proof"]["digest"]:
@@ -182,7 +182,7 @@ class Checkpoints:
             yield
         except Exception as error:
             if self._in_bucket:  # the next start removes what is not complete
-                reason = f"cannot be saved: {getattr(error, 'strerror', None) or _first_line(error)}"
+                reason = f"cannot be saved: {getattr(error, 'strerror', None) or first_line(error)}"
                 raise storage.BucketError(errno.EIO, reason, str(self.directory)) from error
             number = _errno(error)
             reason = os.strerror(number) if number else f"cannot be saved in: {first_line(error)}"

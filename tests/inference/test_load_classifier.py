@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import flax_resnets
-from flax_resnets import load_classifier
+from flax_resnets import load_classifier, storage
 from flax_resnets.errors import UserError
 from flax_resnets.inference import run as of_run
 from flax_resnets.training.metrics import read_rows
@@ -292,3 +292,22 @@ def test_imagenets_mean_and_std_are_numbers_in_a_classifier(workdir):
     (workdir / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"std=0\.229,0\.224,0\.225: must have a value for each of mean's 1"):
         load_classifier(workdir)
+
+
+def test_a_run_in_a_bucket_is_copied_and_loaded(trained, emulator, validation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir = storage.bucket_path("gs://bucket/inference/run", "source")
+    for path in trained.rglob("*"):
+        if path.is_file():
+            storage.write(workdir / path.relative_to(trained).as_posix(), path.read_bytes())
+    storage.write(workdir / "checkpoints" / "99" / "state" / "half", b"a checkpoint that is being written")
+    images = [validation.image(index) for index in range(3)]
+    classifier = load_classifier("gs://bucket/inference/run")
+    np.testing.assert_array_equal(classifier.logits(images), load_classifier(trained).logits(images))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="there is no bucket gs://no-such-bucket"):
+        load_classifier("gs://no-such-bucket/run")
+    with pytest.raises(UserError, match="must be gs://BUCKET/PATH"):
+        load_classifier("gs:/bucket/run")
+    with pytest.raises(UserError, match="no such file"):
+        load_classifier("gs://bucket/inference/none")

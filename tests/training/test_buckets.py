@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -72,6 +73,15 @@ def test_it_resumes_and_ends_in_the_same_bits_as_on_a_disk(in_bucket, on_disk):
     assert not Path("gs:").exists()
 
 
+def test_copied_to_a_disk_it_goes_on_there(make_trainer, config, in_bucket, on_disk, tmp_path):
+    for name in storage.files(in_bucket):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(storage.content(in_bucket / name))
+    shutil.rmtree(tmp_path / "checkpoints" / "18")
+    fit(make_trainer(config), tmp_path)
+    assert rows(tmp_path) == rows(on_disk)
+
+
 def test_done_it_says_so(make_trainer, config, in_bucket, capsys):
     fit(make_trainer(config), in_bucket)
     assert "gs://bucket/runs/unbroken: already done" in capsys.readouterr().out
@@ -114,6 +124,29 @@ def test_a_bucket_that_fails_is_no_damage(make_trainer, config, in_bucket, monke
         fit(make_trainer(config), workdir)
     assert storage.names(workdir / "damaged") is None
     assert storage.names(workdir / "checkpoints") == {"12", "18"}
+
+
+def test_arrays_that_cannot_be_read_are_no_damage(make_trainer, config, in_bucket, monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("UNAVAILABLE: Error reading")
+
+    workdir = copy_of(in_bucket, "runs/unavailable")
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", fails)
+    with pytest.raises(storage.BucketError, match="cannot be read: UNAVAILABLE: Error reading"):
+        fit(make_trainer(config), workdir)
+    assert storage.names(workdir / "damaged") is None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(make_trainer, config, faults):
+    state = make_trainer(config).steps.create_state()
+    checkpoints = Checkpoints(place("runs/unwritten/checkpoints"), best_step=lambda: None)
+    faults.read_only = True
+    with pytest.raises(storage.BucketError, match="cannot be saved: .*gs://bucket/runs/unwritten/checkpoints"):
+        checkpoints.save(state)
+        checkpoints.wait()
+    faults.read_only = False
+    checkpoints.close()
+    assert Checkpoints(place("runs/unwritten/checkpoints"), best_step=lambda: None).restore(state, print) is None
 
 
 def test_old_checkpoints_are_removed_and_no_others(make_trainer, config, emulator):

@@ -39,7 +39,7 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
     with quiet_tfds():
         prepared = builder.is_prepared()
     if not prepared:
-        _check_no_bucket(config)
+        _check_no_bucket(config.dataset, config.data_dir)
         check_splits(config, split, declared_splits(builder))
         prepare(builder)
         builder = _builder(config)
@@ -47,12 +47,10 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
         return TfdsSource(config, split, builder)
 
 
-def _check_no_bucket(config: DataConfig) -> None:
+def _check_no_bucket(dataset: str, data_dir: str | None) -> None:
     """Raises UserError if the dataset would be prepared in a bucket."""
-    if config.data_dir is not None and is_bucket(config.data_dir):
-        raise UserError(
-            f"dataset={config.dataset!r}: is not prepared in data_dir={config.data_dir}; prepare it on a disk and copy it"
-        )
+    if data_dir is not None and is_bucket(data_dir):
+        raise UserError(f"dataset={dataset!r}: is not prepared in data_dir={data_dir}; prepare it on a disk, copy it")
 
 
 def metadata(config: DataConfig) -> tuple[int, int]:
@@ -95,6 +93,7 @@ def prepare_dataset(dataset: str, data_dir: str | None) -> "Prepared":
     with quiet_tfds():
         before = builder.is_prepared()
     if not before:
+        _check_no_bucket(dataset, data_dir)
         prepare(builder)
         builder = make_builder(dataset, where)
     with quiet_tfds():
