@@ -40,11 +40,12 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
     def __init__(self, best_step: Callable[[], int | None]):
         self._best_step = best_step
         self.finite_until = 0
+        self.keeps_all = False
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         steps = [info.step for info in checkpoints]
         kept = {*steps[-2:], *[step for step in steps if step <= self.finite_until][-2:], self._best_step()}
-        return [step in kept for step in steps]
+        return [self.keeps_all or step in kept for step in steps]
 
 
 class Checkpoints:
@@ -84,11 +85,16 @@ class Checkpoints:
                 f"{self.directory}: its checkpoints cannot be listed ({error}); pick another workdir"
             ) from None
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, stopping: bool = False) -> None:
         """Saves a state under its step. Returns once the state is copied; writing continues in the background.
 
         The state's digest is saved too, so that `restore` can check what it reads. A checksum of every file is saved,
         so that `restore` can find damage before it reads the state.
+
+        Args:
+            state: the state.
+            stopping: whether the run stops after this save. In a bucket old checkpoints are then left to the next save
+                of the next start, because removing them takes seconds, and a machine that is taken away gives few.
 
         Raises:
             OSError: this checkpoint or the previous one cannot be written.
@@ -100,6 +106,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), proof=ocp.args.JsonSave({"digest": tree_digest(state)})
         )
         check_held(self.directory)
+        self._policy.keeps_all = stopping and self._in_bucket
         self._policy.finite_until = step - int(state.skipped_in_a_row)
         self.wait()  # Orbax waits too; until then `_under_way` is the previous step
         self._under_way = step

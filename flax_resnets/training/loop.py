@@ -312,7 +312,7 @@ class Run:
             seconds = time.perf_counter() - started
             images = (int(self.state.step) - step) * self.config.batch_size
         self.trainer.display.say("saving before the stop")
-        self._checkpoints.save(self.state)
+        self._checkpoints.save(self.state, stopping=True)
         self._checkpoints.wait()
         raise Stopped(self.stop.signal)
 
