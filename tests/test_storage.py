@@ -150,6 +150,7 @@ def test_a_written_file_whose_answer_was_lost_is_known_as_written(emulator):
     assert storage.write(path, b"another's", 0) is None
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of a client whose connection was cut
 def test_a_bucket_that_fails_now_and_then_is_asked_again(faults, monkeypatch):
     monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY._initial", 0.01)
     faults.refused, faults.cut = 0.3, 0.3
@@ -325,3 +326,19 @@ def test_a_dataset_that_is_not_there_is_told_in_a_line(data_dir, dataset, direct
         open_source(dataset, "train", directory)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_folder_of_pictures_in_a_bucket_is_copied_and_the_same(emulator, tmp_path_factory):
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(12):
+        path = root / ("train", "val")[number % 3 == 0] / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 2 * number, 3)).save(path)
+        storage.write(place("pictures") / path.relative_to(root).as_posix(), path.read_bytes())
+    there = open_source("folder", "train", "gs://bucket/pictures")
+    here = open_source("folder", "train", str(root))
+    assert (len(there), there.class_names, there.fingerprint) == (8, ("cat", "dog"), here.fingerprint)
+    with pytest.raises(UserError, match="data_dir=gs://bucket/no-pictures: no such directory in the bucket"):
+        open_source("folder", "train", "gs://bucket/no-pictures")

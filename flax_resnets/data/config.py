@@ -2,11 +2,15 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from flax_resnets.copies import copied_directory
 from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Fields, Rule
+from flax_resnets.paths import expanded
+from flax_resnets.storage import is_bucket, is_url, names
 
 Sampler = Literal["shuffle", "balanced"]
 
@@ -109,11 +113,28 @@ def data_directory(config: DataConfig, expected: str) -> Path:
         raise UserError(f"dataset={config.dataset!r}: has no versions; its name is {name!r}")
     if config.data_dir is None:
         raise UserError(f"dataset={config.dataset!r}: needs data_dir; expected is {expected}")
-    return existing_directory(config.data_dir, expected).resolve()
+    directory = existing_directory(config.data_dir, expected)
+    return _copied(config.data_dir) if is_bucket(directory) else directory.resolve()
+
+
+@cache
+def _copied(data_dir: str) -> Path:
+    return copied_directory(expanded(data_dir, "data_dir", buckets=True), "data_dir").resolve()
 
 
 def existing_directory(data_dir: str, expected: str) -> Path:
-    """The directory `data_dir`, with `~` expanded; raises UserError, which says what is expected, if there is none."""
+    """The directory `data_dir`, with `~` expanded; raises UserError, which says what is expected, if there is none.
+
+    It may be in a bucket, `gs://BUCKET/PATH`.
+    """
+    if is_url(data_dir):
+        in_bucket = expanded(data_dir, "data_dir", buckets=True)
+        try:
+            if names(in_bucket) is None:
+                raise UserError(f"data_dir={data_dir}: no such directory in the bucket; expected is {expected}")
+        except OSError as error:
+            raise UserError(f"data_dir={data_dir}: {error.strerror}") from None
+        return in_bucket
     directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
     if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
         problem = "is a file" if os.path.isfile(directory) else "no such directory"

@@ -13,8 +13,6 @@ from flax_resnets.data import folder, parquet, tfds
 from flax_resnets.data.config import DataConfig, existing_directory
 from flax_resnets.data.decode import decode
 from flax_resnets.errors import UserError
-from flax_resnets.paths import expanded
-from flax_resnets.storage import is_url, names
 
 SAMPLE = tfds.SAMPLE
 """Name of the dataset that comes with the package and needs no `data_dir`."""
@@ -297,17 +295,5 @@ def _config(dataset: str, data_dir: DataDir, fields: Mapping[str, Any]) -> DataC
 
 def check_data_dir(config: DataConfig) -> None:
     """Raises UserError if `data_dir` is given and there is no such directory."""
-    if config.data_dir is None:
-        return
-    if not is_url(config.data_dir):
+    if config.data_dir is not None:
         existing_directory(config.data_dir, kind_of(config.dataset).EXPECTED)
-        return
-    if kind_of(config.dataset) is not tfds:
-        raise UserError(
-            f"data_dir={config.data_dir}: dataset={config.dataset} is read from a local directory; copy it to one"
-        )
-    try:
-        if names(expanded(config.data_dir, "data_dir", buckets=True)) is None:
-            raise UserError(f"data_dir={config.data_dir}: no such directory in the bucket")
-    except OSError as error:
-        raise UserError(f"data_dir={config.data_dir}: {error.strerror}") from None
