@@ -59,15 +59,18 @@ def run(arguments: argparse.Namespace) -> None:
     directory = None if arguments.output is None else _directory(arguments.output, arguments.force)
     classifier = load(arguments)
     with _progress() as progress:
-        evaluation = classifier.evaluate(
-            arguments.dataset,
-            arguments.split,
-            data_dir=arguments.data_dir,
-            batch_size=arguments.batch_size,
-            tta=arguments.tta,
-            broken_images="skip" if arguments.skip_broken else "stop",
-            progress=progress,
-        )
+        try:
+            evaluation = classifier.evaluate(
+                arguments.dataset,
+                arguments.split,
+                data_dir=arguments.data_dir,
+                batch_size=arguments.batch_size,
+                tta=arguments.tta,
+                broken_images="skip" if arguments.skip_broken else None,
+                progress=progress,
+            )
+        except UserError as error:
+            raise UserError(str(error).replace("broken_images=skip leaves", "--skip-broken leaves")) from None
     files = [] if directory is None else _write(evaluation, directory)
     if arguments.json:
         print(json.dumps(evaluation.as_dict() | {"files": [str(path) for path in files]}))
@@ -115,7 +118,10 @@ def _directory(path: str, force: bool) -> Path:
         raise UserError(
             f"evaluate: --output={directory}: has {there[0]}; name another directory, or replace it with --force"
         )
-    make_directory("evaluate", directory)
+    if os.path.lexists(directory):
+        make_directory(
+            "evaluate", directory
+        )  # which only checks it; a new one is made when there is something to write
     return directory
 
 
@@ -123,6 +129,7 @@ def _write(evaluation: "Evaluation", directory: Path) -> list[Path]:
     """Writes the pictures and all figures; returns the paths."""
     from flax_resnets.inference import evaluation_figures
 
+    make_directory("evaluate", directory)
     worst = [vars(each) for each in evaluation.worst(_LISTED)]
     figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
     contents = {

@@ -59,8 +59,6 @@ def _name(source: str) -> str:
 
 
 def _line(path: Path) -> str:
-    if path.is_dir():
-        return f"{printable(str(path))}/: {', '.join(sorted(each.name for each in path.iterdir()))}"
     return f"{printable(str(path))}: {_size(path.stat().st_size)}"
 
 

@@ -23,6 +23,7 @@ from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
 
 if TYPE_CHECKING:
+    from flax_resnets.data.identity import Identity
     from flax_resnets.data.source import Source
     from flax_resnets.inference.evaluation import Evaluation
 
@@ -76,6 +77,7 @@ class Classifier:
         settings: how images are prepared, and what the network was trained for.
         class_names: in the order of the network's outputs; empty for a network without a head.
         source: what messages call it.
+        identity: the data of its run, with which `evaluate` compares what it finds; None if it is not known.
         words: words for some of the class names; for others, those that `flax_resnets.inference.class_names` knows.
 
     Attributes:
@@ -96,6 +98,7 @@ class Classifier:
         class_names: Sequence[str],
         *,
         source: str = "classifier",
+        identity: "Identity | None" = None,
         words: Mapping[str, str] | None = None,
     ):
         outputs = cast(Any, model).num_classes
@@ -108,6 +111,7 @@ class Classifier:
         self.words = tuple((words or {}).get(name) or in_words(name) for name in self.class_names)
         self.preprocess = Preprocess(settings)
         self._source = source
+        self.identity = identity
         self._compiled: dict[int, Callable[[Any, np.ndarray], jax.Array]] = {}
 
     def __repr__(self) -> str:
@@ -275,7 +279,7 @@ class Classifier:
         data_dir: str | None = None,
         batch_size: int | None = None,
         tta: Literal["none", "flip", "five_crop"] | None = None,
-        broken_images: Literal["stop", "skip"] = "stop",
+        broken_images: Literal["stop", "skip"] | None = None,
         progress: Callable[[int, int], None] | None = None,
         **fields: Any,
     ) -> "Evaluation":
@@ -291,12 +295,15 @@ class Classifier:
             batch_size: images in a step; None for the run's.
             tta: test-time augmentation: `flip` for the mean over an image and its mirror image; `five_crop` for the
                 mean over the centre and the four corners; `none`; None for what the run's accuracy was measured with.
-            broken_images: `stop`, or `skip` to leave out images that cannot be decoded.
+            broken_images: `stop`, or `skip` to leave out images that cannot be decoded; None for what the run did.
             progress: is called with the number of finished images, of decoding and of evaluation, and of all images.
             fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
         Raises:
             UserError: there is no such data, it has a class that the classifier does not have, or an image is broken.
+
+        Warns:
+            RuntimeWarning: the dataset has the name of the run's, but other content: training may have seen its images.
 
         Example:
             clf.evaluate("fashion_mnist_sample").accuracy

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from flax_resnets.augment import evaluated
 from flax_resnets.data.cache import cached_images
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, name_and_version
+from flax_resnets.data.identity import identity_of
 from flax_resnets.data.source import Source, open_split
 from flax_resnets.errors import UserError
 from flax_resnets.inference.class_names import in_words
@@ -35,13 +37,18 @@ def evaluate(
     data_dir: str | None = None,
     batch_size: int | None = None,
     tta: Tta | None = None,
-    broken_images: Literal["stop", "skip"] = "stop",
+    broken_images: Literal["stop", "skip"] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **fields: Any,
 ) -> Evaluation:
     """See `Classifier.evaluate`."""
     settings = _with_tta(classifier.settings, tta)
-    source = dataset if isinstance(dataset, Source) else _opened(settings, dataset, split, data_dir, fields)
+    if isinstance(dataset, Source):
+        source = dataset
+    else:
+        data = _data(settings, dataset, data_dir, fields)
+        source = open_split(data, split)
+        _compare(classifier, data, source, split)
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
     ours = _our_labels(source, classifier)
@@ -60,7 +67,7 @@ def evaluate(
         if progress is not None:
             progress(sum(map(len, labels)), len(source))
 
-    for batch in _batches(classifier, source, size, broken_images, progress):
+    for batch in _batches(classifier, source, size, broken_images or settings.broken_images, progress):
         batch = batch._replace(labels=np.where(batch.labels >= 0, ours[batch.labels], -1).astype(np.int32))
         under_way.append((batch, program(classifier.variables, batch.images, batch.labels)))
         if len(under_way) > 1:  # the device computes one batch while this one's results are fetched
@@ -91,13 +98,7 @@ def _with_tta(settings: Settings, tta: Tta | None) -> Settings:
     return dataclasses.replace(settings, eval_flip=tta == "flip")
 
 
-def _opened(
-    settings: Settings,
-    dataset: str | None,
-    split: Literal["train", "validation"],
-    data_dir: str | None,
-    fields: dict[str, Any],
-) -> Source:
+def _data(settings: Settings, dataset: str | None, data_dir: str | None, fields: dict[str, Any]) -> DataConfig:
     unknown = set(fields) - {each.name for each in dataclasses.fields(DataConfig)}
     if unknown:
         raise UserError(f"{sorted(unknown)[0]}: is no field of a dataset, nor an argument of evaluate")
@@ -105,9 +106,31 @@ def _opened(
         if not settings.dataset:
             raise UserError("evaluate: the classifier does not know its dataset; name one")
         changes = {**fields, **({} if data_dir is None else {"data_dir": str(data_dir)})}
-        return open_split(dataclasses.replace(settings, **changes), split)
-    config = DataConfig(dataset=dataset, data_dir=None if data_dir is None else str(data_dir), **fields)
-    return open_split(config, split)
+        return dataclasses.replace(settings, **changes)
+    return DataConfig(dataset=dataset, data_dir=None if data_dir is None else str(data_dir), **fields)
+
+
+def _compare(classifier: Classifier, data: DataConfig, source: Source, split: Literal["train", "validation"]) -> None:
+    """Warns if a dataset has the name of the run's, but other content, such as a folder to which pictures were added.
+
+    If validation images are drawn from a folder, another picture in it changes the draw.
+    """
+    recorded = classifier.identity
+    if recorded is None or name_and_version(data.dataset)[0] != recorded.dataset:
+        return
+    try:
+        other = open_split(data, "validation" if split == "train" else "train")
+    except UserError as error:
+        difference: str | None = f"no such splits ({str(error)[:150]})"
+    else:
+        difference = recorded.difference(identity_of(*((source, other) if split == "train" else (other, source))))
+    if difference:
+        warnings.warn(
+            f"dataset={data.dataset}: is not what the run was trained on: it has {difference}. The run may have been "
+            "trained on some of these images, and the figures are not those in its metrics.jsonl",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _our_labels(source: Source, classifier: Classifier) -> np.ndarray:

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from flax_resnets import __version__
 from flax_resnets.augment import evaluated
 from flax_resnets.errors import UserError
-from flax_resnets.inference.folder import tensors_of
+from flax_resnets.inference.folder import CONFIG, WEIGHTS, tensors_of
 from flax_resnets.models.folding import fold_batch_norm
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
@@ -71,7 +71,7 @@ def export(classifier: "Classifier", path: str | os.PathLike[str], format: str, 
     kind = FORMATS[format]
     if kind.write is None:
         classifier.save(target, force=force)
-        return [target]
+        return [target / CONFIG, target / WEIGHTS]
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(classifier.variables))
     if kind.program and size > _MOST_BYTES:
         raise UserError(f"format={format}: a file holds 2 GB at most, the weights are {size / 1e9:.1f} GB; use saved")

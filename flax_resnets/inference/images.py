@@ -12,6 +12,7 @@ from PIL import Image
 from flax_resnets.data.decode import decode
 from flax_resnets.data.folder.layout import is_picture
 from flax_resnets.errors import UserError
+from flax_resnets.storage import is_url
 
 _MOST_BYTES = 2**30
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -93,7 +94,7 @@ def _items(name: str, image: Any) -> Iterator[Item]:
         if isinstance(path, bytes):
             path = os.fsdecode(path)
         if os.path.isdir(path):
-            yield from (Item(file, file) for file in _files(path))
+            yield from _in_folder(path)
         else:
             yield Item(path, path)
     elif isinstance(image, bytes | bytearray | memoryview | Image.Image):
@@ -110,20 +111,28 @@ def _items(name: str, image: Any) -> Iterator[Item]:
         )
 
 
-def _files(folder: str) -> list[str]:
-    """The image files in a folder and the folders in it, sorted. Hidden files are left out, links not followed."""
+def _in_folder(folder: str) -> list[Item]:
+    """The image files in a folder and the folders in it, sorted. Hidden files are left out, links not followed.
+
+    A folder that cannot be read has a place among them, as an image that cannot be read.
+    """
+    closed: list[OSError] = []
     found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
+        Item(path, path)
+        for parent, _, names in os.walk(folder, onerror=closed.append)
         for name in names
         if is_picture(name) and not name.startswith(".")
+        for path in [os.path.join(parent, name)]
     ]
+    found += [unreadable(str(error.filename), UserError(f"{error.filename}: {error.strerror}")) for error in closed]
     if not found:
         raise UserError(f"{folder}: has no image in it, by the endings of its files")
-    return sorted(found)
+    return sorted(found, key=lambda item: item.name)
 
 
 def _content(path: Path) -> bytes:
+    if is_url(str(path)):
+        raise ValueError("must be on this machine, no URL; copy it first")
     if not os.path.lexists(path):
         raise ValueError("no such file")
     if not os.path.isfile(path):  # reading a device would never end

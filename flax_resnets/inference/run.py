@@ -64,7 +64,7 @@ def classifier_of_run(
             raise UserError(f"{workdir / 'config.json'}: {str(error)[:400]}") from None
         misfits.append(differences(model, settings, weights))
         if not misfits[-1]:
-            return Classifier(model, weights, settings, names, source=f"{workdir}, step {step}")
+            return Classifier(model, weights, settings, names, source=f"{workdir}, step {step}", identity=identity)
     closest = min(misfits, key=len)
     raise UserError(f"{workdir}: checkpoint {step} is not of the network in config.json: {in_short(closest)}")
 

@@ -10,6 +10,7 @@ from PIL import Image
 from flax_resnets import Classifier, cli, create_model
 from flax_resnets.cli import evaluate as command
 from flax_resnets.data.source import open_source
+from flax_resnets.errors import UserError
 from flax_resnets.inference.preprocess import Settings
 
 
@@ -80,3 +81,21 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert message in err
     assert err.count("\n") == 1
     assert len(err) < 600
+
+
+def test_nothing_is_left_behind_by_a_refusal(network, monkeypatch):
+    def refuse(*args, **keywords):
+        raise UserError("3 of 9 images are broken; broken_images=skip leaves them out")
+
+    monkeypatch.setattr(network, "evaluate", refuse)
+    assert cli.main(["evaluate", "runs/mine", "--output", "out"]) == 2
+    assert list(Path().iterdir()) == []
+
+
+def test_the_remedy_for_broken_images_is_this_commands_flag(network, monkeypatch, capsys):
+    def refuse(*args, **keywords):
+        raise UserError("3 of 9 images are broken; broken_images=skip leaves them out")
+
+    monkeypatch.setattr(network, "evaluate", refuse)
+    assert cli.main(["evaluate", "runs/mine"]) == 2
+    assert capsys.readouterr().err.endswith("broken; --skip-broken leaves them out\n")

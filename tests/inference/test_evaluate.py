@@ -47,6 +47,18 @@ def test_the_figures_are_those_of_the_run_to_the_last_digit(trained, classifier)
     assert evaluation.dataset == "fashion_mnist_sample 1.0.0, test"
 
 
+def test_it_says_if_the_data_are_no_longer_the_runs(trained, tmp_path):
+    for name in ("config.json", "data.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    (tmp_path / "checkpoints").symlink_to(trained / "checkpoints")
+    record = json.loads((tmp_path / "data.json").read_text())
+    (tmp_path / "data.json").write_text(json.dumps(record | {"fingerprint": "0" * 64}))
+    with pytest.warns(RuntimeWarning, match=r"is not what the run was trained on: it has other images or labels"):
+        load_classifier(tmp_path).evaluate()
+    with pytest.warns(RuntimeWarning, match="may have been trained on some of these images"):
+        load_classifier(tmp_path).evaluate("fashion_mnist_sample", "train")
+
+
 def test_logits_are_those_of_predict(classifier, files):
     evaluation = classifier.evaluate("fashion_mnist_sample")
     np.testing.assert_array_equal(evaluation.logits[:250], classifier.logits(files[:250], batch_size=250))

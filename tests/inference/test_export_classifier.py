@@ -202,7 +202,8 @@ def test_safetensors_hold_the_weights_to_the_bit(name, tmp_path):
 
 def test_saved_is_the_folder_of_save(tmp_path):
     classifier = made("lenet")
-    assert classifier.export(tmp_path / "folder", "saved") == [tmp_path / "folder"]
+    folder = tmp_path / "folder"
+    assert classifier.export(folder, "saved") == [folder / "config.json", folder / "model.safetensors"]
     again = load_classifier(tmp_path / "folder")
     jax.tree.map(np.testing.assert_array_equal, again.variables, classifier.variables)
 

@@ -106,6 +106,24 @@ def test_objects_that_are_no_image(tmp_path):
     assert "mode 'F'" in refusal(Image.new("F", (4, 4)))
     assert "not a JPEG, PNG" in refusal(b"no image")
     assert "has no image in it, by the endings" in refusal(tmp_path)
+    assert "gs://bucket/shoe.png: must be on this machine, no URL" in refusal("gs://bucket/shoe.png")
+
+
+def test_a_folder_that_cannot_be_read_has_a_place_among_the_images(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    picture, closed = each_image(tmp_path)
+    assert picture.name == str(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"closed: Permission denied"):
+        closed.pixels(3)
 
 
 def test_paths_that_are_no_file(tmp_path):

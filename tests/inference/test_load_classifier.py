@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -311,3 +312,12 @@ def test_a_run_in_a_bucket_is_copied_and_loaded(trained, emulator, validation, t
         load_classifier("gs:/bucket/run")
     with pytest.raises(UserError, match="no such file"):
         load_classifier("gs://bucket/inference/none")
+
+
+def test_checkpoints_that_may_not_be_read(workdir, monkeypatch):
+    def iterdir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(UserError, match=r"checkpoints: Permission denied; whoever reads the run must be allowed to"):
+        load_classifier(workdir)

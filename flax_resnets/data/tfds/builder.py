@@ -79,7 +79,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         raise
     except Exception as error:
         known = _known()
-        if name in known[1:] and config:
+        if config and name in tfds.list_builders(with_community_datasets=False):
             known = [f"{name}/{each}" for each in tfds.builder_cls(name).builder_configs]
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorflow":
             raise UserError(
@@ -99,8 +99,10 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
 def _known() -> list[str]:
     import tensorflow_datasets as tfds
 
+    from flax_resnets.data.source import KINDS  # which imports this package
+
     # A builder that has been imported may be listed twice.
-    return [*dict.fromkeys([SAMPLE, *tfds.list_builders(with_community_datasets=False)])]
+    return [*dict.fromkeys([SAMPLE, *KINDS, *tfds.list_builders(with_community_datasets=False)])]
 
 
 def _meant(name: str, known: list[str]) -> str:

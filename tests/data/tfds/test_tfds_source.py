@@ -106,6 +106,7 @@ def test_a_read_only_data_dir_works_when_the_set_is_prepared(prepared):
     ("dataset", "message"),
     [
         ("cifar1O", "did you mean 'cifar10'"),
+        ("foldr", "did you mean 'folder'"),
         ("fashion_mnist_sampel", "did you mean 'fashion_mnist_sample'"),
         ("imagenette/160px-v3", "did you mean 'imagenette/160px-v2'"),
         ("cifar10:1.0.0", "only: 3.0.2"),
