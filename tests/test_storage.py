@@ -150,7 +150,7 @@ def test_a_written_file_whose_answer_was_lost_is_known_as_written(emulator):
     assert storage.write(path, b"another's", 0) is None
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of a client whose connection was cut
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of a client whose connection was cut
 def test_a_bucket_that_fails_now_and_then_is_asked_again(faults, monkeypatch):
     monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY._initial", 0.01)
     faults.refused, faults.cut = 0.3, 0.3
