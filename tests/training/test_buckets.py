@@ -286,6 +286,7 @@ def test_a_bucket_that_fails_for_a_while_costs_no_lock(config, faults, quick):
         pass
 
 
+@pytest.mark.slow  # its faults come at random, so now and then it takes many retries
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of a client whose connection was cut
 def test_a_run_with_a_bucket_that_fails_now_and_then(make_trainer, config, on_disk, faults, monkeypatch):
     monkeypatch.setattr("google.cloud.storage.retry.DEFAULT_RETRY._initial", 0.01)
