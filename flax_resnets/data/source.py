@@ -151,14 +151,15 @@ class Source(abc.ABC):
 
         Raises:
             IndexError: `index` is not in `range(len(self))`.
-            UserError: the record is damaged; the message names it.
+            UserError: the record is damaged or may not be read; the message names it.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
         try:
             encoded, label = self.read(index)
         except Exception as error:
-            raise UserError(f"{self._where(index)}: the record is damaged ({error})") from error
+            unread = error.strerror if isinstance(error, OSError) else None  # such as "Permission denied"
+            raise UserError(f"{self._where(index)}: {unread or f'the record is damaged ({error})'}") from error
         if not 0 <= label < self.num_classes:
             raise UserError(f"{self._where(index)}: label {label} is not in range({self.num_classes})")
         return encoded, label

@@ -44,6 +44,7 @@ def read_table(root: Path, config: DataConfig) -> Table:
     """
     file = root / TABLE
     paths, labels, splits = [], [], []
+    rows: dict[tuple[str, str | None], int] = {}  # the first row of a path in a split
     for line, path, label, split in _rows(file, config.image_key or "path", config.label_key or "label"):
         where = f"{file}, line {line}"
         if not path or not label or split == "":
@@ -51,6 +52,11 @@ def read_table(root: Path, config: DataConfig) -> Table:
             raise UserError(f"{where}: has no {empty}; each row must have one")
         if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
             raise UserError(f"{where}: path {path[:200]!r} must be relative to {root} and stay inside it")
+        first = rows.setdefault((path, split), len(paths))
+        if first < len(paths) and labels[first] != label:
+            raise UserError(
+                f"{where}: path {path[:200]!r} has the label {label[:60]!r}, but {labels[first][:60]!r} before"
+            )
         paths.append(path)
         labels.append(label)
         splits.append(split)

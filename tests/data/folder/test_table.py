@@ -80,6 +80,7 @@ def test_columns_may_have_other_names(pile):
         ("path,label\n1.png,\n", "line 2: has no label"),
         ("path,label,split\n1.png,a,train\n2.png,b,\n", "line 3: has no split"),
         ("path,label\n1.png,a\n../2.png,b\n", "line 3: path '../2.png' must be relative to"),
+        ("path,label\n1.png,a\n1.png,b\n", "line 3: path '1.png' has the label 'b', but 'a' before"),
         ("path,label\n1.png,a\n/etc/passwd,b\n", "line 3: path '/etc/passwd' must be relative to"),
         ("path,label\n1.png,a\n8.png,b\n9.png,b\n", "names '8.png' (and 1 others), but"),
         ("path,label\n1.png,a\ndeep,b\n", "names 'deep', but"),
