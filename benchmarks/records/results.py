@@ -29,8 +29,8 @@ from typing import Any
 
 from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
+from flax_resnets.figures import new_figure
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
-from flax_resnets.training.figures import new_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from flax_resnets.cli.output import is_file_or_new, whole_file
 from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError
@@ -59,7 +60,6 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.data.contents import contents_of, sampled_statistics
     from flax_resnets.data.source import open_split
     from flax_resnets.data.statistics import MOST_IMAGES
-    from flax_resnets.training.atomic import write_whole
     from flax_resnets.training.display import Display
 
     config = _config(arguments)
@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
     if picture is not None:
         png = _draw(train, contents["train"])
         try:
-            write_whole(picture, png)
+            with whole_file(picture) as temporary:
+                temporary.write_bytes(png)
         except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"data: --picture={picture}: {reason}; name a file to write") from None
@@ -124,7 +125,7 @@ def _picture_file(arguments: argparse.Namespace) -> Path | None:
     path = expanded(arguments.picture, "data: --picture")
     if path.suffix.lower() != ".png":
         raise UserError(f"data: --picture={path}: must be a file whose name ends in .png")
-    if os.path.isdir(path) or (os.path.lexists(path) and not arguments.force):
+    if not is_file_or_new(path) or (os.path.lexists(path) and not arguments.force):
         raise UserError(f"data: --picture={path}: is there already; name another, or --force overwrites a file")
     if not os.path.isdir(path.parent):
         raise UserError(f"data: --picture={path}: no such directory as {path.parent}")
@@ -229,7 +230,7 @@ def _printable(source: "Source", label: int) -> str:
 def _draw(source: "Source", contents: "Contents") -> bytes:
     """Draws images of each class that is shown, evenly spaced among those of the class; returns a PNG."""
     from flax_resnets.data.statistics import evenly_spaced
-    from flax_resnets.training.figures import new_figure, png
+    from flax_resnets.figures import new_figure, png
 
     shown = _chosen(contents.class_counts)
     figure = new_figure(1.2 * _COLUMNS, 1.45 * len(shown))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flax_resnets.cli.output import make_directory
+from flax_resnets.cli.output import is_file_or_new, make_directory, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_weights, load
 from flax_resnets.cli.table import table
@@ -113,6 +113,9 @@ def _in_words(evaluation: "Evaluation") -> str:
 def _directory(path: str, force: bool) -> Path:
     """The directory of the output; it is checked before the network is loaded."""
     directory = expanded(path, "evaluate: --output")
+    for name in _FILES:
+        if not is_file_or_new(directory / name):
+            raise UserError(f"evaluate: --output={directory}: its {name} is no file; name another directory")
     there = [name for name in _FILES if os.path.lexists(directory / name)]
     if there and not force:
         raise UserError(
@@ -139,15 +142,11 @@ def _write(evaluation: "Evaluation", directory: Path) -> list[Path]:
         "evaluation.json": f"{figures}\n".encode(),
     }
     for name, content in contents.items():
-        temporary = directory / f"{name}.tmp"
         try:
-            temporary.write_bytes(content)
-            os.replace(temporary, directory / name)
+            with whole_file(directory / name) as temporary:
+                temporary.write_bytes(content)
         except OSError as error:
             raise UserError(f"evaluate: --output={directory / name}: {error.strerror or error}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
     return [directory / name for name in contents]
 
 

@@ -1,6 +1,9 @@
-"""Output files of commands: makes the directory, and finds names that are not taken."""
+"""Output files of commands: makes the directory, finds names that are not taken, and writes files as a whole."""
 
+import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +38,27 @@ def free_names(name: str) -> Iterator[str]:
     while True:
         yield f"{name}-{number}"
         number += 1
+
+
+def is_file_or_new(path: Path) -> bool:
+    """Whether there is a regular file, or nothing; a device, a pipe or a directory must not be replaced."""
+    return os.path.isfile(path) or not os.path.lexists(path)
+
+
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Yields a path to write to. When the block ends, the file there gets the name `target`.
+
+    After an error nothing is left, and a file that was at `target` is unchanged. No other file is touched: the path is
+    in a temporary directory beside `target`.
+
+    Raises:
+        OSError: the file cannot be written or renamed.
+    """
+    directory = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=target.parent))
+    try:
+        temporary = directory / target.name
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from flax_resnets.cli.output import is_file_or_new, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError, printable
 from flax_resnets.paths import expanded
@@ -181,7 +182,7 @@ class _Table:
 def _target(path: str, force: bool) -> Path:
     """The file to write; it is checked before the network is loaded."""
     target = expanded(path, "predict: --output")
-    if os.path.isdir(target) or not target.name or "\0" in target.name:
+    if not target.name or "\0" in target.name or not is_file_or_new(target):
         raise UserError(f"predict: --output={target}: is no name of a file")
     if os.path.lexists(target) and not force:
         raise UserError(f"predict: --output={target}: exists; name another file, or replace it with --force")
@@ -193,16 +194,11 @@ def _target(path: str, force: bool) -> Path:
 @contextlib.contextmanager
 def _whole(target: Path) -> Iterator[TextIO]:
     """Yields a file that gets its name when it is whole."""
-    temporary = target.with_name(f"{target.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with whole_file(target) as temporary, temporary.open("w", encoding="utf-8") as file:
             yield file
-        os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"predict: --output={target}: {error.strerror or error}; name another file") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _progress(out: TextIO) -> Callable[[int | None], None]:

@@ -94,7 +94,11 @@ class Source(abc.ABC):
 
     def label(self, index: int) -> int:
         """The image's class, in `range(num_classes)`."""
-        return self.example(index)[1]
+        if not self.labels_at_hand:
+            return self.example(index)[1]
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is not in range({len(self)})")
+        return int(self.labels()[index])
 
     def labels(self) -> np.ndarray:
         """The classes of all images, int32 `(N,)`.

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from flax_resnets.figures import new_figure, png
 from flax_resnets.inference.evaluation import Evaluation
-from flax_resnets.training.figures import new_figure, png
 
 _NUMBERED = 30  # classes up to which the matrix shows each number
 _NAMED = 60  # classes up to which it shows all classes

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flax_resnets.figures import new_figure, png
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.callbacks import Callback
-from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.metrics import EpochMetrics
 
 if TYPE_CHECKING:

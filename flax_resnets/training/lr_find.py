@@ -16,10 +16,10 @@ import optax
 from flax import linen as nn
 
 from flax_resnets.data.batches import Split, steps_per_epoch
+from flax_resnets.figures import new_figure, png
 from flax_resnets.training.build import initial_state
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
-from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory

@@ -12,10 +12,10 @@ import numpy as np
 from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
+from flax_resnets.figures import new_figure, png
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
-from flax_resnets.training.figures import new_figure, png
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import network_inputs, step_key

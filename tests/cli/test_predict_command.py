@@ -192,3 +192,13 @@ def test_the_samples_images_are_read_from_files(photos, network):
     assert predict("shoe.png", "--json", "--output", "row.json") == 0
     row = json.loads(Path("row.json").read_text())["predictions"][0]
     assert row["index"] == int(network.logits(source.image(0)).argmax())
+
+
+def test_output_replaces_no_device_and_touches_no_file_beside_it(photos, capsys):
+    os.mkfifo("pipe")
+    assert predict("photos/a.jpg", "--output", "pipe", "--force") == 2
+    assert "--output=pipe: is no name of a file" in capsys.readouterr().err
+    Path("rows.csv.tmp").write_text("mine")
+    assert predict("photos/a.jpg", "--csv", "--output", "rows.csv") == 0
+    assert Path("rows.csv.tmp").read_text() == "mine"
+    assert sorted(os.listdir()) == ["photos", "pipe", "rows.csv", "rows.csv.tmp"]

@@ -61,15 +61,9 @@ class FolderSource(Source):
                 raise OSError("not a regular file")
             return file.read(), int(self._labels[index])
 
-    def label(self, index: int) -> int:
-        """See `Source`; the file is not read."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is not in range({len(self)})")
-        return int(self._labels[index])
-
     def labels(self) -> np.ndarray:
         """See `Source`; no image is read."""
-        return self._labels.astype(np.int32)
+        return self._labels.astype(np.int32, copy=False)
 
     def image_name(self, index: int) -> str:
         """The path of the file."""

@@ -95,15 +95,9 @@ class ParquetSource(Source):
             raise ValueError("it has no bytes")
         return encoded, int(self._labels[index])
 
-    def label(self, index: int) -> int:
-        """See `Source`; no image is read."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is not in range({len(self)})")
-        return int(self._labels[index])
-
     def labels(self) -> np.ndarray:
         """See `Source`; no image is read."""
-        return self._labels.astype(np.int32)
+        return self._labels.astype(np.int32, copy=False)
 
     def image_name(self, index: int) -> str:
         """The file, the row in it, and the path of the image if the row has one."""
