@@ -139,7 +139,8 @@ def _report(sources: Mapping[str, "Source"], contents: Mapping[str, "Contents"])
     train, validation = sources["train"], sources.get("validation")
     identity = identity_of(train, validation or train)
     counts = {split: each.class_counts for split, each in contents.items()}
-    remarks = dataclasses.replace(identity, class_counts=counts).remarks()
+    remarks = list(dict.fromkeys(note for source in sources.values() for note in source.notes))
+    remarks += dataclasses.replace(identity, class_counts=counts).remarks()
     in_both = None
     if validation is not None:
         in_both = contents["validation"].also_in(contents["train"])

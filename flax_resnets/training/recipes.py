@@ -41,11 +41,15 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
         if head not in FIELD_TYPES or (option and head != "model_options"):
             raise UserError(f"--config.{name}: {unknown_field(name)}")
         if head == "model_options":
-            if not option:
+            if not option and text not in ("none", "{}"):
                 raise UserError(
-                    f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…"
+                    f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…, or all "
+                    "back to the network's own by none"
                 )
-            options = changes.get("model_options", config.model_options)
+            options = changes.get("model_options", config.model_options) if option else {}
+            if not option:
+                changes["model_options"] = options
+                continue
             changes["model_options"] = {**options, option: _word_or_literal(text)}
         else:
             changes[name] = parsed(name, text, FIELD_TYPES[name])

@@ -64,7 +64,7 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
             say(f"{workdir}: going on with {recorded.name}, as it began; {newest} is there too")
     # First the split that a dataset is more likely to lack: that is found out before anything is downloaded.
     validation, train = open_split(opened, "validation"), open_split(opened, "train")
-    for note in (*train.notes, *validation.notes):
+    for note in dict.fromkeys((*train.notes, *validation.notes)):  # both have the same if one is a share of the other
         say(note)
     found = identity_of(train, validation)
     check_data(found, config, workdir)

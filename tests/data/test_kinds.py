@@ -176,7 +176,7 @@ def test_a_run_notices_other_pictures(splits, tmp_path):
     (root / "train" / "cat" / "notes.txt").write_text("no picture")
     config = load_config("quickstart", {"dataset": "folder", "data_dir": str(root)})
     assert start() == [
-        f"{root}/train: left out 1 files whose endings are no picture's ('.txt')",
+        f"{root}/train: files left out, whose endings are no picture's ('.txt'): 1",
         f"{root}/validation: no pictures of the class 'dog', which training has",
     ]
     config = dataclasses.replace(config, data_dir=str(root.rename(tmp_path / "moved")))

@@ -59,6 +59,7 @@ def test_splits_are_found_by_their_names(there, fields, expected):
     [
         (["a"], {}, "train_split='train': photos has no such split; there is 'a'"),
         ([], {}, "train_split='train': photos has no such split; there is none"),
+        (["a"], {"validation_split": "val"}, "validation_split='val': photos has no such split; there is 'a'"),
         (["train"], {"validation_split": "x"}, "validation_split='x': photos has no such split; there is 'train'"),
         (["train", "val"], {"validation_share": 0.1}, "validation_share=0.1: photos has a validation split, 'val'"),
         (["train", "val"], {"validation_share": 0.1, "validation_split": "val"}, "validation_share=0.1, validation_sp"),

@@ -70,6 +70,13 @@ def test_one_model_option_is_set_at_a_time():
     assert options == {**load_config(QUICKSTART).model_options, "width": 8, "shortcut": "avg_pool"}
 
 
+def test_all_model_options_are_set_back():
+    assert load_config("rn18_imagenette").model_options
+    assert load_config("rn18_imagenette", {"model_options": "none"}).model_options == {}
+    changed = load_config("rn18_imagenette", {"model_options": "none", "model_options.width": "8"})
+    assert changed.model_options == {"width": 8}
+
+
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
@@ -79,7 +86,7 @@ def test_one_model_option_is_set_at_a_time():
         ("bs", "1", "--config.bs: no such field; did you mean batch_size?"),
         ("epochs.more", "1", "no such field"),
         ("xyzzy", "1", "no such field; the nearest are mixup, resize, "),
-        ("model_options", "{}", "set one option at a time"),
+        ("model_options", "{'width': 8}", "set one option at a time"),
         ("epochs", "ten", "epochs=ten: must be a whole number"),
         ("epochs", "1.5", "epochs=1.5: must be a whole number"),
         ("epochs", "true", "epochs=true: must be a whole number"),

@@ -213,9 +213,11 @@ def pictures(directory: Path, class_names: Sequence[str], is_train: bool) -> Pic
         notes.append(f"{directory}: no pictures of the class {_listed(empty)}, which training has")
     if passed_over:
         endings = _listed([ending for ending, _ in passed_over.most_common()])
-        notes.append(f"{directory}: left out {passed_over.total():,} files whose endings are no picture's ({endings})")
+        notes.append(
+            f"{directory}: files left out, whose endings are no picture's ({endings}): {passed_over.total():,}"
+        )
     if beside := sum(is_picture(entry.name) and not _is_directory(entry) for entry in _entries(directory)):
-        notes.append(f"{directory}: left out {beside:,} pictures that are in no class's directory")
+        notes.append(f"{directory}: pictures left out, which are in no class's directory: {beside:,}")
     labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
     return Pictures(directory, Names(names), np.concatenate(stats), labels, tuple(notes))
 

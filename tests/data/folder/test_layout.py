@@ -111,8 +111,8 @@ def test_which_files_are_pictures(make_folder):
     ]
     directory = (root / "train").resolve()
     assert open_source("folder", "train", root).notes == (
-        f"{directory}: left out 3 files whose endings are no picture's ('.txt', '')",
-        f"{directory}: left out 1 pictures that are in no class's directory",
+        f"{directory}: files left out, whose endings are no picture's ('.txt', ''): 3",
+        f"{directory}: pictures left out, which are in no class's directory: 1",
     )
 
 
