@@ -38,10 +38,9 @@ def choose_splits(there: Collection[str], config: DataConfig, where: str) -> tup
     train, share = config.train_split or "train", config.validation_share
     own = next((name for name in VALIDATION if name in there), "")
     validation = config.validation_split or (own if share is None else "")
-    chosen = {"train_split": train, "validation_split": validation}  # those that the user gave come first, below
-    for field in sorted(
-        chosen, key=lambda field: getattr(config, field) is None
-    ):
+    chosen = {"train_split": train, "validation_split": validation}
+    # A name that the user gave is reported before one that is assumed.
+    for field in sorted(chosen, key=lambda field: getattr(config, field) is None):
         name = chosen[field]
         if name and name not in there:
             known = ", ".join(map(repr, sorted(there)[:8]))[:150] or "none"
