@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flax_resnets.data.identity import Identity
     from flax_resnets.data.source import Source
     from flax_resnets.inference.evaluation import Evaluation
+    from flax_resnets.inference.explain import Explanation
 
 _MOST_AT_ONCE = 64  # images in a step if the caller names no number
 _STEPS_AHEAD = 2  # steps whose images are decoded ahead, and steps that the device computes ahead
@@ -112,7 +113,7 @@ class Classifier:
         self.preprocess = Preprocess(settings)
         self._source = source
         self.identity = identity
-        self._compiled: dict[int, Callable[[Any, np.ndarray], jax.Array]] = {}
+        self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
         return f"Classifier({self.settings.model}, {len(self.class_names)} classes, {self.preprocess}, {self._source})"
@@ -195,6 +196,53 @@ class Classifier:
             UserError: an image cannot be read.
         """
         return self._stacked(self._outputs(cast(Any, self.model).clone(num_classes=0), each_image(images), batch_size))
+
+    def explain(
+        self,
+        images: Any,
+        class_name: str | int | None = None,
+        stage: str | None = None,
+        method: Literal["grad_cam", "integrated_gradients"] = "grad_cam",
+        *,
+        steps: int = 64,
+        batch_size: int | None = None,
+    ) -> "list[Explanation]":
+        """Which parts of each image speak for a class, as a heat map.
+
+        `grad_cam` weighs the feature maps of a stage by the class's mean gradient and keeps what is above 0: Selvaraju
+        et al. 2017, arXiv:1610.02391, section 3. It shows regions, as coarse as the stage's maps. With
+        `integrated_gradients` each pixel gets the integral of its gradient on the straight way from a black image:
+        Sundararajan et al. 2017, arXiv:1703.01365, section 3.
+
+        Gradients are computed in float32, also if the network computes in half precision. With `eval_flip` the
+        explained logit is the mean over the image and its mirror image, as in `logits`.
+
+        Args:
+            images: see the class.
+            class_name: for all images, a class's name, its words or its number; None for each image's most probable
+                class.
+            stage: of `grad_cam`: a ResNet's `stem` or `stage1` to `stage4`, or of a network of a textbook one of the
+                names that `method="layers"` gives; None for the last one that has more than one position.
+            method: `grad_cam` or `integrated_gradients`.
+            steps: of `integrated_gradients`: the number of gradients in the sum that stands for the integral. The paper
+                finds 20 to 300 enough; more make the attributions' sum more exact.
+            batch_size: number of images in each step; the last step is filled up with black images. None for up to 16.
+                A program is compiled for each number.
+
+        Returns:
+            An `Explanation` for each image.
+
+        Raises:
+            UserError: an image cannot be read, or there is no such class, stage or method.
+
+        Example:
+            >>> explanation = load_classifier("runs/quickstart").explain("shoe.png")[0]  # doctest: +SKIP
+            >>> explanation, explanation.heat.shape, explanation.overlay().shape  # doctest: +SKIP
+            (Explanation('Sneaker', 7, 0.97, 28 x 28, grad_cam at stage3), (28, 28), (28, 28, 3))
+        """
+        from flax_resnets.inference.explain import explain
+
+        return explain(self, images, class_name, stage, method, steps=steps, batch_size=batch_size)
 
     @property
     def num_features(self) -> int:
@@ -399,18 +447,26 @@ class Classifier:
 
     def _program(self, model: nn.Module) -> Callable[[Any, np.ndarray], jax.Array]:
         """The network with its preprocessing, compiled as the trainer compiles its evaluation."""
-        outputs = cast(Any, model).num_classes
-        if outputs not in self._compiled:
 
-            def compute(variables: Any, stored: jax.Array) -> jax.Array:
-                def network(images: jax.Array) -> jax.Array:
-                    return cast(jax.Array, model.apply(variables, images, train=False))
+        def compute(variables: Any, stored: jax.Array) -> jax.Array:
+            def network(images: jax.Array) -> jax.Array:
+                return cast(jax.Array, model.apply(variables, images, train=False))
 
-                return evaluated(network, stored, self.settings, self.settings.image_size).astype(jnp.float32)
+            return evaluated(network, stored, self.settings, self.settings.image_size).astype(jnp.float32)
 
+        return self.compiled(cast(Any, model).num_classes, compute)
+
+    def compiled(self, key: Hashable, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as a program for one device, compiled as the trainer compiles its evaluation.
+
+        Args:
+            key: what tells the function from others. The first function of a key stays, with what it has compiled.
+            compute: the function, of arrays alone.
+        """
+        if key not in self._compiled:
             mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-            self._compiled[outputs] = jax.jit(compute, compiler_options=for_speed(mesh))
-        return self._compiled[outputs]
+            self._compiled[key] = jax.jit(compute, compiler_options=for_speed(mesh))
+        return self._compiled[key]
 
 
 def _in_batches(

@@ -34,8 +34,8 @@ class ClassFigures(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Mistake:
-    """An image that is predicted as another class than its own.
+class Outcome:
+    """What is predicted for one image of the set.
 
     Attributes:
         index: of the image in the set.
@@ -218,13 +218,38 @@ class Evaluation:
         """
         return sum(each.images * abs(each.confidence - each.accuracy) for each in self.reliability) / self.images
 
-    def worst(self, number: int = 10) -> tuple[Mistake, ...]:
+    def worst(self, number: int = 10) -> tuple[Outcome, ...]:
         """The mistakes with the highest losses, highest first."""
         wrong = np.flatnonzero(~self.correct)
         # Equal losses stay in the order of the images; not-a-number counts as the highest.
-        order = wrong[np.argsort(-np.nan_to_num(self.losses[wrong], nan=np.inf), kind="stable")[:number]]
+        return self._outcomes(wrong[np.argsort(-np.nan_to_num(self.losses[wrong], nan=np.inf), kind="stable")][:number])
+
+    def best(self, number: int = 10) -> tuple[Outcome, ...]:
+        """The images with the lowest losses, lowest first."""
+        return self._outcomes(np.argsort(self.losses, kind="stable")[:number])  # not-a-number comes last
+
+    def likely_mislabelled(self, number: int = 10) -> tuple[Outcome, ...]:
+        """The images whose label is probably wrong, the most probable first. Look at them before you believe it.
+
+        An image is one of them if another class than its own is predicted, with at least the probability that this class
+        has on average for the images that are labelled with it: Northcutt et al. 2019, "Confident Learning: Estimating
+        Uncertainty in Dataset Labels", arXiv:1911.00068, section 3.1. The order is that of this probability. `worst`
+        differs: it has all mistakes, also those of which the network is not certain, in the order of the label's own
+        probability.
+
+        The network must not have been trained on these images, or it may have learned the wrong labels by heart.
+        """
+        of_label = self.probabilities[np.arange(self.images), self.labels]
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        # No image is suspected for a class without images: there is nothing to compare with, and nothing exceeds NaN.
+        usual = np.bincount(self.labels, of_label, len(self.class_names)) / np.where(counts, counts, np.nan)
+        predicted = self.probabilities[np.arange(self.images), self.predicted]
+        suspects = np.flatnonzero(~self.correct & (predicted >= usual[self.predicted]))
+        return self._outcomes(suspects[np.argsort(-predicted[suspects], kind="stable")][:number])
+
+    def _outcomes(self, rows: np.ndarray) -> tuple[Outcome, ...]:
         return tuple(
-            Mistake(
+            Outcome(
                 int(i),
                 self.image_name(int(i)),
                 self.class_names[self.labels[i]],
@@ -232,7 +257,7 @@ class Evaluation:
                 float(self.probabilities[i, self.predicted[i]]),
                 float(self.losses[i]),
             )
-            for i in order
+            for i in rows
         )
 
     def most_confused(self, number: int = 10) -> tuple[tuple[str, str, int], ...]:

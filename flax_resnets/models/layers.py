@@ -15,6 +15,25 @@ from flax.typing import Dtype
 from flax_resnets.models.convolution import KERNEL_INITS, NHWC, Initializer, has_known_size, window
 
 
+def perturbed(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
+    """A value inside a network, plus the perturbation of that name, if the caller of `apply` gives one.
+
+    The gradient with respect to a perturbation of 0 is the gradient with respect to the value:
+
+        variables | {"perturbations": {"stage4": zeros}}
+
+    Flax's `Module.perturb` does the same, but also adds the zeros to what `init` returns.
+
+    Args:
+        module: the module that computes the value.
+        name: of the value.
+        x: the value, of any shape; the perturbation has its shape and dtype.
+    """
+    if not module.has_variable("perturbations", name):
+        return x
+    return x + module.get_variable("perturbations", name)
+
+
 class Linear(nn.Module):
     """A fully connected layer. It computes in float32, whatever the network's dtype, so that logits are precise.
 

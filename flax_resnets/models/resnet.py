@@ -27,6 +27,7 @@ from flax_resnets.models.layers import (
     global_avg_pool,
     max_pool,
     mish,
+    perturbed,
     subsample,
 )
 from flax_resnets.models.normalization import BatchNorm, ghost_size
@@ -359,12 +360,16 @@ class ResNet(nn.Module):
         del outputs["head"]
         return outputs
 
+    def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """What `features` returns, and `head`: what a call returns. The textbook networks have this method too."""
+        return self._forward(x, train)
+
     @nn.compact
     def _forward(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
         act = _ACTIVATIONS[self.activation]
         conv = partial(Conv, initializer=self.initializer, dtype=self.dtype)
         block = nn.remat(self.block, static_argnums=(2,)) if self.remat == "block" else self.block
-        x = self._stem(x, train, act, conv)
+        x = perturbed(self, "stem", self._stem(x, train, act, conv))
         outputs = {"stem": x}
         if self.stem != "small":
             x = blur_pool(max_pool(x, strides=1)) if self.blur_pool else max_pool(x)
@@ -390,7 +395,7 @@ class ResNet(nn.Module):
                     name=f"stage{i + 1}_block{j + 1}",
                 )(x, train)
                 blocks_before += 1
-            outputs[f"stage{i + 1}"] = x
+            outputs[f"stage{i + 1}"] = x = perturbed(self, f"stage{i + 1}", x)
         if self.block.preactivated:
             x = act(self._norm("head")(name="head_norm")(x, train))
         x = Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))

@@ -9,7 +9,7 @@ fastai's defaults. Images are flattened in the order H, W, C. A fully connected 
 torch, therefore needs its inputs reordered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,12 @@ from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.convolution import Conv, convolve, has_known_size
-from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_pool, sum_pool
+from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_pool, perturbed, sum_pool
 from flax_resnets.models.normalization import BatchNorm, ghost_size
 from flax_resnets.models.resnet import BasicBlock
+
+
+_Step = Callable[[str, jax.Array], jax.Array]
 
 
 class Textbook(nn.Module):
@@ -70,6 +73,16 @@ class Textbook(nn.Module):
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The outputs of all steps, by name and in order; the last one is what a call returns."""
         raise NotImplementedError
+
+    def _steps(self) -> tuple[dict[str, jax.Array], _Step]:
+        """An empty dict, and a function that adds the output of a step to it, by its name, and returns the output."""
+        out = {}
+
+        def step(name: str, x: jax.Array) -> jax.Array:
+            out[name] = perturbed(self, name, x)
+            return out[name]
+
+        return out, step
 
 
 class NormedTextbook(Textbook):
@@ -201,16 +214,16 @@ class FCN(NormedTextbook):
             dtype=self.dtype,
         )
         residual = partial(BasicBlock, shortcut="avg_pool", zero_init_last=True, conv=conv, norm=norm)
-        out = {}
+        out, step = self._steps()
         for i, features in enumerate((16, 32, 64, 128, 256), start=1):
             if self.blocks == 0:
                 x = ConvLayer(features, strides=2, conv=conv, norm=norm, name=f"stage{i}")(x, train)
             for j in range(self.blocks):
                 x = residual(features, strides=2 if j == 0 else 1, name=f"stage{i}_block{j + 1}")(x, train)
-            out[f"stage{i}"] = x
-        out["pool"] = x = global_avg_pool(x)
+            x = step(f"stage{i}", x)
+        x = step("pool", global_avg_pool(x))
         if self.num_classes:
-            out["head"] = Linear(self.num_classes, name="head")(x)
+            step("head", Linear(self.num_classes, name="head")(x))
         return out
 
 
@@ -237,16 +250,16 @@ class LeNet(Textbook):
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`conv1`, `pool1`, `conv2`, `pool2`, `flatten`, `dense1`, `dense2`, `head`."""
         conv, dense = partial(_conv, dtype=self.dtype), partial(_dense, dtype=self.dtype)
-        out = {}
-        out["conv1"] = x = nn.sigmoid(self._normed(conv(6, 5, 1, self.padding, name="conv1")(x), "norm1", train))
-        out["pool1"] = x = _pool(x, 2, 2, average=True)
-        out["conv2"] = x = nn.sigmoid(self._normed(conv(16, 5, name="conv2")(x), "norm2", train))
-        out["pool2"] = x = _pool(x, 2, 2, average=True)
-        out["flatten"] = x = _flatten(x)
-        out["dense1"] = x = nn.sigmoid(self._normed(dense(120, name="dense1")(x), "norm3", train))
-        out["dense2"] = x = nn.sigmoid(self._normed(dense(84, name="dense2")(x), "norm4", train))
+        out, step = self._steps()
+        x = step("conv1", nn.sigmoid(self._normed(conv(6, 5, 1, self.padding, name="conv1")(x), "norm1", train)))
+        x = step("pool1", _pool(x, 2, 2, average=True))
+        x = step("conv2", nn.sigmoid(self._normed(conv(16, 5, name="conv2")(x), "norm2", train)))
+        x = step("pool2", _pool(x, 2, 2, average=True))
+        x = step("flatten", _flatten(x))
+        x = step("dense1", nn.sigmoid(self._normed(dense(120, name="dense1")(x), "norm3", train)))
+        x = step("dense2", nn.sigmoid(self._normed(dense(84, name="dense2")(x), "norm4", train)))
         if self.num_classes:
-            out["head"] = _dense(self.num_classes, name="head")(x)
+            step("head", _dense(self.num_classes, name="head")(x))
         return out
 
     def _normed(self, x: jax.Array, name: str, train: bool) -> jax.Array:
@@ -283,16 +296,17 @@ class AlexNet(Textbook):
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`conv1`, `pool1`, `conv2`, `pool2`, `conv3` to `conv5`, `pool3`, `flatten`, `dense1`, `dense2`, `head`."""
         conv = partial(_conv, dtype=self.dtype)
-        out = {}
-        out["conv1"] = x = nn.relu(conv(96, 11, 4, 1, name="conv1")(x))
-        out["pool1"] = x = _pool(x, 3, 2)
-        out["conv2"] = x = nn.relu(conv(256, 5, 1, 2, name="conv2")(x))
-        out["pool2"] = x = _pool(x, 3, 2)
-        out["conv3"] = x = nn.relu(conv(384, 3, 1, 1, name="conv3")(x))
-        out["conv4"] = x = nn.relu(conv(384, 3, 1, 1, name="conv4")(x))
-        out["conv5"] = x = nn.relu(conv(256, 3, 1, 1, name="conv5")(x))
-        out["pool3"] = x = _pool(x, 3, 2)
-        return out | _two_hidden_layers(x, self, train)
+        out, step = self._steps()
+        x = step("conv1", nn.relu(conv(96, 11, 4, 1, name="conv1")(x)))
+        x = step("pool1", _pool(x, 3, 2))
+        x = step("conv2", nn.relu(conv(256, 5, 1, 2, name="conv2")(x)))
+        x = step("pool2", _pool(x, 3, 2))
+        x = step("conv3", nn.relu(conv(384, 3, 1, 1, name="conv3")(x)))
+        x = step("conv4", nn.relu(conv(384, 3, 1, 1, name="conv4")(x)))
+        x = step("conv5", nn.relu(conv(256, 3, 1, 1, name="conv5")(x)))
+        x = step("pool3", _pool(x, 3, 2))
+        _two_hidden_layers(x, self, train, step)
+        return out
 
 
 class VGG(Textbook):
@@ -316,24 +330,23 @@ class VGG(Textbook):
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`block1` to `block5`, `flatten`, `dense1`, `dense2`, `head`."""
-        out = {}
+        out, step = self._steps()
         for i, (convolutions, features) in enumerate(self.stages, start=1):
             for j in range(convolutions):
                 x = nn.relu(_conv(features, 3, 1, 1, dtype=self.dtype, name=f"block{i}_conv{j + 1}")(x))
-            out[f"block{i}"] = x = _pool(x, 2, 2)
-        return out | _two_hidden_layers(x, self, train)
+            x = step(f"block{i}", _pool(x, 2, 2))
+        _two_hidden_layers(x, self, train, step)
+        return out
 
 
-def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool) -> dict[str, jax.Array]:
+def _two_hidden_layers(x: jax.Array, network: AlexNet | VGG, train: bool, step: _Step) -> None:
     """The end of AlexNet and VGG: two fully connected layers of 4,096 outputs with dropout, and the head."""
-    out = {}
-    out["flatten"] = x = _flatten(x)
+    x = step("flatten", _flatten(x))
     for name in ("dense1", "dense2"):
         x = nn.relu(_dense(4096, dtype=network.dtype, name=name)(x))
-        out[name] = x = Dropout(network.dropout, deterministic=not train)(x)
+        x = step(name, Dropout(network.dropout, deterministic=not train)(x))
     if network.num_classes:
-        out["head"] = _dense(network.num_classes, name="head")(x)
-    return out
+        step("head", _dense(network.num_classes, name="head")(x))
 
 
 class NiN(Textbook):
@@ -355,15 +368,15 @@ class NiN(Textbook):
     @nn.compact
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`block1`, `pool1`, `block2`, `pool2`, `block3`, `pool3`, `head_block`, `head`."""
-        out = {}
+        out, step = self._steps()
         blocks = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1))
         for i, block in enumerate(blocks, start=1):
-            out[f"block{i}"] = x = self._block(x, *block, name=f"block{i}")
-            out[f"pool{i}"] = x = _pool(x, 3, 2)
+            x = step(f"block{i}", self._block(x, *block, name=f"block{i}"))
+            x = step(f"pool{i}", _pool(x, 3, 2))
         x = Dropout(self.dropout, deterministic=not train)(x)
         if self.num_classes:
-            out["head_block"] = x = self._block(x, self.num_classes, 3, 1, 1, name="head")
-        out["head" if self.num_classes else "pool"] = global_avg_pool(x)
+            x = step("head_block", self._block(x, self.num_classes, 3, 1, 1, name="head"))
+        step("head" if self.num_classes else "pool", global_avg_pool(x))
         return out
 
     def _block(self, x: jax.Array, features: int, size: int, strides: int, padding: int, name: str) -> jax.Array:
@@ -423,26 +436,26 @@ class GoogLeNet(Textbook):
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`block1` to `block5` (the last is the global average-pool), and `head`."""
         conv, inception = partial(_conv, dtype=self.dtype), partial(Inception, dtype=self.dtype)
-        out = {}
+        out, step = self._steps()
         x = nn.relu(conv(64, 7, 2, 3, name="conv1")(x))
-        out["block1"] = x = max_pool(x)
+        x = step("block1", max_pool(x))
         x = nn.relu(conv(64, 1, name="conv2_reduce")(x))
         x = nn.relu(conv(192, 3, padding=1, name="conv2")(x))
-        out["block2"] = x = max_pool(x)
+        x = step("block2", max_pool(x))
         x = inception(64, (96, 128), (16, 32), 32, name="inception3a")(x)
         x = inception(128, (128, 192), (32, 96), 64, name="inception3b")(x)
-        out["block3"] = x = max_pool(x)
+        x = step("block3", max_pool(x))
         x = inception(192, (96, 208), (16, 48), 64, name="inception4a")(x)
         x = inception(160, (112, 224), (24, 64), 64, name="inception4b")(x)
         x = inception(128, (128, 256), (24, 64), 64, name="inception4c")(x)
         x = inception(112, (144, 288), (32, 64), 64, name="inception4d")(x)
         x = inception(256, (160, 320), (32, 128), 128, name="inception4e")(x)
-        out["block4"] = x = max_pool(x)
+        x = step("block4", max_pool(x))
         x = inception(256, (160, 320), (32, 128), 128, name="inception5a")(x)
         x = inception(384, (192, 384), (48, 128), 128, name="inception5b")(x)
-        out["block5"] = x = global_avg_pool(x)
+        x = step("block5", global_avg_pool(x))
         if self.num_classes:
-            out["head"] = _dense(self.num_classes, name="head")(x)
+            step("head", _dense(self.num_classes, name="head")(x))
         return out
 
 
@@ -464,20 +477,20 @@ class DenseNet(NormedTextbook):
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """`stem`, `block1`, `transition1` to `block4`, `pool`, `head`."""
         conv = partial(_conv, dtype=self.dtype)
-        out = {}
+        out, step = self._steps()
         x = conv(64, 7, 2, 3, name="stem_conv")(x)
-        out["stem"] = x = max_pool(nn.relu(self._norm("stem_norm")(x, train)))
+        x = step("stem", max_pool(nn.relu(self._norm("stem_norm")(x, train))))
         for i, convolutions in enumerate(self.stages, start=1):
             for j in range(1, convolutions + 1):
                 y = nn.relu(self._norm(f"block{i}_norm{j}")(x, train))
                 y = conv(self.growth, 3, padding=1, name=f"block{i}_conv{j}")(y)
                 x = jnp.concatenate([x, y], axis=-1)
-            out[f"block{i}"] = x
+            x = step(f"block{i}", x)
             if i < len(self.stages):
                 x = nn.relu(self._norm(f"transition{i}_norm")(x, train))
                 x = conv(x.shape[-1] // 2, 1, name=f"transition{i}_conv")(x)
-                out[f"transition{i}"] = x = _pool(x, 2, 2, average=True)
-        out["pool"] = x = global_avg_pool(nn.relu(self._norm("head_norm")(x, train)))
+                x = step(f"transition{i}", _pool(x, 2, 2, average=True))
+        x = step("pool", global_avg_pool(nn.relu(self._norm("head_norm")(x, train))))
         if self.num_classes:
-            out["head"] = _dense(self.num_classes, name="head")(x)
+            step("head", _dense(self.num_classes, name="head")(x))
         return out

@@ -59,8 +59,8 @@ class Trainer:
         if self.total_steps >= 2**31:  # the state counts them in an int32
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
-        model = model or make_model(config, num_classes)
-        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
+        self.model = model or make_model(config, num_classes)
+        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.total_steps)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
 
     def with_steps(self, **steps: Any) -> "Trainer":
