@@ -231,11 +231,11 @@ class Evaluation:
     def likely_mislabelled(self, number: int = 10) -> tuple[Outcome, ...]:
         """The images whose label is probably wrong, the most probable first. Look at them before you believe it.
 
-        An image is one of them if another class than its own is predicted, with at least the probability that this class
-        has on average for the images that are labelled with it: Northcutt et al. 2019, "Confident Learning: Estimating
-        Uncertainty in Dataset Labels", arXiv:1911.00068, section 3.1. The order is that of this probability. `worst`
-        differs: it has all mistakes, also those of which the network is not certain, in the order of the label's own
-        probability.
+        An image is one of them if another class than its own is predicted, with at least the probability that this
+        class has on average for the images that are labelled with it: Northcutt et al. 2019, "Confident Learning:
+        Estimating Uncertainty in Dataset Labels", arXiv:1911.00068, section 3.1. The order is that of this probability.
+        `worst` differs: it has all mistakes, also those of which the network is not certain, in the order of the
+        label's own probability.
 
         The network must not have been trained on these images, or it may have learned the wrong labels by heart.
         """

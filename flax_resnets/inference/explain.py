@@ -9,7 +9,7 @@ import difflib
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -111,7 +111,9 @@ def explain(
         program = classifier.compiled(("grad_cam", stage), partial(_grad_cam, classifier, stage))
     else:
         stage = None
-        program = classifier.compiled(("integrated_gradients", steps), partial(_integrated_gradients, classifier, steps))
+        program = classifier.compiled(
+            ("integrated_gradients", steps), partial(_integrated_gradients, classifier, steps)
+        )
     explanations = []
     for stored, chosen, size in _batches(classifier, images, index, batch_size):
         filled = np.zeros((size, *stored.shape[1:]), np.uint8)
@@ -158,7 +160,9 @@ def class_number(classifier: Classifier, class_name: str | int) -> int:
             f"class_name={str(class_name)[:100]}: must be a class's name or number, or None for the most probable"
         ) from None
     if isinstance(class_name, bool) or not 0 <= number < len(names):
-        raise UserError(f"class_name={str(class_name)[:100]}: must be a class's name, or a number up to {len(names) - 1}")
+        raise UserError(
+            f"class_name={str(class_name)[:100]}: must be a class's name, or a number up to {len(names) - 1}"
+        )
     return number
 
 

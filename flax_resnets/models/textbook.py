@@ -24,7 +24,6 @@ from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_poo
 from flax_resnets.models.normalization import BatchNorm, ghost_size
 from flax_resnets.models.resnet import BasicBlock
 
-
 _Step = Callable[[str, jax.Array], jax.Array]
 
 

@@ -107,3 +107,34 @@ def test_as_dict_can_be_json(random):
 def test_no_images_is_an_error():
     with pytest.raises(UserError, match="some images: has no images to evaluate"):
         evaluation([], [])
+
+
+def test_best_have_the_lowest_losses(random):
+    best = random.best(7)
+    assert [each.index for each in best] == np.argsort(random.losses, kind="stable")[:7].tolist()
+    assert best[0].loss == random.losses.min()
+
+
+def test_probably_mislabelled_are_those_of_which_the_network_is_surer_than_usual():
+    probabilities = np.array(
+        [
+            [0.9, 0.1, 0.0],  # cats: 0.8 on average
+            [0.7, 0.2, 0.1],
+            [0.1, 0.6, 0.3],  # a dog: 0.6 on average
+            [0.85, 0.1, 0.05],  # labelled dog, surer a cat than cats usually are
+            [0.75, 0.2, 0.05],  # labelled owl, and less sure a cat
+            [0.95, 0.0, 0.05],  # labelled owl, and surest a cat
+        ],
+        np.float32,
+    )
+    result = Evaluation("x", NAMES, np.log(probabilities + 1e-9), np.array([0, 0, 1, 1, 2, 2]))
+    suspects = result.likely_mislabelled()
+    assert [each.index for each in suspects] == [5, 3]
+    assert (suspects[0].class_name, suspects[0].predicted) == ("owl", "cat")
+    assert suspects[0].probability == pytest.approx(0.95, abs=1e-4)
+    assert [each.index for each in result.worst()] == [4, 5, 3]
+    assert [each.index for each in result.likely_mislabelled(1)] == [5]
+
+
+def test_a_class_without_images_makes_no_image_suspect():
+    assert evaluation(predicted=[2, 0, 1], labels=[0, 0, 1]).likely_mislabelled() == ()
