@@ -51,8 +51,8 @@ class RecordActivations(Callback):
     and norms use their running statistics. A run that resumes goes on with the rows that it has.
 
     Args:
-        every: number of steps between two rows; 0 for a row at the run's beginning and one at the end of each epoch. For
-            a row the run waits until its devices have finished the steps that they were given.
+        every: number of steps between two rows; 0 for a row at the run's beginning and one at the end of each epoch.
+            For a row the run waits until its devices have finished the steps that they were given.
         images: how many validation images the network gets.
 
     Attributes:

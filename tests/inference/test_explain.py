@@ -1,6 +1,8 @@
 """Heat maps: equal to a computation by hand, in the right place, and complete."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from flax_resnets.inference.explain import Explanation, _grad_cam, class_number,
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.models.registry import MODELS
 
+PAGE = Path(__file__).parents[2] / "docs" / "explain.md"
 LENET = Settings(model="lenet", dataset="", image_size=28, channels=1, mean=(0.3,), std=(0.4,))
 SMALL = Settings(model="two stages", dataset="", image_size=32, channels=3, mean=(0.0,), std=(1.0,))
 
@@ -297,6 +300,18 @@ def test_a_network_without_classes_or_places_says_so(small, photos):
     tiny = made(create_model("resnet20_cifar", 2), dataclasses.replace(SMALL, model="resnet20_cifar", image_size=4))
     with pytest.raises(UserError, match="stage=stage3: has one position at 4 px and tells no place; take stage2"):
         tiny.explain(photos, stage="stage3")
+
+
+def test_the_python_of_its_page_runs(trained, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(trained)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
+        exec(block.replace('stage="stage2"', 'stage="pool1"'), names)  # this run's network is LeNet
+    assert [each.stage for each in names["stage2"]] == ["pool1"] * 6
+    assert {each.class_name for each in names["shoe"]} == {"Sneaker"}
+    assert (tmp_path / "filters.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_no_images_have_no_explanations(small):
