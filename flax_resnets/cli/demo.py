@@ -1,0 +1,45 @@
+"""Opens a page on this machine where a picture is dropped and its classes and heat map appear.
+
+    flax-resnets demo runs/quickstart
+    flax-resnets demo runs/quickstart --port 8000
+
+The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. The page is at
+http://127.0.0.1:PORT/ and can be opened on this machine alone. It loads nothing from the network, and pictures stay on
+this machine. Ctrl-C ends it.
+"""
+
+import argparse
+
+from flax_resnets.cli.parser import Parser, whole_number
+from flax_resnets.cli.predict import add_choice_of_weights, load
+from flax_resnets.errors import UserError, printable
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "--port", type=whole_number(0), default=7860, metavar="N", help="of the page; 0 for any free; default 7860"
+    )
+    add_choice_of_weights(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serves the page until Ctrl-C.
+
+    Raises:
+        UserError: the network cannot be loaded, has no classes, or the port cannot be used.
+    """
+    from flax_resnets.inference.demo import DemoServer
+
+    classifier = load(arguments)
+    try:
+        with DemoServer(classifier, arguments.source, arguments.port) as server:
+            print("compiling the network", flush=True)
+            server.warm_up()
+            print(f"{printable(arguments.source)}: {server.address} (Ctrl-C ends it)", flush=True)
+            server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    except UserError as error:
+        raise UserError(f"demo: {str(error).replace('port=', '--port=', 1)}") from None
