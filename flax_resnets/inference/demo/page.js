@@ -1,16 +1,16 @@
 "use strict";
 
-const find = (id) => document.getElementById(id);
+const element = (id) => document.getElementById(id);
 const about = JSON.parse(document.documentElement.dataset.about);
-find("source").textContent = about.source;
+element("source").textContent = about.source;
 
 let picture = null; // the file that is shown
 let newest = 0; // number of the last request; answers to earlier ones are dropped
 
 function say(message, isError = false) {
-  find("status").textContent = isError ? "" : message;
-  find("error").textContent = isError ? message : "";
-  find("error").hidden = !isError;
+  element("status").textContent = isError ? "" : message;
+  element("error").textContent = isError ? message : "";
+  element("error").hidden = !isError;
 }
 
 // A bar behind the text. It is drawn by attributes, because the page's policy allows no inline styles.
@@ -49,19 +49,19 @@ function row(prediction, heat) {
 
 function show({ predictions, heat }) {
   const focused = document.activeElement?.dataset?.index; // the rows are made anew
-  find("classes").replaceChildren(...predictions.map((each) => row(each, heat)));
-  if (focused !== undefined) find("classes").querySelector(`[data-index="${Number(focused)}"]`)?.focus();
-  find("heat").hidden = !heat.overlay;
+  element("classes").replaceChildren(...predictions.map((each) => row(each, heat)));
+  if (focused !== undefined) element("classes").querySelector(`[data-index="${Number(focused)}"]`)?.focus();
+  element("heat").hidden = !heat.overlay;
   if (heat.overlay) {
     for (const name of ["picture", "overlay"]) {
-      const image = find(name);
+      const image = element(name);
       image.onload = () => image.classList.toggle("small", image.naturalWidth < 100);
       image.src = heat[name];
     }
-    find("caption").textContent = `what speaks for “${heat.class_name}” (Grad-CAM at ${heat.stage}; red is most)`;
-    find("overlay").alt = `Heat map of what speaks for ${heat.class_name}`;
+    element("caption").textContent = `what speaks for “${heat.class_name}” (Grad-CAM at ${heat.stage}; red is most)`;
+    element("overlay").alt = `Heat map of what speaks for ${heat.class_name}`;
   }
-  find("result").hidden = false;
+  element("result").hidden = false;
   const [first] = predictions;
   say(`${first.class_name}, ${(100 * first.probability).toFixed(1)} %` + (heat.overlay ? "" : "; this network has no heat map"));
 }
@@ -74,7 +74,7 @@ async function send(file, classIndex = null) {
     return;
   }
   say(`looking at ${file.name} …`);
-  find("result").setAttribute("aria-busy", "true");
+  element("result").setAttribute("aria-busy", "true");
   try {
     const query = classIndex === null ? "" : `?class=${classIndex}`;
     const response = await fetch(`explain${query}`, { method: "POST", body: file });
@@ -89,13 +89,13 @@ async function send(file, classIndex = null) {
   } catch {
     if (mine === newest) fail("the server does not answer; is it still running?");
   } finally {
-    if (mine === newest) find("result").removeAttribute("aria-busy");
+    if (mine === newest) element("result").removeAttribute("aria-busy");
   }
 }
 
 function fail(message) {
-  find("result").hidden = true;
-  find("result").removeAttribute("aria-busy");
+  element("result").hidden = true;
+  element("result").removeAttribute("aria-busy");
   say(message, true);
 }
 
@@ -105,7 +105,7 @@ function take(files) {
   if (file) send(file);
 }
 
-find("file").addEventListener("change", (event) => {
+element("file").addEventListener("change", (event) => {
   take(event.target.files);
   event.target.value = ""; // so that the same file can be chosen again
 });
@@ -117,15 +117,15 @@ addEventListener("paste", (event) => {
 for (const name of ["dragenter", "dragover"]) {
   addEventListener(name, (event) => {
     event.preventDefault();
-    find("drop").classList.add("over");
+    element("drop").classList.add("over");
   });
 }
 addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) find("drop").classList.remove("over");
+  if (!event.relatedTarget) element("drop").classList.remove("over");
 });
 addEventListener("drop", (event) => {
   event.preventDefault(); // the browser would open the file in place of the page
-  find("drop").classList.remove("over");
+  element("drop").classList.remove("over");
   if (event.dataTransfer.files.length) take(event.dataTransfer.files);
   else say("that is no file; drop a picture from a folder", true);
 });
