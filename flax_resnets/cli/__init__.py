@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "predict": "classifies images with a trained network",
     "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
+    "report": "writes a page about a run: curves, mistakes with their pictures, configuration, data",
     "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
     "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
     "show-batch": "draws the images that the network sees in a step",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 
 # The commands that compute much: on a CPU they start with memory in huge pages.
-_COMPUTING = ("train", "lr-find", "predict", "evaluate")
+_COMPUTING = ("train", "lr-find", "predict", "evaluate", "report")
 
 
 def console() -> NoReturn:
