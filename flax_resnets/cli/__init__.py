@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "classifies images with a trained network",
     "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
     "report": "writes a page about a run: curves, mistakes with their pictures, configuration, data",
+    "compare": "compares runs: settings, curves, and whether their accuracies really differ",
     "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
     "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
     "show-batch": "draws the images that the network sees in a step",
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 
 # The commands that compute much: on a CPU they start with memory in huge pages.
-_COMPUTING = ("train", "lr-find", "predict", "evaluate", "report")
+_COMPUTING = ("train", "lr-find", "predict", "evaluate", "report", "compare")
 
 
 def console() -> NoReturn:
