@@ -76,6 +76,6 @@ def svg(draw: Callable[[], "Figure"]) -> str:
         draw().savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     drawn = file.getvalue()
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
-    for number, colour in enumerate(TABLEAU_COLORS.values()):
+    for number, colour in enumerate(map(str, TABLEAU_COLORS.values())):
         drawn = drawn.replace(colour, f"var(--c{number}, {colour})")
     return drawn.replace(_INK, "currentColor")

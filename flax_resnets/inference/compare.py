@@ -315,8 +315,8 @@ def _settings(groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
 def _same_images(one: Evaluation, other: Evaluation) -> bool:
     if (one.fingerprint, one.dataset, one.images) != (other.fingerprint, other.dataset, other.images):
         return False
-    names = (np.array(each.class_names)[each.labels] for each in (one, other))
-    return bool(one.fingerprint) and bool(np.array_equal(*names))
+    ours, theirs = (np.array(each.class_names)[each.labels] for each in (one, other))
+    return bool(one.fingerprint) and np.array_equal(ours, theirs)
 
 
 def _difference(group: Group, base: Group) -> Difference:

@@ -66,11 +66,11 @@ class Recorded:
         The row of an epoch in which a run was resumed has only the seconds after that; its speed is used for the whole
         epoch.
         """
-        before = [0, *(row.step for row in self.epochs[:-1])]
+        before = [0, *(row.step for row in self.epochs)]
         batch = self.config.get("batch_size") or 0
         return sum(
             (row.step - start) * batch / row.images_per_second if row.images_per_second else row.seconds
-            for row, start in zip(self.epochs, before, strict=True)
+            for row, start in zip(self.epochs, before, strict=False)
         )
 
 
