@@ -23,6 +23,7 @@ class Recorded:
         epochs: the rows of `metrics.jsonl`, in order.
         done: the last row; None if the run is not done.
         identity: content of `data.json`; None if there is none.
+        lineage: content of `lineage.json`, the weights that the run began with; empty if there is none.
         machine: content of `machine.json`, which `results/` has for each run; empty if there is none.
     """
 
@@ -31,6 +32,7 @@ class Recorded:
     epochs: tuple[EpochMetrics, ...]
     done: Mapping[str, Any] | None
     identity: Identity | None
+    lineage: Mapping[str, Any]
     machine: Mapping[str, Any]
 
     @property
@@ -96,12 +98,17 @@ def read_recorded(source: str | os.PathLike[str]) -> Recorded | None:
         if os.path.lexists(directory / name) and not os.path.isfile(directory / name):
             raise UserError(f"{directory / name}: must be a file")
     epochs, done = read_rows(directory / "metrics.jsonl")
-    machine = directory / "machine.json"
+
+    def if_there(name: str) -> dict[str, Any]:
+        path = directory / name
+        return read_json(path, str(path)) if os.path.isfile(path) else {}
+
     return Recorded(
         directory,
         {**DEFAULTS, **config},
         tuple(epochs),
         done,
         read_identity(directory / "data.json"),
-        read_json(machine, str(machine)) if os.path.isfile(machine) else {},
+        if_there("lineage.json"),
+        if_there("machine.json"),
     )

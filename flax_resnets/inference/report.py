@@ -406,10 +406,10 @@ def data(subject: Subject) -> Html | None:
 
 
 def lineage(subject: Subject) -> Html | None:
-    """From which run or weights this one went on."""
-    if subject.run is None or not (before := subject.run.config.get("lineage")):
+    """The weights that the run began with."""
+    if subject.run is None or not subject.run.lineage:
         return None
-    return element("pre", json.dumps(before, indent=2))
+    return _of_two({name: _value(value) for name, value in subject.run.lineage.items() if value is not None})
 
 
 def environment(subject: Subject) -> Html:

@@ -112,6 +112,15 @@ def test_a_saved_folder_has_no_curves(trained, tmp_path):
     assert not {"Curves", "Epochs", "Repeat"} & set(headings(page))
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_files_that_not_every_run_has(copy):
+    (copy / "lineage.json").write_text(json.dumps({"weights": "<old>/run", "step": None}))
+    (copy / "machine.json").write_text(json.dumps({"hardware": "a toaster"}))
+    page = report(copy)
+    assert "&lt;old&gt;/run" in page[page.index("<h2>Lineage") :]
+    assert "a toaster" in page[page.index("<h2>Environment") :]
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "data.json", "config.json"])
 def test_a_damaged_file_is_named(copy, name):
     (copy / name).write_text("{]\n")
