@@ -42,8 +42,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.on_accelerator.page import page  # noqa: E402
 from benchmarks.on_accelerator.rows import Parser, RowFile, read_all  # noqa: E402
 from benchmarks.on_accelerator.tasks import Job, run_tasks, tasks_of  # noqa: E402
-from flax_resnets.cli.bench.machine import describe_machine  # noqa: E402
 from flax_resnets.errors import UserError  # noqa: E402
+from flax_resnets.machine import describe_machine  # noqa: E402
 
 # The parts' shares of the budget, relative to each other.
 SHARES = {"correct": 3, "fast": 4, "results": 3}

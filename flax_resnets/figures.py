@@ -1,8 +1,10 @@
-"""Makes matplotlib figures and turns them into PNG files."""
+"""Makes matplotlib figures, and turns them into PNG files and into SVG inside an HTML page."""
 
 import io
+import re
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,3 +36,46 @@ def png(figure: "Figure") -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
+
+
+# Stands for the colour of the page's text, which is not known yet.
+_INK = "#010203"
+
+
+def svg(draw: Callable[[], "Figure"]) -> str:
+    """A figure as SVG inside an HTML page. Its text has the page's colour and font, its ground is the page's.
+
+    matplotlib's ten colours become `var(--c0)` to `var(--c9)`, so that the page can choose brighter ones where its
+    ground is dark.
+
+    Args:
+        draw: a function that draws the figure. It is called with the settings that this needs.
+
+    Example:
+        >>> print(svg(lambda: new_figure(2, 1))[:4])
+        <svg
+    """
+    import matplotlib
+    from matplotlib.colors import TABLEAU_COLORS
+
+    text = {f"{each}.color": _INK for each in ("text", "xtick", "ytick")}
+    edges = {f"axes.{each}": _INK for each in ("edgecolor", "labelcolor", "titlecolor")}
+    settings: dict[Any, Any] = {
+        **text,
+        **edges,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "legend.frameon": False,
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "flax_resnets",  # the same figure gives the same bytes
+    }
+    file = io.StringIO()
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        draw().savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = file.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    for number, colour in enumerate(map(str, TABLEAU_COLORS.values())):
+        drawn = drawn.replace(colour, f"var(--c{number}, {colour})")
+    return drawn.replace(_INK, "currentColor")

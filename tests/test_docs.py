@@ -40,6 +40,17 @@ def test_its_training_commands_are_understood(command, monkeypatch):
     load_config(parsed.config, parsed.overrides)
 
 
+def other_commands() -> list[str]:
+    lines = "\n".join(re.sub(r"\\\n\s*", "", block) for _, block in shell_blocks())
+    return re.findall(r"^flax-resnets (.+)", lines, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sorted(set(other_commands())))
+def test_its_other_commands_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cli.parse(shlex.split(command, comments=True))
+
+
 def test_the_kubernetes_job_holds_together():
     """Every document has a kind and a name. The job's pods use the service's name as subdomain, and have its label."""
     parts = {part["kind"]: part for part in yaml.safe_load_all((JOBS / "kubernetes.yaml").read_text())}

@@ -41,8 +41,8 @@ from benchmarks.drills.emulator import Emulator
 from benchmarks.records.pages import with_generated
 from benchmarks.records.results import read_json
 from flax_resnets import storage
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
+from flax_resnets.machine import describe_machine
 from flax_resnets.training.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]

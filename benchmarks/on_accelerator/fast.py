@@ -392,10 +392,10 @@ def _input(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:
     """For each way of input: images per second without a training step, and the time of the training step it feeds."""
     import jax
 
-    from flax_resnets.cli.bench.machine import cores
     from flax_resnets.cli.bench.ours import training_step
     from flax_resnets.data.batches import train_batch
     from flax_resnets.data.stream import StreamedImages
+    from flax_resnets.machine import cores
     from flax_resnets.training.compilation import keep_compiled_programs
     from flax_resnets.training.in_flight import each_computed
     from flax_resnets.training.placement import make_mesh, to_devices

@@ -27,9 +27,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure
+from flax_resnets.machine import describe_machine
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]

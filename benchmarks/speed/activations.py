@@ -24,8 +24,8 @@ import optax
 
 from flax_resnets import create_model
 from flax_resnets.cli.bench.figures import ratios, spread
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
+from flax_resnets.machine import describe_machine
 from flax_resnets.models import resnet
 from flax_resnets.models.layers import mish
 from flax_resnets.training.compilation import for_speed

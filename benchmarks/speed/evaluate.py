@@ -19,8 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from flax_resnets import load_classifier
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.cpu import start_with_huge_pages
+from flax_resnets.machine import describe_machine
 from flax_resnets.training.compilation import keep_compiled_programs
 from flax_resnets.training.display import Display
 from flax_resnets.training.placement import own_rows

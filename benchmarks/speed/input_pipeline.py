@@ -30,11 +30,11 @@ from pathlib import Path
 from flax_resnets.cli.bench.contenders import foreign_environment
 from flax_resnets.cli.bench.figures import ratios, spread
 from flax_resnets.cli.bench.interleave import Contender, Process, interleave
-from flax_resnets.cli.bench.machine import cores, describe_machine
 from flax_resnets.cli.table import table
 from flax_resnets.data.cache import cached_images
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
+from flax_resnets.machine import cores, describe_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,8 +22,8 @@ from optax import contrib
 
 from flax_resnets import create_model
 from flax_resnets.cli.bench.figures import ratios, spread
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.errors import UserError
+from flax_resnets.machine import describe_machine
 from flax_resnets.training.optimizers.orthogonal import as_large_as_adams, scale_by_muon
 
 

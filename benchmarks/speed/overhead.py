@@ -34,11 +34,11 @@ from typing import Any
 import jax
 
 from flax_resnets import cli
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.cpu import start_with_huge_pages
 from flax_resnets.data.batches import Split
 from flax_resnets.data.cache import CachedImages
 from flax_resnets.errors import UserError
+from flax_resnets.machine import describe_machine
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.compilation import keep_compiled_programs
 from flax_resnets.training.display import Display

@@ -29,10 +29,10 @@ import jax
 import numpy as np
 
 from flax_resnets import Classifier, create_model
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.data.config import DataConfig
 from flax_resnets.data.source import open_split
 from flax_resnets.inference.preprocess import Settings
+from flax_resnets.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -145,11 +145,11 @@ def main() -> int:
 
     from flax_resnets import cli
     from flax_resnets.cli.bench.figures import spread
-    from flax_resnets.cli.bench.machine import describe_machine
     from flax_resnets.cli.table import table
     from flax_resnets.data.cache import cached_images
     from flax_resnets.data.source import open_split
     from flax_resnets.errors import UserError
+    from flax_resnets.machine import describe_machine
     from flax_resnets.paths import cache_root
     from flax_resnets.training.recipes import load_config
 

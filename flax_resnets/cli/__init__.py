@@ -22,6 +22,8 @@ COMMANDS = {
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "predict": "classifies images with a trained network",
     "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
+    "report": "writes a page about a run: curves, mistakes with their pictures, configuration, data",
+    "compare": "compares runs: settings, curves, and whether their accuracies really differ",
     "demo": "opens a page on this machine where a picture is dropped and its classes appear",
     "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
     "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
@@ -33,7 +35,7 @@ COMMANDS = {
 }
 
 # The commands that compute much: on a CPU they start with memory in huge pages.
-_COMPUTING = ("train", "lr-find", "predict", "evaluate", "demo")
+_COMPUTING = ("train", "lr-find", "predict", "evaluate", "report", "compare", "demo")
 
 
 def console() -> NoReturn:

@@ -9,15 +9,12 @@ the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all 
 """
 
 import argparse
-import contextlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flax_resnets.cli.output import is_file_or_new, make_directory, whole_file
+from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_weights, load
 from flax_resnets.cli.table import table
@@ -58,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     directory = None if arguments.output is None else _directory(arguments.output, arguments.force)
     classifier = load(arguments)
-    with _progress() as progress:
+    with progress_of_images() as progress:
         try:
             evaluation = classifier.evaluate(
                 arguments.dataset,
@@ -148,13 +145,3 @@ def _write(evaluation: "Evaluation", directory: Path) -> list[Path]:
         except OSError as error:
             raise UserError(f"evaluate: --output={directory / name}: {error.strerror or error}") from None
     return [directory / name for name in contents]
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """Yields a function that shows the progress on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)

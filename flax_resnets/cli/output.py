@@ -1,13 +1,15 @@
-"""Output files of commands: makes the directory, finds names that are not taken, and writes files as a whole."""
+"""What commands write: directories, names that are not taken, whole files, and the progress on a terminal."""
 
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flax_resnets.errors import UserError
+from flax_resnets.paths import expanded
 
 
 def make_directory(command: str, directory: Path) -> None:
@@ -45,6 +47,35 @@ def is_file_or_new(path: Path) -> bool:
     return os.path.isfile(path) or not os.path.lexists(path)
 
 
+def new_file(command: str, path: str, force: bool) -> Path:
+    """The file that a command's `--output` names; it is checked before anything is computed.
+
+    Raises:
+        UserError: it exists and `force` is not set, it is no file, or its directory cannot be written.
+    """
+    target = expanded(path, f"{command}: --output")
+    if not target.name or "\0" in target.name or not is_file_or_new(target):
+        raise UserError(f"{command}: --output={target}: is no name of a file")
+    if os.path.lexists(target) and not force:
+        raise UserError(f"{command}: --output={target}: exists; name another file, or replace it with --force")
+    if not os.access(target.parent, os.W_OK | os.X_OK):  # also if there is no such directory
+        raise UserError(f"{command}: --output={target}: {target.parent} is no directory that can be written")
+    return target
+
+
+def write_text(command: str, target: Path, text: str) -> None:
+    """Writes a command's file as a whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with whole_file(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{command}: --output={target}: {error.strerror or error}; name another file") from None
+
+
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """Yields a path to write to. When the block ends, the file there gets the name `target`.
@@ -62,3 +93,13 @@ def whole_file(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def progress_of_images() -> Iterator[Callable[[int, int], None] | None]:
+    """Yields a function that shows on a terminal how many of all images are done, or None if there is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flax_resnets.cli.output import is_file_or_new, whole_file
+from flax_resnets.cli.output import new_file, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError, printable
-from flax_resnets.paths import expanded
 
 if TYPE_CHECKING:
     from flax_resnets.inference.classifier import Prediction
@@ -68,22 +67,38 @@ def load(arguments: argparse.Namespace) -> Any:
     Raises:
         UserError: see `load_classifier`.
     """
-    from flax_resnets.inference.class_names import given_names
     from flax_resnets.inference.load import load_classifier
+
+    start_devices()
+    return load_classifier(arguments.source, **chosen_weights(arguments))
+
+
+def start_devices() -> None:
+    """Makes JAX look for the devices on which a trained network is to run.
+
+    Raises:
+        UserError: see `start_jax`.
+    """
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
+
+    expect_no_tpu()
+    start_jax()
+
+
+def chosen_weights(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `load_classifier` that `add_choice_of_weights` has added to the command line.
+
+    Raises:
+        UserError: the names of the classes cannot be read.
+    """
+    from flax_resnets.inference.class_names import given_names
 
     which = arguments.checkpoint
     if which.isascii() and which.isdecimal() and len(which) < 20:
         which = int(which)
-    expect_no_tpu()
-    start_jax()
-    return load_classifier(
-        arguments.source,
-        checkpoint=which,
-        average=arguments.average or None,
-        class_names=given_names(arguments.class_names) if arguments.class_names is not None else None,
-    )
+    names = None if arguments.class_names is None else given_names(arguments.class_names)
+    return {"checkpoint": which, "average": arguments.average or None, "class_names": names}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -93,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: the network cannot be loaded, or the output cannot be written.
     """
     done = failed = 0
-    target = None if arguments.output is None else _target(arguments.output, arguments.force)
+    target = None if arguments.output is None else new_file("predict", arguments.output, arguments.force)
     classifier = load(arguments)
     with contextlib.nullcontext(sys.stdout) if target is None else _whole(target) as out:
         width = max(map(len, map(printable, classifier.words)), default=0)
@@ -177,18 +192,6 @@ class _Table:
             return f"{name:<{self._name_width}}  error: {reason}\n"
         cells = [f"{each.probability:>6.1%} {printable(each.class_name):<{self._width}}" for each in result]
         return f"{name:<{self._name_width}}  {'  '.join(cells)}".rstrip() + "\n"
-
-
-def _target(path: str, force: bool) -> Path:
-    """The file to write; it is checked before the network is loaded."""
-    target = expanded(path, "predict: --output")
-    if not target.name or "\0" in target.name or not is_file_or_new(target):
-        raise UserError(f"predict: --output={target}: is no name of a file")
-    if os.path.lexists(target) and not force:
-        raise UserError(f"predict: --output={target}: exists; name another file, or replace it with --force")
-    if not os.access(target.parent, os.W_OK | os.X_OK):  # also if there is no such directory
-        raise UserError(f"predict: --output={target}: {target.parent} is no directory that can be written")
-    return target
 
 
 @contextlib.contextmanager

@@ -82,7 +82,7 @@ class Classifier:
         words: words for some of the class names; for others, those that `flax_resnets.inference.class_names` knows.
 
     Attributes:
-        model, class_names, settings: as above.
+        model, class_names, settings, source: as above.
         variables: as above, as JAX arrays on the default device.
         preprocess: makes the network's input from images; see `Preprocess`.
         words: the names that `predict` returns, in the order of `class_names`.
@@ -111,12 +111,12 @@ class Classifier:
         self.class_names = tuple(class_names)
         self.words = tuple((words or {}).get(name) or in_words(name) for name in self.class_names)
         self.preprocess = Preprocess(settings)
-        self._source = source
+        self.source = source
         self.identity = identity
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:
-        return f"Classifier({self.settings.model}, {len(self.class_names)} classes, {self.preprocess}, {self._source})"
+        return f"Classifier({self.settings.model}, {len(self.class_names)} classes, {self.preprocess}, {self.source})"
 
     def predict(self, images: Any, top_k: int = 5, *, batch_size: int | None = None) -> list[list[Prediction]]:
         """The most probable classes of each image.
@@ -160,7 +160,7 @@ class Classifier:
             Each image with its predictions, or with the error that names it.
         """
         if not self.class_names:
-            raise UserError(f"{self._source}: has no classes, because num_classes=0; embed gives its features")
+            raise UserError(f"{self.source}: has no classes, because num_classes=0; embed gives its features")
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise UserError(f"top_k={str(top_k)[:100]}: must be a whole number from 1 up")
         for item, logits in self._outputs(self.model, items, batch_size):
@@ -372,7 +372,7 @@ class Classifier:
 
     def _named(self, item: Item, logits: np.ndarray, top_k: int) -> list[Prediction] | UserError:
         if not np.isfinite(logits).all():
-            return UserError(f"{item.name}: {self._source} gives logits that are not finite for it")
+            return UserError(f"{item.name}: {self.source} gives logits that are not finite for it")
         exact = logits.astype(np.float64)
         if self.settings.loss in _OF_EACH_CLASS:
             probabilities = np.exp(-np.logaddexp(0, -exact))

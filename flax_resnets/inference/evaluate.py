@@ -87,6 +87,7 @@ def evaluate(
         image_name=lambda row: source.image_name(int(index[row])),
         image=lambda row: source.image(int(index[row])),
         tta=None if tta == "none" else tta or ("flip" if settings.eval_flip else None),
+        fingerprint=source.fingerprint,
     )
 
 

@@ -84,6 +84,7 @@ class Evaluation:
         image_name: a function from an image's index to words that say where it is.
         image: a function from an image's index to its pixels, uint8 `(H, W, C)`; None if they are not at hand.
         tta: the test-time augmentation, such as `flip`; None for none.
+        fingerprint: of the set's files, see `Source`; empty if it is not known.
 
     Raises:
         UserError: there are no images.
@@ -105,6 +106,7 @@ class Evaluation:
     image_name: Callable[[int], str] = "image {}".format
     image: Callable[[int], np.ndarray] | None = None
     tta: str | None = None
+    fingerprint: str = ""
 
     def __post_init__(self):
         if not len(self.labels):

@@ -1,12 +1,15 @@
 """Pictures of an evaluation, as PNG files: confusion matrix, worst mistakes, reliability diagram."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flax_resnets.figures import new_figure, png
 from flax_resnets.inference.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NUMBERED = 30  # classes up to which the matrix shows each number
 _NAMED = 60  # classes up to which it shows all classes
@@ -16,7 +19,12 @@ _COLUMNS = 5  # pictures in a row
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
-    """Draws the confusion matrix; the colour is the share of the class's images. Returns a PNG.
+    """Draws the confusion matrix as a PNG; see `confusion_figure`."""
+    return png(confusion_figure(evaluation))
+
+
+def confusion_figure(evaluation: Evaluation) -> "Figure":
+    """Draws the confusion matrix; the colour is the share of the class's images.
 
     Of more than 60 classes it shows the 50 of the most frequent mistakes, and lists these mistakes beside the matrix.
     Up to 30 classes each cell shows its number of images.
@@ -51,7 +59,7 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
     bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"], fontsize=8)
     bar.set_label("share of the class's images", fontsize=8)
-    return png(figure)
+    return figure
 
 
 def _most_confused_classes(evaluation: Evaluation) -> list[int]:
@@ -114,7 +122,12 @@ def draw_worst(evaluation: Evaluation, number: int = 20) -> bytes:
 
 
 def draw_reliability(evaluation: Evaluation) -> bytes:
-    """Draws the reliability diagram: accuracy by confidence, above the number of images in each bin. Returns a PNG."""
+    """Draws the reliability diagram as a PNG; see `reliability_figure`."""
+    return png(reliability_figure(evaluation))
+
+
+def reliability_figure(evaluation: Evaluation) -> "Figure":
+    """Draws the reliability diagram: accuracy by confidence, above the number of images in each bin."""
     figure = new_figure(6, 6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [each for each in evaluation.reliability if each.images]
@@ -133,7 +146,7 @@ def draw_reliability(evaluation: Evaluation) -> bytes:
     below.set_xlim(0, 1)
     below.set_xlabel("confidence: the highest probability")
     below.set_ylabel("images")
-    return png(figure)
+    return figure
 
 
 def _short(name: str, length: int) -> str:

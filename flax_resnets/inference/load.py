@@ -51,27 +51,37 @@ def load_classifier(
         >>> load_classifier("runs/quickstart").predict("shoe.png")  # doctest: +SKIP
         [[Prediction('Sneaker', 7, 0.97), Prediction('Sandal', 5, 0.02), ...]]
     """
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        raise UserError(f"source={str(source)[:100]!r}: must be a workdir, a saved folder or {hub.PREFIX}owner/name")
     names = None if class_names is None else _checked_names(class_names)
     keep_compiled_programs()
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         config, weights = hub.download(source, "config.json"), hub.download(source)
-        return _saved(source, config, weights, _read_json(config, source), checkpoint, average, names)
-    directory = expanded(source, "source", buckets=True)
-    if storage.is_bucket(directory):
-        directory = _copied(directory)
-    if not os.path.isdir(directory):
-        right = "name a run's workdir, a saved folder or hf-hub:owner/name"
-        raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
+        return _saved(source, config, weights, read_json(config, source), checkpoint, average, names)
+    directory = local_directory(source)
     config = directory / "config.json"
-    content = _read_json(config, str(config))
+    content = read_json(config, str(config))
     if "architecture" in content:
         weights = directory / "model.safetensors"
         return _saved(str(directory), config, weights, content, checkpoint, average, names)
     from flax_resnets.inference.run import classifier_of_run  # imports Orbax, which takes half a second
 
     return classifier_of_run(directory, content, checkpoint, average, names)
+
+
+def local_directory(source: str | os.PathLike[str]) -> Path:
+    """The directory of a run or a saved folder on this machine; one in a bucket is copied first.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise UserError(f"source={str(source)[:100]!r}: must be a workdir, a saved folder or {hub.PREFIX}owner/name")
+    directory = expanded(source, "source", buckets=True)
+    if storage.is_bucket(directory):
+        directory = _copied(directory)
+    if not os.path.isdir(directory):
+        right = "name a run's workdir, a saved folder or hf-hub:owner/name"
+        raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
+    return directory
 
 
 def _copied(directory: Path) -> Path:
@@ -114,8 +124,12 @@ def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_json(path: Path, named: str) -> dict[str, Any]:
-    """The object in a JSON file of a stranger."""
+def read_json(path: Path, named: str) -> dict[str, Any]:
+    """The object in a JSON file of a stranger; `named` is what messages call the file.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     try:
         if not os.path.isfile(path):  # reading a device would never end
             raise ValueError("no such file" if not os.path.lexists(path) else "is no file")

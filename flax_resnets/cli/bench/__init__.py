@@ -21,9 +21,9 @@ from pathlib import Path
 from flax_resnets.cli.bench import contenders, report
 from flax_resnets.cli.bench.cases import CASES, Case
 from flax_resnets.cli.bench.interleave import Measurement, interleave
-from flax_resnets.cli.bench.machine import describe_machine
 from flax_resnets.cli.parser import whole_number
 from flax_resnets.errors import UserError
+from flax_resnets.machine import describe_machine
 from flax_resnets.paths import expanded
 
 

@@ -1,0 +1,114 @@
+"""What a run has recorded beside its weights: configuration, figures of each epoch, data."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax_resnets.data.identity import Identity, read_identity
+from flax_resnets.errors import UserError
+from flax_resnets.inference.load import local_directory, read_json
+from flax_resnets.training.config import DEFAULTS
+from flax_resnets.training.metrics import EpochMetrics, best_first, read_rows
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run without its weights. It may be under way.
+
+    Attributes:
+        directory: its workdir, on this machine.
+        config: content of `config.json`; fields that an early version did not have have their defaults.
+        epochs: the rows of `metrics.jsonl`, in order.
+        done: the last row; None if the run is not done.
+        identity: content of `data.json`; None if there is none.
+        lineage: content of `lineage.json`, the weights that the run began with; empty if there is none.
+        machine: content of `machine.json`, which `results/` has for each run; empty if there is none.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    epochs: tuple[EpochMetrics, ...]
+    done: Mapping[str, Any] | None
+    identity: Identity | None
+    lineage: Mapping[str, Any]
+    machine: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The last part of the workdir's path."""
+        return self.directory.resolve().name
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The epoch with the highest accuracy; None if no epoch is finished."""
+        return next(iter(best_first(self.epochs)), None)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The fields without a default, and those whose value is not the default."""
+        defaults = {"model_options": {}, **DEFAULTS}
+        return {name: value for name, value in self.config.items() if name not in defaults or value != defaults[name]}
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps of an epoch; None if neither a row nor `data.json` tells."""
+        if self.epochs:
+            return self.epochs[0].step // self.epochs[0].epoch
+        batch_size = self.config.get("batch_size")
+        if self.identity is None or not isinstance(batch_size, int) or batch_size < 1:
+            return None
+        return self.identity.counts["train"] // batch_size or None
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the epochs so far, without evaluation.
+
+        The row of an epoch in which a run was resumed has only the seconds after that; its speed is used for the whole
+        epoch.
+        """
+        before = [0, *(row.step for row in self.epochs)]
+        batch = self.config.get("batch_size") or 0
+        return sum(
+            (row.step - start) * batch / row.images_per_second if row.images_per_second else row.seconds
+            for row, start in zip(self.epochs, before, strict=False)
+        )
+
+
+def read_recorded(source: str | os.PathLike[str]) -> Recorded | None:
+    """What the run in a workdir has recorded.
+
+    Args:
+        source: the workdir, also `gs://BUCKET/PATH`.
+
+    Returns:
+        The record; None if it is a saved folder, which holds no run.
+
+    Raises:
+        UserError: there is no such directory, or a file in it is not as a run writes it.
+    """
+    directory = local_directory(source)
+    config = read_json(directory / "config.json", str(directory / "config.json"))
+    if "architecture" in config:
+        return None
+    if not {"model", "dataset"} <= config.keys():
+        raise UserError(f"{directory / 'config.json'}: is neither a run's configuration nor a saved folder's")
+    for name in ("data.json", "metrics.jsonl"):
+        if os.path.lexists(directory / name) and not os.path.isfile(directory / name):
+            raise UserError(f"{directory / name}: must be a file")
+    epochs, done = read_rows(directory / "metrics.jsonl")
+
+    def if_there(name: str) -> dict[str, Any]:
+        path = directory / name
+        return read_json(path, str(path)) if os.path.isfile(path) else {}
+
+    return Recorded(
+        directory,
+        {**DEFAULTS, **config},
+        tuple(epochs),
+        done,
+        read_identity(directory / "data.json"),
+        if_there("lineage.json"),
+        if_there("machine.json"),
+    )

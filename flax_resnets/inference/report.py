@@ -1,0 +1,496 @@
+"""A page about one run: what it learnt, where it errs, and how to repeat it.
+
+A report is a list of sections. To add one: a function from the `Subject` to HTML, and its line in `SECTIONS`.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import shlex
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from flax_resnets import __version__
+from flax_resnets.errors import UserError
+from flax_resnets.fields import field_types
+from flax_resnets.figures import svg
+from flax_resnets.inference import evaluation_figures
+from flax_resnets.inference.charts import Line, line_chart
+from flax_resnets.inference.class_names import in_words
+from flax_resnets.inference.classifier import Classifier
+from flax_resnets.inference.evaluation import Evaluation, Mistake
+from flax_resnets.inference.load import load_classifier
+from flax_resnets.inference.page import Html, charts, details, element, joined, page, picture, table, tiles
+from flax_resnets.inference.recorded import Recorded, read_recorded
+from flax_resnets.machine import describe_machine
+from flax_resnets.training.devices import devices_in_words
+from flax_resnets.training.schedule import ScheduleConfig, make_schedules
+from flax_resnets.weights import hub
+
+_CLASSES = 50  # in the table of classes; of more, those with the lowest F1
+_EXAMPLES = 6  # pictures of a class
+_PICTURES = 20  # in a gallery
+_PAIRS = 20  # of classes that are confused
+_EPOCHS = 30  # rows up to which the table of epochs is open
+_POINTS = 400  # of the schedule's curves
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about. A part that is not at hand is None, and a note says why.
+
+    Attributes:
+        name: of the run or the saved folder.
+        run: what the run recorded; None for a saved folder.
+        classifier: its network; None if it has no checkpoint yet.
+        evaluation: the network on the validation split; None if there is no network, or its pictures are not at hand.
+        notes: what is missing, and what a reader has to know.
+    """
+
+    name: str
+    run: Recorded | None
+    classifier: Classifier | None
+    evaluation: Evaluation | None
+    notes: tuple[str, ...] = ()
+
+
+def report(
+    source: str | os.PathLike[str],
+    *,
+    checkpoint: Literal["best", "last"] | int = "best",
+    average: bool | None = None,
+    class_names: Sequence[str] | None = None,
+    data_dir: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """A report on a run, as an HTML page that is one file.
+
+    It evaluates the network on the run's validation split. What is not at hand (checkpoint, pictures, finished epochs)
+    is named at the top of the page, and the rest is there. The run may be under way.
+
+    Args:
+        source: as for `load_classifier`.
+        checkpoint: see `load_classifier`.
+        average: see `load_classifier`.
+        class_names: see `load_classifier`.
+        data_dir: directory of the dataset; None for the run's.
+        progress: see `Classifier.evaluate`.
+
+    Raises:
+        UserError: the source is no run and no saved folder, or a file in it is damaged.
+
+    Example:
+        >>> page = report("runs/quickstart")  # doctest: +SKIP
+        >>> Path("report.html").write_text(page, encoding="utf-8")  # doctest: +SKIP
+    """
+    from_hub = isinstance(source, str) and source.startswith(hub.PREFIX)
+    run = None if from_hub else read_recorded(source)
+    notes: list[str] = []
+    classifier = evaluation = None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", RuntimeWarning)
+        try:
+            classifier = load_classifier(source, checkpoint=checkpoint, average=average, class_names=class_names)
+        except UserError as error:
+            if run is None:
+                raise
+            notes.append(f"No network: {error}")
+        if classifier is not None:
+            try:
+                evaluation = classifier.evaluate(data_dir=data_dir, progress=progress)
+            except UserError as error:
+                notes.append(f"No evaluation, and no pictures: {error}")
+    for each in caught:
+        notes.append(str(each.message))
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if run is not None and not run.epochs:
+        notes.append("No curves: the run has not finished an epoch yet.")
+    name = str(source) if run is None else run.name
+    return page_of(Subject(name, run, classifier, evaluation, tuple(notes)))
+
+
+def page_of(subject: Subject) -> str:
+    """The page about a subject."""
+    sections = [(title, section(subject)) for title, section in SECTIONS.items()]
+    made = f"{datetime.datetime.now():%Y-%m-%d %H:%M}"
+    return page(
+        subject.name,
+        _in_a_line(subject),
+        [(title, content) for title, content in sections if content is not None],
+        f"Made by flax-resnets report {__version__}, {made}.",
+    )
+
+
+def _in_a_line(subject: Subject) -> str:
+    run, classifier = subject.run, subject.classifier
+    if run is None:
+        return f"A saved network: {classifier.settings.model}" if classifier else ""
+    data = run.identity.in_words(run.config["image_size"]) if run.identity else str(run.config["dataset"])
+    return f"{run.config['model']} on {data}"
+
+
+def result(subject: Subject) -> Html:
+    """The most important figures, and what is missing."""
+    run, evaluation, classifier = subject.run, subject.evaluation, subject.classifier
+    figures: list[tuple[str, str]] = []
+    if evaluation is not None:
+        lower, upper = evaluation.accuracy_interval
+        figures.append(
+            (_percent(evaluation.accuracy), f"accuracy, 95 % interval {_percent(lower)} to {_percent(upper)}")
+        )
+        if len(evaluation.class_names) > 5:
+            figures.append((_percent(evaluation.top5_accuracy), "top-5 accuracy"))
+        figures += [
+            (f"{evaluation.loss:.4f}", "loss, in nats"),
+            (_percent(evaluation.calibration_error), "calibration error"),
+            (f"{evaluation.images:,}", "validation images"),
+        ]
+    elif run is not None and run.best is not None:
+        figures.append((_percent(run.best.accuracy), f"accuracy after epoch {run.best.epoch}, as the run recorded it"))
+    if classifier is not None:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
+        figures.append((f"{parameters:,}", "parameters"))
+    if run is not None:
+        last = run.epochs[-1].epoch if run.epochs else 0
+        figures.append((f"{last} of {run.config.get('epochs', '?')}", f"epochs, {'done' if run.done else 'not done'}"))
+        if run.epochs:
+            figures.append((_duration(run.seconds), "training time, without evaluation"))
+    what = []
+    if evaluation is not None and classifier is not None:
+        tta = f", with a test-time augmentation ({evaluation.tta})" if evaluation.tta else ""
+        what.append(
+            element(
+                "p",
+                f"The network is {classifier.source}. It was evaluated on {evaluation.dataset}{tta}. The interval "
+                "covers the choice of these images, not that of the training's seed.",
+                class_="soft",
+            )
+        )
+    notes = (element("p", each, class_="note") for each in subject.notes)
+    return joined([*notes, tiles(figures), *what])
+
+
+def curves(subject: Subject) -> Html | None:
+    """Losses and accuracies by epoch."""
+    if subject.run is None or not subject.run.epochs:
+        return None
+    rows = [row.as_row() for row in subject.run.epochs]
+
+    def line(name: str, key: str, colour: int, scale: float = 1) -> Line:
+        there = [row for row in rows if key in row]
+        return Line(name, [row["epoch"] for row in there], [scale * row[key] for row in there], colour)
+
+    losses = [line("train", "train_loss", 0), line("valid", "valid_loss", 1), line("valid, EMA", "ema_valid_loss", 2)]
+    accuracies = [
+        line("top-1", "accuracy", 0, 100),
+        line("top-5", "top5_accuracy", 1, 100),
+        line("top-1, EMA", "ema_accuracy", 2, 100),
+    ]
+    flip = ", with a test-time flip" if subject.run.config.get("eval_flip") else ""
+    drawn = (
+        line_chart([each for each in losses if each.x], "epoch", "loss (nats)"),
+        line_chart([each for each in accuracies if each.x], "epoch", f"valid accuracy (%){flip}"),
+    )
+    note = "The training loss is a mean over the epoch, with augmentation and label smoothing; the others are not."
+    return joined([charts(drawn), element("p", note, class_="soft")])
+
+
+def schedule(subject: Subject) -> Html | None:
+    """Learning rate and momentum over all steps of the run, as its configuration plans them."""
+    run = subject.run
+    if run is None or run.steps_per_epoch is None:
+        return None
+    fields = {name: run.config[name] for name in field_types(ScheduleConfig) if name in run.config}
+    try:
+        steps = run.config["epochs"] * run.steps_per_epoch
+        rate, momentum = make_schedules(ScheduleConfig(**fields), steps, run.steps_per_epoch)
+    except (UserError, TypeError, KeyError):  # a schedule of another version
+        return None
+    at = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int))
+    now = run.epochs[-1].step if run.epochs and not run.done else None
+    drawn = [
+        line_chart([Line(None, at.tolist(), np.broadcast_to(f(at), at.shape).tolist(), colour)], "step", label, now)
+        for f, label, colour in ((rate, "learning rate", 0), (momentum, "momentum", 1))
+    ]
+    note = f"As config.json plans them: {steps:,} steps, {run.steps_per_epoch:,} in an epoch."
+    if now is not None:
+        note += f" The dotted line is the end of the last finished epoch, step {now:,}."
+    return joined([charts(drawn), element("p", note, class_="soft")])
+
+
+_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "epoch": ("epoch", ",d"),
+    "step": ("step", ",d"),
+    "train_loss": ("train loss", ".4f"),
+    "valid_loss": ("valid loss", ".4f"),
+    "accuracy": ("accuracy", ".2%"),
+    "top5_accuracy": ("top-5", ".2%"),
+    "ema_valid_loss": ("valid loss, EMA", ".4f"),
+    "ema_accuracy": ("accuracy, EMA", ".2%"),
+    "seconds": ("seconds", ",.1f"),
+    "images_per_second": ("images/s", ",.0f"),
+    "skipped_steps": ("skipped steps", ",d"),
+}
+
+
+def epochs(subject: Subject) -> Html | None:
+    """The row of each epoch."""
+    if subject.run is None or not subject.run.epochs:
+        return None
+    rows = [row.as_row() for row in subject.run.epochs]
+    names = [name for name in _COLUMNS if name in rows[0] and (name != "skipped_steps" or rows[-1][name])]
+    cells = [[format(row[name], _COLUMNS[name][1]) if name in row else "" for name in names] for row in rows]
+    drawn = table([_COLUMNS[name][0] for name in names], cells, left=0)
+    return drawn if len(rows) <= _EPOCHS else details(f"{len(rows):,} epochs", drawn)
+
+
+def classes(subject: Subject) -> Html | None:
+    """Figures and examples of each class."""
+    evaluation, run = subject.evaluation, subject.run
+    if evaluation is None:
+        return _classes_of_data(run)
+    counts = run.identity.class_counts if run and run.identity else None
+    train = counts["train"] if counts and len(counts["train"]) == len(evaluation.class_names) else None
+    numbers = [label for label, each in enumerate(evaluation.per_class) if each.support]
+    few = sorted(numbers, key=lambda label: evaluation.per_class[label].f1)[:_CLASSES]
+    shown = numbers if len(numbers) <= _CLASSES else few
+    first = {label: np.flatnonzero(evaluation.labels == label)[:_EXAMPLES] for label in shown}
+    rows = []
+    for label in shown:
+        each = evaluation.per_class[label]
+        images = [str(each.support)] if train is None else [f"{train[label]:,}", f"{each.support:,}"]
+        pictures = element("span", *(_picture(evaluation, int(row), 44) for row in first[label]), class_="row")
+        shares = (f"{share:.3f}" for share in (each.precision, each.recall, each.f1))
+        rows.append([each.class_name, pictures, *images, *shares])
+    header = ["class", "validation images", *([] if train is None else ["training"]), "validation"]
+    drawn = table([*header, "precision", "recall", "F1"], rows, left=2)
+    if len(shown) == len(numbers):
+        return drawn
+    return joined([element("p", f"The {_CLASSES} classes with the lowest F1 of {len(numbers):,}."), drawn])
+
+
+def _classes_of_data(run: Recorded | None) -> Html | None:
+    if run is None or run.identity is None or run.identity.class_counts is None:
+        return None
+    counts = run.identity.class_counts
+    rows = zip(run.identity.class_names, counts["train"], counts["validation"], strict=True)
+    cells = [[in_words(name), f"{train:,}", f"{validation:,}"] for name, train, validation in rows]
+    note = [element("p", f"The first {_CLASSES} of {len(cells):,}.")] if len(cells) > _CLASSES else []
+    return joined([*note, table(["class", "training images", "validation images"], cells[:_CLASSES])])
+
+
+def confusion(subject: Subject) -> Html | None:
+    """The confusion matrix."""
+    evaluation = subject.evaluation
+    if evaluation is None:
+        return None
+    return element("div", Html(svg(lambda: evaluation_figures.confusion_figure(evaluation))), class_="scroll")
+
+
+def pairs(subject: Subject) -> Html | None:
+    """The most frequent mistakes, by class and predicted class."""
+    if subject.evaluation is None:
+        return None
+    frequent = subject.evaluation.most_confused(_PAIRS)
+    support = {each.class_name: each.support for each in subject.evaluation.per_class}
+    rows = [
+        [name, predicted, f"{count:,}", f"{count / support[name]:.1%}" if support.get(name) else ""]
+        for name, predicted, count in frequent
+    ]
+    if not rows:
+        return element("p", "No mistakes.")
+    return table(["class", "predicted", "images", "share of the class"], rows, left=2)
+
+
+def worst(subject: Subject) -> Html | None:
+    """The mistakes with the highest losses."""
+    if subject.evaluation is None:
+        return None
+    mistakes = subject.evaluation.worst(_PICTURES)
+    if not mistakes:
+        return element("p", "No mistakes.")
+    count = int((~subject.evaluation.correct).sum())
+    note = f"The {len(mistakes)} of {count:,} mistakes with the highest losses."
+    return joined([element("p", note), gallery(subject, mistakes)])
+
+
+def gallery(subject: Subject, entries: Sequence[Mistake]) -> Html:
+    """Pictures with their class, what was predicted, and where they are."""
+    evaluation = subject.evaluation
+    assert evaluation is not None, "pictures are those of an evaluation"
+
+    def figure(entry: Mistake) -> Html:
+        predicted = element("span", "predicted ", element("b", entry.predicted), f" {entry.probability:.1%}")
+        caption = (element("b", entry.class_name), element("br"), predicted, element("br"))
+        where = element("span", _place(entry.image_name), class_="soft")
+        return element(
+            "figure",
+            element("div", _picture(evaluation, entry.index, 160), class_="pair"),
+            element("figcaption", *caption, where),
+        )
+
+    return element("div", *map(figure, entries), class_="gallery")
+
+
+def _picture(evaluation: Evaluation, row: int, side: int) -> Html:
+    """A picture, or why it cannot be shown."""
+    if evaluation.image is None:
+        return Html("")
+    name = evaluation.class_names[evaluation.labels[row]]
+    try:
+        return picture(evaluation.image(row), side, name)
+    except (UserError, OSError) as error:  # gone or changed since the evaluation
+        return element("span", f"cannot be read: {str(error)[:200]}", class_="soft")
+
+
+def _place(image_name: str) -> str:
+    """Where a picture is, without the directories that all have in common."""
+    return "/".join(image_name.split("/")[-2:])
+
+
+def calibration(subject: Subject) -> Html | None:
+    """The reliability diagram."""
+    evaluation = subject.evaluation
+    if evaluation is None:
+        return None
+    return charts([svg(lambda: evaluation_figures.reliability_figure(evaluation))])
+
+
+def configuration(subject: Subject) -> Html | None:
+    """What differs from the defaults, then everything."""
+    if subject.run is None:
+        if subject.classifier is None:
+            return None
+        fields: Mapping[str, Any] = dataclasses.asdict(subject.classifier.settings)
+        return _of_two({name: _value(value) for name, value in fields.items()})
+    changed = subject.run.changed
+    whole = json.dumps(dict(subject.run.config), indent=2)
+    return joined(
+        [
+            element("p", "The fields that differ from their defaults, and those that have none."),
+            _of_two({name: _value(value) for name, value in changed.items()}),
+            details(f"config.json: all {len(subject.run.config)} fields", element("pre", whole)),
+        ]
+    )
+
+
+def data(subject: Subject) -> Html | None:
+    """Which images the run was trained and evaluated on."""
+    if subject.run is None or (identity := subject.run.identity) is None:
+        return None
+    splits = {
+        f"{split} split": f"{identity.splits[split]}: {count:,} images" for split, count in identity.counts.items()
+    }
+    facts = {
+        "dataset": identity.name,
+        "data_dir": _value(subject.run.config.get("data_dir")),
+        **splits,
+        "classes": f"{len(identity.class_names):,}",
+        "channels": str(identity.channels),
+        "fingerprint": identity.fingerprint,
+    }
+    for name in ("mean", "std"):
+        if (values := getattr(identity, name)) is not None:
+            facts[f"{name} of the pixels"] = ", ".join(f"{value:.4f}" for value in values)
+    remarks = [element("p", f"{each}.", class_="note") for each in identity.remarks()]
+    return joined([*remarks, _of_two(facts)])
+
+
+def lineage(subject: Subject) -> Html | None:
+    """The weights that the run began with."""
+    if subject.run is None or not subject.run.lineage:
+        return None
+    return _of_two({name: _value(value) for name, value in subject.run.lineage.items() if value is not None})
+
+
+def environment(subject: Subject) -> Html:
+    """The program and machine that made the report; a run that has a machine.json was made on the one it describes."""
+    tables = []
+    recorded = None if subject.run is None else subject.run.machine
+    if recorded:
+        tables += [element("h3", "Of the run"), _of_two({name: _value(each) for name, each in recorded.items()})]
+    here = describe_machine()
+    facts = {
+        "devices": devices_in_words(),
+        "CPU": f"{here['cpu']}, {here['cores']} cores",
+        "system": here["platform"],
+        "Python": platform.python_version(),
+        "flax_resnets": __version__,
+        **{library: found for library in _LIBRARIES if (found := _version(library))},
+        **here["environment"],
+    }
+    return joined([*tables, element("h3", "Of this report"), _of_two(facts)])
+
+
+def repeat(subject: Subject) -> Html | None:
+    """The commands that repeat the run and use its network."""
+    if subject.run is None:
+        return None
+    workdir = str(subject.run.directory)
+    again = f"flax-resnets train --config {shlex.quote(os.path.join(workdir, 'config.json'))}"
+    lines = [
+        "# repeats the run in a new workdir",
+        again,
+        "# resumes it, if it is not done",
+        f"{again} --workdir {shlex.quote(workdir)}",
+        "# classifies pictures",
+        f"flax-resnets predict {shlex.quote(workdir)} picture.jpg",
+    ]
+    digest = subject.run.done and subject.run.done["state_digest"]
+    note = f"The finished run's state_digest is {digest}." if digest else None
+    return joined([element("pre", "\n".join(lines)), note and element("p", note, class_="soft")])
+
+
+SECTIONS: Mapping[str, Callable[[Subject], Html | None]] = {
+    "Result": result,
+    "Curves": curves,
+    "Learning rate and momentum": schedule,
+    "Epochs": epochs,
+    "Classes": classes,
+    "Confusion matrix": confusion,
+    "Most confused classes": pairs,
+    "Worst mistakes": worst,
+    "Calibration": calibration,
+    "Configuration": configuration,
+    "Data": data,
+    "Lineage": lineage,
+    "Environment": environment,
+    "Repeat": repeat,
+}
+"""The sections of a report, in order. One that has nothing to show gives None, and is left out."""
+
+
+def _of_two(facts: Mapping[str, str]) -> Html:
+    return table(["", ""], facts.items(), left=2)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

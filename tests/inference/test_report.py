@@ -1,0 +1,170 @@
+"""Reports: what they say of a run, and of one that lacks something."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flax_resnets import Classifier, load_classifier
+from flax_resnets.errors import UserError
+from flax_resnets.inference.evaluation import Evaluation
+from flax_resnets.inference.recorded import read_recorded
+from flax_resnets.inference.report import SECTIONS, Subject, page_of, report
+
+
+@pytest.fixture(scope="module")
+def page(trained) -> str:
+    return report(trained)
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+def test_a_run_has_all_sections(page):
+    assert headings(page) == [title for title in SECTIONS if title != "Lineage"]
+
+
+def test_its_figures_are_those_of_the_run(page, trained):
+    best = read_recorded(trained).best
+    assert f"{100 * best.accuracy:.2f} %" in page
+    evaluation = load_classifier(trained).evaluate()
+    lower, upper = evaluation.accuracy_interval
+    assert f"95 % interval {100 * lower:.2f} % to {100 * upper:.2f} %" in page
+    for mistake in evaluation.worst(20):
+        assert f"predicted <b>{mistake.predicted}</b> {mistake.probability:.1%}" in page
+    name, predicted, count = evaluation.most_confused(1)[0]
+    assert f'<td class="left">{name}</td><td class="left">{predicted}</td><td>{count}</td>' in page
+    assert json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])["state_digest"] in page
+    assert json.loads((trained / "data.json").read_text())["fingerprint"] in page
+    assert f"flax-resnets train --config {trained}/config.json" in page
+
+
+def test_it_is_one_file_of_a_few_hundred_kilobytes(page):
+    assert len(page.encode()) < 1_000_000
+    assert not re.search(r"""(src|href)="(?!data:|#)""", page)
+    assert "<script" not in page
+    assert len(re.findall("<img ", page)) >= 10 * 6 + 20
+
+
+def test_changed_fields_come_first(page):
+    configuration = page[page.index("<h2>Configuration") :]
+    changed, whole = configuration.split("<details>")[:2]
+    assert "ema_decay" in changed
+    assert "optimizer" not in changed
+    assert "optimizer" in whole
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_without_pictures_the_rest_is_there(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "dataset": "folder", "data_dir": "/no/such"}))
+    page = report(copy)
+    assert "No evaluation, and no pictures: " in page
+    assert {"Curves", "Epochs", "Classes", "Configuration", "Repeat"} <= set(headings(page))
+    assert "Worst mistakes" not in headings(page)
+
+
+def test_a_run_without_a_finished_epoch(copy):
+    (copy / "metrics.jsonl").write_text("")
+    shutil.rmtree(copy / "checkpoints")
+    page = report(copy)
+    assert "has no checkpoint yet" in page
+    assert "has not finished an epoch" in page
+    assert "0 of 3" in page
+    assert {"Result", "Configuration", "Data"} <= set(headings(page))
+    assert "Curves" not in headings(page)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Saves the time of an evaluation."""
+
+    def refuse(*args, **options):
+        raise UserError("the pictures are elsewhere")
+
+    monkeypatch.setattr(Classifier, "evaluate", refuse)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_under_way(copy):
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_text("".join(rows[:2]) + rows[2][:20])
+    page = report(copy, checkpoint="last")
+    assert "2 of 3" in page
+    assert "not done" in page
+    assert "The dotted line is the end of the last finished epoch" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_saved_folder_has_no_curves(trained, tmp_path):
+    load_classifier(trained).save(tmp_path / "saved")
+    page = report(tmp_path / "saved")
+    assert {"Result", "Configuration"} <= set(headings(page))
+    assert "No evaluation, and no pictures: the pictures are elsewhere" in page
+    assert not {"Curves", "Epochs", "Repeat"} & set(headings(page))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_files_that_not_every_run_has(copy):
+    (copy / "lineage.json").write_text(json.dumps({"weights": "<old>/run", "step": None}))
+    (copy / "machine.json").write_text(json.dumps({"hardware": "a toaster"}))
+    page = report(copy)
+    assert "&lt;old&gt;/run" in page[page.index("<h2>Lineage") :]
+    assert "a toaster" in page[page.index("<h2>Environment") :]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "data.json", "config.json"])
+def test_a_damaged_file_is_named(copy, name):
+    (copy / name).write_text("{]\n")
+    with pytest.raises(UserError, match=name):
+        report(copy)
+
+
+def evaluation_of(classes: int, images: int, image=None, names=None) -> Evaluation:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(images, classes)).astype(np.float32)
+    labels = random.integers(0, classes, images)
+    names = names or [f"class {i}" for i in range(classes)]
+    return Evaluation("made up", tuple(names), logits, labels, image=image)
+
+
+def test_names_of_users_become_no_tags():
+    names = ["<script>alert(1)</script>", '"><b onclick=x>$a$', "--></svg>"]
+    evaluation = evaluation_of(3, 50, lambda row: np.zeros((30, 30, 3), np.uint8), names)
+    page = page_of(Subject("</title><script>", None, None, evaluation, ("<i>a note</i>",)))
+    assert "<script" not in page
+    assert "<b onclick" not in page
+    assert "<i>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_thousand_classes_are_readable():
+    evaluation = evaluation_of(1000, 5000, lambda row: np.zeros((30, 30, 3), np.uint8))
+    page = page_of(Subject("large", None, None, evaluation))
+    assert "The 50 classes with the lowest F1 of " in page
+    assert "the 50 most confused of 1,000 classes" in page
+    assert len(page.encode()) < 3_000_000
+
+
+def test_one_class():
+    page = page_of(Subject("one", None, None, evaluation_of(1, 5)))
+    assert "No mistakes." in page
+    assert "100.00 %" in page
+    assert "top-5" not in page
+
+
+def test_pictures_that_are_gone():
+    def gone(row: int) -> np.ndarray:
+        raise UserError("cat.jpg: No such file")
+
+    page = page_of(Subject("gone", None, None, evaluation_of(4, 30, gone)))
+    assert "cannot be read: cat.jpg: No such file" in page
+    assert "Worst mistakes" in headings(page)
