@@ -79,9 +79,10 @@ class Classifier:
         source: what messages call it.
         identity: the data of its run, with which `evaluate` compares what it finds; None if it is not known.
         words: words for some of the class names; for others, those that `flax_resnets.inference.class_names` knows.
+        step: of the checkpoint that it is from; None if it is from no run.
 
     Attributes:
-        model, class_names, settings: as above.
+        model, class_names, settings, step: as above.
         variables: as above, as JAX arrays on the default device.
         preprocess: makes the network's input from images; see `Preprocess`.
         words: the names that `predict` returns, in the order of `class_names`.
@@ -100,6 +101,7 @@ class Classifier:
         source: str = "classifier",
         identity: "Identity | None" = None,
         words: Mapping[str, str] | None = None,
+        step: int | None = None,
     ):
         outputs = cast(Any, model).num_classes
         if len(class_names) != outputs:
@@ -112,6 +114,7 @@ class Classifier:
         self.preprocess = Preprocess(settings)
         self._source = source
         self.identity = identity
+        self.step = step
         self._compiled: dict[int, Callable[[Any, np.ndarray], jax.Array]] = {}
 
     def __repr__(self) -> str:

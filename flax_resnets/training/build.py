@@ -1,10 +1,11 @@
 """Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -41,7 +42,14 @@ class Steps(NamedTuple):
     statistics_step_at: Callable[[int], StatisticsStep]
 
 
-def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, total_steps: int) -> Steps:
+def build_steps(
+    config: Config,
+    model: nn.Module,
+    mesh: Mesh,
+    channels: int,
+    total_steps: int,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
+) -> Steps:
     """Builds the network's schedules, optimizer, initial state and compiled steps.
 
     Args:
@@ -50,6 +58,7 @@ def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, tot
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
         total_steps: of the run; a multiple of its epochs.
+        pretrained: gives the weights that the run begins with, see `create_state`; None for random ones.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
@@ -57,7 +66,7 @@ def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, tot
     steps_per_epoch = total_steps // config.epochs
     optimizer = make_optimizer(config, *make_schedules(config, total_steps, steps_per_epoch))
 
-    create, abstract_state = initial_state(model, optimizer, config, mesh, channels)
+    create, abstract_state = initial_state(model, optimizer, config, mesh, channels, pretrained)
     mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
 
     @cache
@@ -72,7 +81,12 @@ def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, tot
 
 
 def initial_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh, channels: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh,
+    channels: int,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
 ) -> tuple[Callable[[], TrainState], TrainState]:
     """A function that makes the state before the first step; and that state's shapes, dtypes and placement.
 
@@ -82,12 +96,13 @@ def initial_state(
         config: the run.
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
+        pretrained: see `build_steps`.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
 
-    def new_state(size: int) -> TrainState:
+    def new_state(size: int, pretrained: Mapping[str, Any] | None = None) -> TrainState:
         return create_state(
             model,
             optimizer,
@@ -95,12 +110,15 @@ def initial_state(
             config.seed,
             scale_loss=config.precision == "float16",
             ema=config.ema_decay is not None,
+            pretrained=pretrained,
         )
 
     abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
     shardings = weight_shardings(abstract_state, mesh)
-    create = jax.jit(
-        lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=quick_to_compile(mesh)
+    jitted = jax.jit(
+        lambda pretrained: new_state(config.image_size, pretrained),
+        out_shardings=shardings,
+        compiler_options=quick_to_compile(mesh),
     )
     abstract_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -113,7 +131,8 @@ def initial_state(
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
             )
-    return create, abstract_state
+    # As numpy arrays they may be placed anywhere, also on a mesh of several processes.
+    return lambda: jitted(None if pretrained is None else jax.tree.map(np.asarray, pretrained())), abstract_state
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:

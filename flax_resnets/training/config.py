@@ -12,6 +12,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Rule, field_types, shown
 from flax_resnets.models.normalization import ghost_size
 from flax_resnets.training.average import AverageConfig
+from flax_resnets.training.lineage import WeightsConfig
 from flax_resnets.training.loss import LossConfig
 from flax_resnets.training.network import NetworkConfig
 from flax_resnets.training.optimizers import OptimizerConfig
@@ -29,6 +30,7 @@ class Config(
     OptimizerConfig,
     ScheduleConfig,
     AverageConfig,
+    WeightsConfig,
 ):
     """Everything that decides a run's numbers. Two runs with the same Config end in the same bits on the same machine.
 

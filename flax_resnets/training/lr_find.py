@@ -7,7 +7,7 @@ stopping rule and the suggestions are those of fastai's `lr_find` (fastai/callba
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -67,6 +67,7 @@ def lr_find(
     end: float = 10.0,
     steps: int = 100,
     progress: Callable[[int], None] = lambda done: None,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
 ) -> RangeTest:
     """Takes the first steps of a run at learning rates that rise exponentially from `start` to `end`.
 
@@ -82,6 +83,7 @@ def lr_find(
         end: learning rate of the last step, above `start`.
         steps: at least 2.
         progress: is called with the number of steps done.
+        pretrained: see `build_steps`.
 
     Raises:
         UserError: the network does not take images of this shape, there are fewer images than a batch has, or the
@@ -97,7 +99,7 @@ def lr_find(
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
     )
-    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels)
+    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, pretrained)
     train_step = make_train_step(
         model, optimizer, config, mesh, image_size=size, mix_until=0 if config.mix_off_epoch == 0 else None
     )

@@ -1,6 +1,7 @@
 """The state that a run carries from step to step, and the digest that shows whether two states are equal."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -51,6 +52,7 @@ def create_state(
     *,
     scale_loss: bool = False,
     ema: bool = False,
+    pretrained: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -61,12 +63,16 @@ def create_state(
         seed: for the initial parameters.
         scale_loss: whether to add float16's dynamic loss scale.
         ema: whether to keep an EMA of the weights.
+        pretrained: `{"params": ..., "batch_stats": ...}` to begin with; modules that they lack, such as the head, have
+            their initial weights. None for initial weights alone.
 
     Returns:
         The state, on the default device.
     """
     variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    params, batch_stats = (
+        {**variables.get(part, {}), **(pretrained or {}).get(part, {})} for part in ("params", "batch_stats")
+    )
     return TrainState(
         step=jnp.int32(0),
         params=params,

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Trainer:
         num_classes: number of the network's outputs.
         display: shows the progress.
         model: the network; None for the one that the configuration names.
+        pretrained: see `build_steps`.
 
     Attributes:
         config: the run's configuration, with numbers for what it leaves to the data; see `completed`.
@@ -48,6 +49,7 @@ class Trainer:
         num_classes: int,
         display: Display,
         model: nn.Module | None = None,
+        pretrained: Callable[[], Mapping[str, Any]] | None = None,
     ):
         self.config = config = completed(config, train, num_classes, display=display)
         self.train = train
@@ -60,7 +62,7 @@ class Trainer:
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
         model = model or make_model(config, num_classes)
-        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps)
+        self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps, pretrained)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
 
     def with_steps(self, **steps: Any) -> "Trainer":
