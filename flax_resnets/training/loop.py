@@ -26,6 +26,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.curves import Curves
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
 from flax_resnets.training.display import Display
+from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.lineage import write_lineage
@@ -110,7 +111,8 @@ def run(
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
-    make_model(config, num_classes=10)  # finds a misspelt name before the data is read
+    # Finds a misspelt name before the data is read.
+    plan_of(config, make_model(config, num_classes=10), (config.image_size, config.image_size, 3))
     weights = start_of(config, workdir)
     with interruption() if stop is None else stop as stop:
         with stop.at_once():  # downloading and decoding can take hours
@@ -126,7 +128,10 @@ def run(
             complete = completed(config, train, train_source.num_classes, statistics=statistics, display=display)
         pretrained = start.variables if start else None
         trainer = Trainer(complete, train, valid, train_source.num_classes, display, pretrained=pretrained)
-        display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
+        frozen = f" ({trainer.frozen:,} of them frozen)" if trainer.frozen else ""
+        display.say(
+            f"{config.model}: {trainer.parameters:,} parameters{frozen}, {config.precision}, on {devices_in_words()}"
+        )
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
@@ -367,7 +372,8 @@ class Run:
 
     def _steps(self, batches: Iterator[Batch[jax.Array]], epoch: int, end: int) -> Iterator[tuple[int, StepOutput]]:
         """Starts the steps of an epoch; yields for each the number of steps taken so far and the step's figures."""
-        train_step = self.trainer.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
+        steps = self.trainer.steps.in_epoch(epoch, self.config)
+        train_step = steps.train_step_at(self.config.size_in_epoch(epoch - 1))
         for taken in range(int(self.state.step) + 1, end + 1):
             try:
                 batch = next(batches)
@@ -383,7 +389,8 @@ class Run:
 
     def _recalibrate(self, epoch: int, end: int) -> None:
         """Computes the running statistics of the averaged weights from the epoch's last batches."""
-        statistics_step = self.trainer.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
+        in_epoch = self.trainer.steps.in_epoch(epoch, self.config)
+        statistics_step = in_epoch.statistics_step_at(self.config.size_in_epoch(epoch - 1))
         steps = range(max(end - self.config.recalibrate_steps, end - self.trainer.steps_per_epoch), end)
         with contextlib.closing(self.trainer.batches(steps)) as again:
             statistics = recalibrate(statistics_step, self.state, zip(steps, again, strict=True))

@@ -20,6 +20,7 @@ from flax_resnets.figures import new_figure, png
 from flax_resnets.training.build import initial_state
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
+from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory
@@ -94,14 +95,22 @@ def lr_find(
     config = dataclasses.replace(config, ema_decay=None)  # nothing here uses the average
     config = completed(config, train, cast(Any, model).num_classes)
     mesh = make_mesh(config.weight_shards)
+    plan = plan_of(config, model, (config.image_size, config.image_size, train.channels))
     optimizer = make_optimizer(
         config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
+        plan.groups,
+        plan.waiting,
     )
-    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, pretrained)
+    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, pretrained, plan.frozen)
     train_step = make_train_step(
-        model, optimizer, config, mesh, image_size=size, mix_until=0 if config.mix_off_epoch == 0 else None
+        *(model, optimizer, config, mesh),
+        image_size=size,
+        mix_until=0 if config.mix_off_epoch == 0 else None,
+        frozen=plan.frozen,
+        waiting=plan.waiting,
+        norms_rest=plan.norms_rest,
     )
 
     def outputs() -> Iterator[StepOutput]:

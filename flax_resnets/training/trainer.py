@@ -14,6 +14,7 @@ from flax_resnets.training.build import build_steps
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
+from flax_resnets.training.finetune import divided
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 
@@ -33,7 +34,7 @@ class Trainer:
     Attributes:
         config: the run's configuration, with numbers for what it leaves to the data; see `completed`.
         mesh: mesh of all devices.
-        parameters: number of the network's parameters.
+        parameters, frozen: number of the network's parameters, and of those that never train.
         steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
         steps: the compiled functions, see `flax_resnets.training.build.Steps`.
 
@@ -63,7 +64,9 @@ class Trainer:
         self._rows = own_rows(self.mesh, config.batch_size)
         model = model or make_model(config, num_classes)
         self.steps = build_steps(config, model, self.mesh, train.channels, self.total_steps, pretrained)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
+        params = self.steps.abstract_state.params
+        still = divided(params, self.steps.plan.frozen)[1]
+        self.parameters, self.frozen = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, still))
 
     def with_steps(self, **steps: Any) -> "Trainer":
         """A copy of this trainer in which the named functions of `Steps` are replaced.

@@ -81,10 +81,12 @@ def test_its_lineage_is_in_the_workdir(begun, source):
     assert "mean" not in json.loads((begun / "data.json").read_text())
 
 
-def test_its_first_epoch_begins_where_the_first_run_ended(begun, source):
-    accuracies = [json.loads(line).get("accuracy") for line in (begun / "metrics.jsonl").read_text().splitlines()]
-    first = [json.loads(line).get("accuracy") for line in (source / "metrics.jsonl").read_text().splitlines()]
-    assert accuracies[0] > first[0]
+def test_it_begins_where_the_first_run_ended(begun, source):
+    first, second = (
+        [json.loads(line).get("train_loss") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        for workdir in (source, begun)
+    )
+    assert second[0] < first[1] < first[0]
 
 
 def test_its_classifier_normalises_as_the_weights_were_trained(begun):
@@ -118,6 +120,7 @@ def test_a_saved_folder_is_a_source_too(trained, second, tmp_path):
         run(dataclasses.replace(second, weights=str(tmp_path / "saved")), tmp_path / "run", [stop], stop=stop.stop)
     lineage = json.loads((tmp_path / "run" / "lineage.json").read_text())
     assert (lineage["head"], lineage["mean"], lineage["step"]) == ("kept", [0.286], None)
-    # One step at the schedule's first rate changes the weights little.
-    ours, theirs = load_classifier(tmp_path / "run").variables["params"], classifier.variables["params"]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), ours, theirs)
+    # One or two steps at the schedule's first rates change the weights little.
+    with pytest.warns(RuntimeWarning, match="has no row of an epoch"):
+        ours = load_classifier(tmp_path / "run").variables["params"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.05), ours, classifier.variables["params"])
