@@ -191,7 +191,7 @@ def _in_words(annotation: Any) -> str:
             elif typing.get_origin(args[0]) is tuple:
                 parts.append("pairs of numbers, each with a comma behind, such as (2,64),(4,96),")
             else:
-                parts.append("numbers with commas between")
+                parts.append(f"{'names' if args[0] is str else 'numbers'} with commas between")
         elif origin is dict:
             parts.append("a dict from option names to values")
         else:

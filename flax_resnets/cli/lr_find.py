@@ -42,12 +42,15 @@ def run(arguments: argparse.Namespace) -> None:
     import jax
 
     from flax_resnets.data.batches import steps_per_epoch
+    from flax_resnets.data.source import open_split
     from flax_resnets.training import lr_find as finder
     from flax_resnets.training.build import check_devices
     from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.completion import completed
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.network import make_model
+    from flax_resnets.training.pretrained import start_of
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
@@ -60,13 +63,17 @@ def run(arguments: argparse.Namespace) -> None:
     keep_compiled_programs()
     check_devices(config, jax.device_count())
     make_model(config, num_classes=10)  # reports a misspelt name before the data is loaded
+    weights = start_of(config)
     display = Display()
     train, num_classes = load_split(config, "train", display)
     steps_per_epoch(len(train), config.batch_size)  # raises if the images that are left do not fill one batch
+    start = weights(train.channels, open_split(config, "train").class_names) if weights else None
+    config = completed(config, train, num_classes, statistics=start.statistics if start else None, display=display)
     make_directory("lr-find", directory)  # after all checks, and before minutes are spent
     options = {"start": arguments.start, "end": arguments.end, "steps": arguments.steps}
     with display.bar("searching", arguments.steps, "images/s", config.batch_size) as bar:
-        test = finder.lr_find(make_model(config, num_classes), config, train, **options, progress=bar.to)
+        model, pretrained = make_model(config, num_classes), start.variables if start else None
+        test = finder.lr_find(model, config, train, **options, progress=bar.to, pretrained=pretrained)
     suggestions = finder.suggest(test, arguments.steps)
 
     record = {

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.completion import completed
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
+    from flax_resnets.training.pretrained import start_of
     from flax_resnets.training.recipes import load_config, run_name
     from flax_resnets.training.splits import load_split
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
@@ -52,9 +53,11 @@ def run(arguments: argparse.Namespace) -> None:
     expect_no_tpu()
     start_jax()
     display = Display()
+    weights = start_of(config)
     train, num_classes = load_split(config, "train", display)
-    config = completed(config, train, num_classes, display=display)
     names = open_split(config, "train").class_names
+    statistics = weights(train.channels, names).statistics if weights else None
+    config = completed(config, train, num_classes, statistics=statistics, display=display)
     batch = shower.show_batch(config, train, num_classes, arguments.step)
     make_directory("show-batch", directory)  # after all checks
     print(_write(directory, shower.draw(batch, config, names, run_name(arguments.config), arguments.images)))

@@ -80,9 +80,10 @@ class Classifier:
         source: what messages call it.
         identity: the data of its run, with which `evaluate` compares what it finds; None if it is not known.
         words: words for some of the class names; for others, those that `flax_resnets.inference.class_names` knows.
+        step: of the checkpoint that it is from; None if it is from no run.
 
     Attributes:
-        model, class_names, settings, source: as above.
+        model, class_names, settings, source, step: as above.
         variables: as above, as JAX arrays on the default device.
         preprocess: makes the network's input from images; see `Preprocess`.
         words: the names that `predict` returns, in the order of `class_names`.
@@ -101,6 +102,7 @@ class Classifier:
         source: str = "classifier",
         identity: "Identity | None" = None,
         words: Mapping[str, str] | None = None,
+        step: int | None = None,
     ):
         outputs = cast(Any, model).num_classes
         if len(class_names) != outputs:
@@ -113,6 +115,7 @@ class Classifier:
         self.preprocess = Preprocess(settings)
         self.source = source
         self.identity = identity
+        self.step = step
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __repr__(self) -> str:

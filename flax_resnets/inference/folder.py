@@ -173,8 +173,13 @@ def _layers(model: nn.Module, settings: Settings) -> dict[str, Any]:
     return {"first_conv": first.removesuffix(".weight"), "classifier": head_names(model)[0].removesuffix(".weight")}
 
 
+def options_that_count(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a network that change what it computes once it is trained."""
+    return {name: value for name, value in options.items() if name not in _OF_TRAINING}
+
+
 def _model_args(settings: Settings) -> dict[str, Any]:
-    options = {name: value for name, value in settings.model_options.items() if name not in _OF_TRAINING}
+    options = options_that_count(settings.model_options)
     channels = {} if settings.channels == 3 else {"in_chans": settings.channels}
     return channels | {_TIMMS_WORDS.get(name, name): value for name, value in options.items()}
 

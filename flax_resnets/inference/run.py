@@ -16,6 +16,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import field_types
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.preprocess import Settings
+from flax_resnets.training.lineage import FILE, read_lineage
 from flax_resnets.training.metrics import EpochMetrics, best_first, read_rows
 from flax_resnets.training.network import make_model
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line, read_weights, saved_steps
@@ -42,7 +43,7 @@ def classifier_of_run(
     """
     if checkpoint not in ("best", "last") and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int)):
         raise UserError(f"checkpoint={str(checkpoint)[:100]}: must be best, last or the number of a step")
-    for name in ("data.json", "metrics.jsonl"):
+    for name in ("data.json", "metrics.jsonl", FILE):
         if os.path.lexists(workdir / name) and not os.path.isfile(workdir / name):  # reading a device would never end
             raise UserError(f"{workdir / name}: must be a file")
     identity = read_identity(workdir / "data.json")
@@ -64,7 +65,8 @@ def classifier_of_run(
             raise UserError(f"{workdir / 'config.json'}: {str(error)[:400]}") from None
         misfits.append(differences(model, settings, weights))
         if not misfits[-1]:
-            return Classifier(model, weights, settings, names, source=f"{workdir}, step {step}", identity=identity)
+            source = f"{workdir}, step {step}"
+            return Classifier(model, weights, settings, names, source=source, identity=identity, step=step)
     closest = min(misfits, key=len)
     raise UserError(f"{workdir}: checkpoint {step} is not of the network in config.json: {in_short(closest)}")
 
@@ -79,12 +81,13 @@ def _channels(config: dict[str, Any], identity: Identity | None) -> tuple[int, .
 
 def _settings(workdir: Path, config: dict[str, Any], channels: int, identity: Identity | None) -> Settings:
     known = {name: value for name, value in config.items() if name in field_types(Settings)}
+    lineage = read_lineage(workdir) if config.get("weights") is not None else None
     known["eval_batch_size"] = known.get("eval_batch_size") or config.get("batch_size")
     for name in ("mean", "std"):
         if known.get(name) == "imagenet":
             known[name] = IMAGENET[name]
-        elif name in known and known[name] is None:  # the run normalised by its training images' own
-            known[name] = getattr(identity, name, None)
+        elif name in known and known[name] is None:  # it came with the weights, or is the training images' own
+            known[name] = getattr(lineage, name, None) or getattr(identity, name, None)
             if known[name] is None:
                 raise UserError(f"{workdir / 'data.json'}: has no {name}, and config.json leaves it to the data")
     try:

@@ -1,5 +1,6 @@
 """The exponential moving average of the weights (EMA)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,16 +47,40 @@ class Average(struct.PyTreeNode):
     batch_stats: Any
 
 
-def averaged(ema: Average | None, new: Average, step: jax.Array, config: AverageConfig) -> Average | None:
+def averaged(
+    ema: Average | None,
+    new: Average,
+    step: jax.Array,
+    config: AverageConfig,
+    still: Collection[str] = (),
+    at_rest: Collection[str] = (),
+) -> Average | None:
     """Adds the weights of one more step to the average; returns None if there is no average.
 
     Early steps get more weight, because otherwise the initial weights would stay in the average for long: after t steps
     the decay is at most (1 + t) / (10 + t), as in TensorFlow's `ExponentialMovingAverage`. With
     `ema_batch_norm="recalibrate"` the running statistics stay unchanged here.
+
+    Args:
+        ema: the average so far.
+        new: the weights after this step.
+        step: the number of the step.
+        config: see the class.
+        still: modules whose parameters did not change. Their average stays as it is, because averaging a number with
+            itself can round.
+        at_rest: modules whose running statistics did not change.
     """
     if ema is None or config.ema_decay is None:
         return None
     decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
     if config.ema_batch_norm == "recalibrate":
         new = new.replace(batch_stats=ema.batch_stats)
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, new)
+    mean = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, new)
+
+    def unchanged(old: Any, modules: Collection[str]) -> dict[str, Any]:
+        return {name: module for name, module in old.items() if name in modules}
+
+    return Average(
+        {**mean.params, **unchanged(ema.params, still)},
+        {**mean.batch_stats, **unchanged(ema.batch_stats, at_rest)},
+    )

@@ -1,10 +1,11 @@
 """Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -14,10 +15,10 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.eval_sums import EvalSums
+from flax_resnets.training.finetune import Plan, phase_schedules, plan_of
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
-from flax_resnets.training.schedule import make_schedules
 from flax_resnets.training.state import TrainState, create_state
 from flax_resnets.training.step import StepOutput, make_eval_step, make_train_step
 
@@ -32,6 +33,9 @@ class Steps(NamedTuple):
             same size.
         eval_step: see `make_eval_step`.
         statistics_step_at: the statistics step for an image size in pixels, see `make_statistics_step`.
+        plan: which modules train.
+        head_alone: the same functions for the first `freeze_epochs` epochs, in which only the head trains; None if
+            there are no such epochs. Their states are alike.
     """
 
     create_state: Callable[[], TrainState]
@@ -39,9 +43,22 @@ class Steps(NamedTuple):
     train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
     eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
     statistics_step_at: Callable[[int], StatisticsStep]
+    plan: Plan = Plan()
+    head_alone: "Steps | None" = None
+
+    def in_epoch(self, epoch: int, config: Config) -> "Steps":
+        """The functions for an epoch, counted from 1."""
+        return self.head_alone if self.head_alone and epoch <= config.freeze_epochs else self
 
 
-def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, total_steps: int) -> Steps:
+def build_steps(
+    config: Config,
+    model: nn.Module,
+    mesh: Mesh,
+    channels: int,
+    total_steps: int,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
+) -> Steps:
     """Builds the network's schedules, optimizer, initial state and compiled steps.
 
     Args:
@@ -50,29 +67,54 @@ def build_steps(config: Config, model: nn.Module, mesh: Mesh, channels: int, tot
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
         total_steps: of the run; a multiple of its epochs.
+        pretrained: gives the weights that the run begins with, see `create_state`; None for random ones.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
     steps_per_epoch = total_steps // config.epochs
-    optimizer = make_optimizer(config, *make_schedules(config, total_steps, steps_per_epoch))
-
-    create, abstract_state = initial_state(model, optimizer, config, mesh, channels)
+    plan = plan_of(config, model, (config.image_size, config.image_size, channels))
+    first, second = phase_schedules(config, total_steps, steps_per_epoch)
+    optimizer = make_optimizer(config, *second, plan.groups)
+    create, abstract_state = initial_state(model, optimizer, config, mesh, channels, pretrained, plan.frozen)
     mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
 
-    @cache
-    def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
-        return make_train_step(model, optimizer, config, mesh, image_size=size, mix_until=mix_until)
+    eval_step = make_eval_step(model, config, mesh)
 
-    @cache
-    def statistics_step_at(size: int) -> StatisticsStep:
-        return make_statistics_step(model, config, mesh, image_size=size)
+    def phase(optimizer: optax.GradientTransformation, waiting: Collection[str]) -> Steps:
+        @cache
+        def train_step_at(size: int) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
+            return make_train_step(
+                *(model, optimizer, config, mesh),
+                image_size=size,
+                mix_until=mix_until,
+                frozen=plan.frozen,
+                waiting=waiting,
+                norms_rest=plan.norms_rest,
+            )
 
-    return Steps(create, abstract_state, train_step_at, make_eval_step(model, config, mesh), statistics_step_at)
+        @cache
+        def statistics_step_at(size: int) -> StatisticsStep:
+            at_rest = {*plan.frozen, *waiting} if plan.norms_rest else ()
+            return make_statistics_step(model, config, mesh, image_size=size, at_rest=at_rest)
+
+        return Steps(create, abstract_state, train_step_at, eval_step, statistics_step_at, plan)
+
+    steps = phase(optimizer, ())
+    if not plan.waiting:
+        return steps
+    alone = make_optimizer(config, *first, plan.groups, plan.waiting)
+    return steps._replace(head_alone=phase(alone, plan.waiting))
 
 
 def initial_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, config: Config, mesh: Mesh, channels: int
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh,
+    channels: int,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
+    frozen: Collection[str] = (),
 ) -> tuple[Callable[[], TrainState], TrainState]:
     """A function that makes the state before the first step; and that state's shapes, dtypes and placement.
 
@@ -82,12 +124,14 @@ def initial_state(
         config: the run.
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
+        pretrained: see `build_steps`.
+        frozen: modules that never train.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
 
-    def new_state(size: int) -> TrainState:
+    def new_state(size: int, pretrained: Mapping[str, Any] | None = None) -> TrainState:
         return create_state(
             model,
             optimizer,
@@ -95,12 +139,16 @@ def initial_state(
             config.seed,
             scale_loss=config.precision == "float16",
             ema=config.ema_decay is not None,
+            pretrained=pretrained,
+            frozen=frozen,
         )
 
     abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
     shardings = weight_shardings(abstract_state, mesh)
-    create = jax.jit(
-        lambda: new_state(config.image_size), out_shardings=shardings, compiler_options=quick_to_compile(mesh)
+    jitted = jax.jit(
+        lambda pretrained: new_state(config.image_size, pretrained),
+        out_shardings=shardings,
+        compiler_options=quick_to_compile(mesh),
     )
     abstract_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -113,7 +161,8 @@ def initial_state(
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
             )
-    return create, abstract_state
+    # As numpy arrays they may be placed anywhere, also on a mesh of several processes.
+    return lambda: jitted(None if pretrained is None else jax.tree.map(np.asarray, pretrained())), abstract_state
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:

@@ -12,6 +12,8 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Rule, field_types, shown
 from flax_resnets.models.normalization import ghost_size
 from flax_resnets.training.average import AverageConfig
+from flax_resnets.training.finetune import FineTuneConfig
+from flax_resnets.training.lineage import WeightsConfig
 from flax_resnets.training.loss import LossConfig
 from flax_resnets.training.network import NetworkConfig
 from flax_resnets.training.optimizers import OptimizerConfig
@@ -29,6 +31,8 @@ class Config(
     OptimizerConfig,
     ScheduleConfig,
     AverageConfig,
+    WeightsConfig,
+    FineTuneConfig,
 ):
     """Everything that decides a run's numbers. Two runs with the same Config end in the same bits on the same machine.
 
@@ -103,8 +107,14 @@ class Config(
         smallest = min([self.image_size, *(size for _, size in self.progressive)])
         if self.translate >= smallest:
             raise UserError(f"translate={self.translate}: must be below the images' {smallest} pixels")
-        if self.schedule in ("warmup_cosine", "step") and self.warmup_epochs >= self.epochs:
-            raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below epochs={self.epochs}")
+        if self.freeze_epochs >= self.epochs:
+            raise UserError(f"freeze_epochs={self.freeze_epochs}: must be below epochs={self.epochs}")
+        scheduled = self.epochs - self.freeze_epochs
+        if self.schedule in ("warmup_cosine", "step") and self.warmup_epochs >= scheduled:
+            right = f"epochs={self.epochs}" + (
+                f" minus freeze_epochs={self.freeze_epochs}" if self.freeze_epochs else ""
+            )
+            raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below {right}")
         if self.sampler == "balanced" and self.class_weights == "balanced":
             raise UserError(
                 "class_weights=balanced: sampler=balanced evens out the classes already; give one of the two"

@@ -26,12 +26,15 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.curves import Curves
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
 from flax_resnets.training.display import Display
+from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
+from flax_resnets.training.lineage import write_lineage
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import own_rows
+from flax_resnets.training.pretrained import start_of
 from flax_resnets.training.processes import check_alike, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.run_data import described, open_data, record_data
@@ -108,22 +111,31 @@ def run(
     display = Display(silent=not is_first())
     check_workdir(config, workdir)
     check_devices(config, jax.device_count())
-    make_model(config, num_classes=10)  # finds a misspelt name before the data is read
+    # Finds a misspelt name before the data is read.
+    plan_of(config, make_model(config, num_classes=10), (config.image_size, config.image_size, 3))
+    weights = start_of(config, workdir)
     with interruption() if stop is None else stop as stop:
         with stop.at_once():  # downloading and decoding can take hours
             train_source, valid_source, data = open_data(config, workdir, display.say)
             broken_list = workdir / "broken_images.txt"
             train = load_images(config, train_source, display, broken_list)
             valid = load_images(config, valid_source, display, broken_list)
-            data = described(data, config, train, valid, display)
-            statistics = PixelStatistics(data.mean, data.std) if data.mean and data.std else None
+            start = weights(train.channels, data.class_names) if weights else None
+            statistics = start.statistics if start else None
+            data = described(data, config, train, valid, display, normalised=statistics is not None)
+            if data.mean and data.std:
+                statistics = PixelStatistics(data.mean, data.std)
             complete = completed(config, train, train_source.num_classes, statistics=statistics, display=display)
-        trainer = Trainer(complete, train, valid, train_source.num_classes, display)
-        display.say(f"{config.model}: {trainer.parameters:,} parameters, {config.precision}, on {devices_in_words()}")
+        pretrained = start.variables if start else None
+        trainer = Trainer(complete, train, valid, train_source.num_classes, display, pretrained=pretrained)
+        frozen = f" ({trainer.frozen:,} of them frozen)" if trainer.frozen else ""
+        display.say(
+            f"{config.model}: {trainer.parameters:,} parameters{frozen}, {config.precision}, on {devices_in_words()}"
+        )
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
-        for line in (data.in_words(config.image_size), *data.remarks(evened)):
+        for line in (data.in_words(config.image_size), *data.remarks(evened), *(start.notes if start else ())):
             display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():
@@ -132,9 +144,13 @@ def run(
                     stack.enter_context(opened(config, workdir, display.say))
             wait_for_all("workdir opened")
             check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
+            if start is not None:
+                check_alike(start.lineage.digest, f"weights={config.weights}: must be the same for all processes")
             try:
                 if is_first():
                     list_broken(broken_list, train, valid)
+                    if start is not None:
+                        write_lineage(start.lineage, workdir)
                 return fit(trainer, workdir, stop, data, callbacks)
             except Diverged as error:
                 if is_first() and not error.kept:
@@ -356,7 +372,8 @@ class Run:
 
     def _steps(self, batches: Iterator[Batch[jax.Array]], epoch: int, end: int) -> Iterator[tuple[int, StepOutput]]:
         """Starts the steps of an epoch; yields for each the number of steps taken so far and the step's figures."""
-        train_step = self.trainer.steps.train_step_at(self.config.size_in_epoch(epoch - 1))
+        steps = self.trainer.steps.in_epoch(epoch, self.config)
+        train_step = steps.train_step_at(self.config.size_in_epoch(epoch - 1))
         for taken in range(int(self.state.step) + 1, end + 1):
             try:
                 batch = next(batches)
@@ -372,7 +389,8 @@ class Run:
 
     def _recalibrate(self, epoch: int, end: int) -> None:
         """Computes the running statistics of the averaged weights from the epoch's last batches."""
-        statistics_step = self.trainer.steps.statistics_step_at(self.config.size_in_epoch(epoch - 1))
+        in_epoch = self.trainer.steps.in_epoch(epoch, self.config)
+        statistics_step = in_epoch.statistics_step_at(self.config.size_in_epoch(epoch - 1))
         steps = range(max(end - self.config.recalibrate_steps, end - self.trainer.steps_per_epoch), end)
         with contextlib.closing(self.trainer.batches(steps)) as again:
             statistics = recalibrate(statistics_step, self.state, zip(steps, again, strict=True))

@@ -7,7 +7,7 @@ stopping rule and the suggestions are those of fastai's `lr_find` (fastai/callba
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -20,6 +20,7 @@ from flax_resnets.figures import new_figure, png
 from flax_resnets.training.build import initial_state
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
+from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.out_of_memory import out_of_memory
@@ -67,6 +68,7 @@ def lr_find(
     end: float = 10.0,
     steps: int = 100,
     progress: Callable[[int], None] = lambda done: None,
+    pretrained: Callable[[], Mapping[str, Any]] | None = None,
 ) -> RangeTest:
     """Takes the first steps of a run at learning rates that rise exponentially from `start` to `end`.
 
@@ -82,6 +84,7 @@ def lr_find(
         end: learning rate of the last step, above `start`.
         steps: at least 2.
         progress: is called with the number of steps done.
+        pretrained: see `build_steps`.
 
     Raises:
         UserError: the network does not take images of this shape, there are fewer images than a batch has, or the
@@ -92,14 +95,22 @@ def lr_find(
     config = dataclasses.replace(config, ema_decay=None)  # nothing here uses the average
     config = completed(config, train, cast(Any, model).num_classes)
     mesh = make_mesh(config.weight_shards)
+    plan = plan_of(config, model, (config.image_size, config.image_size, train.channels))
     optimizer = make_optimizer(
         config,
         optax.exponential_decay(start, steps - 1, end / start),
         optax.constant_schedule(config.momentum[1] if config.schedule == "one_cycle" else config.momentum[0]),
+        plan.groups,
+        plan.waiting,
     )
-    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels)
+    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, pretrained, plan.frozen)
     train_step = make_train_step(
-        model, optimizer, config, mesh, image_size=size, mix_until=0 if config.mix_off_epoch == 0 else None
+        *(model, optimizer, config, mesh),
+        image_size=size,
+        mix_until=0 if config.mix_off_epoch == 0 else None,
+        frozen=plan.frozen,
+        waiting=plan.waiting,
+        norms_rest=plan.norms_rest,
     )
 
     def outputs() -> Iterator[StepOutput]:

@@ -1,8 +1,8 @@
 """Recomputes running statistics for weights that no training step has used, such as an average over many steps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.models.normalization import BatchNorm
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
+from flax_resnets.training.finetune import with_norms_at_rest
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import batch_sharding, per_device, replicated, splits_weights, whole_weights
@@ -24,7 +25,7 @@ StatisticsStep = Callable[[Any, Any, jax.Array, Batch[jax.Array]], Any]
 
 
 def make_statistics_step(
-    model: nn.Module, config: Config, mesh: Mesh, *, image_size: int | None = None
+    model: nn.Module, config: Config, mesh: Mesh, *, image_size: int | None = None, at_rest: Collection[str] = ()
 ) -> StatisticsStep:
     """Compiles the pass over one training batch that computes the batch's statistics and nothing else.
 
@@ -33,13 +34,14 @@ def make_statistics_step(
         config: the run.
         mesh: as `make_mesh` returns it.
         image_size: see `make_train_step`.
+        at_rest: modules whose norms are frozen.
 
     Returns:
         A function of params, any batch_stats, the number of a training step and the batch of that step. It returns the
         statistics of the batch, structured like batch_stats. The images are augmented as in that step, but not mixed,
         since images are not mixed in evaluation either. Frozen norms return the statistics they were given.
     """
-    statistics = partial(_statistics, model)
+    statistics = partial(_statistics, with_norms_at_rest(model, at_rest))
     if config.batch_norm == "device":
         statistics = per_device(statistics, mesh, split=(False, False, True, False))
 
@@ -55,7 +57,7 @@ def make_statistics_step(
 
 
 def _statistics(
-    model: nn.Module,
+    apply: Callable[..., Any],
     params: Any,
     batch_stats: Any,
     images: jax.Array,
@@ -66,16 +68,8 @@ def _statistics(
     if axis_names is not None:
         params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
-    _, updates = cast(
-        tuple[jax.Array, Any],
-        model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
-        ),
-    )
+    variables = {"params": params, "batch_stats": batch_stats}
+    _, updates = apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
     # A norm returns momentum * old + (1 - momentum) * batch statistics: solve this for the batch statistics.
     kept = BatchNorm.momentum
     seen = jax.tree.map(lambda new, old: (new - kept * old) / (1 - kept), updates.get("batch_stats", {}), batch_stats)

@@ -71,7 +71,9 @@ def open_data(config: Config, workdir: Path, say: Callable[[str], None]) -> tupl
     return train, validation, recorded or found
 
 
-def described(data: Identity, config: Config, train: Split, validation: Split, display: Display) -> Identity:
+def described(
+    data: Identity, config: Config, train: Split, validation: Split, display: Display, *, normalised: bool = False
+) -> Identity:
     """The identity with what only the images tell and is not recorded yet.
 
     That is mean and standard deviation, if the configuration leaves them to the data; the number of images of each
@@ -84,6 +86,7 @@ def described(data: Identity, config: Config, train: Split, validation: Split, d
         train: training split.
         validation: validation split.
         display: shows the progress.
+        normalised: whether mean and standard deviation come with the weights that the run begins with.
 
     Raises:
         UserError: all training images are of one class; an image cannot be read; or all pixels are equal.
@@ -102,6 +105,6 @@ def described(data: Identity, config: Config, train: Split, validation: Split, d
             )
     if data.in_both is None and isinstance(train, CachedImages) and isinstance(validation, CachedImages):
         data = dataclasses.replace(data, in_both=images_of_both(train.images, validation.images))
-    if data.mean is None and config.mean is None:
+    if data.mean is None and config.mean is None and not normalised:
         data = dataclasses.replace(data, **statistics_with_bar(train, display)._asdict())
     return data

@@ -1,6 +1,7 @@
 """The state that a run carries from step to step, and the digest that shows whether two states are equal."""
 
 import hashlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import struct
 from flax.training.dynamic_scale import DynamicScale
 
 from flax_resnets.training.average import Average
+from flax_resnets.training.finetune import divided
 from flax_resnets.training.placement import on_host
 
 
@@ -51,6 +53,8 @@ def create_state(
     *,
     scale_loss: bool = False,
     ema: bool = False,
+    pretrained: Mapping[str, Any] | None = None,
+    frozen: Collection[str] = (),
 ) -> TrainState:
     """The state before the first step.
 
@@ -61,17 +65,22 @@ def create_state(
         seed: for the initial parameters.
         scale_loss: whether to add float16's dynamic loss scale.
         ema: whether to keep an EMA of the weights.
+        pretrained: `{"params": ..., "batch_stats": ...}` to begin with; modules that they lack, such as the head, have
+            their initial weights. None for initial weights alone.
+        frozen: modules that never train, for which the optimizer has no state.
 
     Returns:
         The state, on the default device.
     """
     variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    params, batch_stats = (
+        {**variables.get(part, {}), **(pretrained or {}).get(part, {})} for part in ("params", "batch_stats")
+    )
     return TrainState(
         step=jnp.int32(0),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(divided(params, frozen)[0]),
         loss_scale=DynamicScale().replace(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
         loss_sum=jnp.float32(0),
         loss_count=jnp.int32(0),

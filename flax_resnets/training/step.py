@@ -1,6 +1,6 @@
 """The compiled training step and the compiled evaluation step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +19,7 @@ from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
 from flax_resnets.training.eval_sums import EvalSums, eval_sums
+from flax_resnets.training.finetune import divided, with_norms_at_rest
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.loss import LOSSES, image_weights
 from flax_resnets.training.network import DTYPES
@@ -66,6 +67,9 @@ def make_train_step(
     *,
     image_size: int | None = None,
     mix_until: int | None = None,
+    frozen: Collection[str] = (),
+    waiting: Collection[str] = (),
+    norms_rest: bool = True,
 ) -> Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]:
     """Compiles the training step: augmentation, forward pass, backward pass and update in one program.
 
@@ -79,6 +83,9 @@ def make_train_step(
         mesh: as `make_mesh` returns it.
         image_size: side of the images that the network sees, in pixels; None for `config.image_size`.
         mix_until: first step without mixup and CutMix; None to use them in all steps.
+        frozen: modules of the network that never change. The optimizer knows nothing of them.
+        waiting: modules that these steps do not change. The optimizer has a state for them, which rests.
+        norms_rest: whether the norms in both use their running statistics, which then do not change either.
 
     Returns:
         A function from state and batch to the next state and the step's figures. The state passed in is donated: it
@@ -87,9 +94,11 @@ def make_train_step(
     class_weights = config.class_weights
     if class_weights == "balanced":
         raise ValueError("class_weights is 'balanced', for which only the data has numbers: see `completed`")
-    gradients = partial(_gradients, model, config.loss, config.accumulate)
+    still = {*frozen, *waiting}
+    at_rest = still if norms_rest else ()
+    gradients = partial(_gradients, with_norms_at_rest(model, at_rest), config.loss, config.accumulate)
     if config.batch_norm == "device":
-        gradients = per_device(gradients, mesh, split=(False, False, False, True, True, True, False))
+        gradients = per_device(gradients, mesh, split=(False, False, False, False, True, True, True, False))
 
     def step(state: TrainState, batch: Batch[jax.Array]) -> tuple[TrainState, StepOutput]:
         key = step_key(config, state.step)
@@ -97,14 +106,18 @@ def make_train_step(
         images, targets = network_inputs(key, batch, config, cast(Any, model).num_classes, image_size, mixing)
         weights = None if class_weights is None else image_weights(targets, class_weights)
         targets = optax.smooth_labels(targets, config.label_smoothing)
-        params, stats = whole_weights(state.params, mesh), state.batch_stats
+        trained, others = divided(whole_weights(state.params, mesh), still)
         loss, batch_stats, grads, loss_scale = gradients(
-            params, stats, state.loss_scale, images, targets, weights, dropout_key(key)
+            trained, others, state.batch_stats, state.loss_scale, images, targets, weights, dropout_key(key)
         )
         grads = split_weights(grads, mesh)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        learned = optax.apply_updates(state.params, updates), batch_stats, opt_state
+        grads |= jax.tree.map(jnp.zeros_like, divided(state.params, waiting)[1])  # which the optimizer ignores
+        updates, opt_state = optimizer.update(grads, state.opt_state, divided(state.params, frozen)[0])
+        trained, others = divided(state.params, still)
+        # An update of zero would change the sign of a zero.
+        moved = optax.apply_updates(trained, divided(cast(Any, updates), still)[0])
+        learned = {**others, **cast(Any, moved)}, batch_stats, opt_state
         kept = state.params, state.batch_stats, state.opt_state
         params, batch_stats, opt_state = jax.tree.map(partial(jnp.where, finite), learned, kept)
         skipped_in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
@@ -118,7 +131,7 @@ def make_train_step(
             loss_count=state.loss_count + finite,
             skipped=state.skipped + ~finite,
             skipped_in_a_row=skipped_in_a_row,
-            ema=averaged(state.ema, Average(params, batch_stats), state.step, config),
+            ema=averaged(state.ema, Average(params, batch_stats), state.step, config, still, at_rest),
         )
         state = split_weights(state, mesh)
         scheduled = optax.tree.get(opt_state, "hyperparams")  # the entry of `inject_hyperparams`
@@ -179,10 +192,11 @@ def network_inputs(
 
 
 def _gradients(
-    model: nn.Module,
+    apply: Callable[..., Any],
     loss_name: str,
     parts: int,
     params: Any,
+    others: Any,
     batch_stats: Any,
     loss_scale: DynamicScale | None,
     images: jax.Array,
@@ -191,7 +205,7 @@ def _gradients(
     dropout_key: jax.Array,
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
-    """Loss, new statistics, gradients, loss scale; averaged over `axis_names`, if given."""
+    """Loss, new statistics, gradients by `params` alone, loss scale; averaged over `axis_names`, if given."""
     loss_of = LOSSES[loss_name]
 
     def loss_and_stats(
@@ -202,11 +216,8 @@ def _gradients(
         weights: jax.Array | None,
         key: jax.Array,
     ) -> tuple[jax.Array, Any]:
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = cast(
-            tuple[jax.Array, Any],
-            model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}),
-        )
+        variables = {"params": {**params, **others}, "batch_stats": batch_stats}
+        logits, updates = apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         losses = loss_of(logits, targets)
         if weights is not None:
             losses = weights * losses
@@ -215,7 +226,7 @@ def _gradients(
     if axis_names is not None:
         # Mark them as values that vary over devices. Otherwise autodiff would sum the gradients over devices in an
         # all-reduce of its own, besides the one below.
-        params, batch_stats = jax.lax.pcast((params, batch_stats), axis_names, to="varying")
+        params, others, batch_stats = jax.lax.pcast((params, others, batch_stats), axis_names, to="varying")
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
     inputs = batch_stats, images, targets, weights, dropout_key
     if loss_scale is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from flax_resnets.training.build import build_steps
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
+from flax_resnets.training.finetune import divided
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 
@@ -28,11 +29,12 @@ class Trainer:
         num_classes: number of the network's outputs.
         display: shows the progress.
         model: the network; None for the one that the configuration names.
+        pretrained: see `build_steps`.
 
     Attributes:
         config: the run's configuration, with numbers for what it leaves to the data; see `completed`.
         mesh: mesh of all devices.
-        parameters: number of the network's parameters.
+        parameters, frozen: number of the network's parameters, and of those that never train.
         steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
         steps: the compiled functions, see `flax_resnets.training.build.Steps`.
 
@@ -48,6 +50,7 @@ class Trainer:
         num_classes: int,
         display: Display,
         model: nn.Module | None = None,
+        pretrained: Callable[[], Mapping[str, Any]] | None = None,
     ):
         self.config = config = completed(config, train, num_classes, display=display)
         self.train = train
@@ -60,8 +63,10 @@ class Trainer:
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
         self.model = model or make_model(config, num_classes)
-        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.total_steps)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.steps.abstract_state.params))
+        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.total_steps, pretrained)
+        params = self.steps.abstract_state.params
+        still = divided(params, self.steps.plan.frozen)[1]
+        self.parameters, self.frozen = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, still))
 
     def with_steps(self, **steps: Any) -> "Trainer":
         """A copy of this trainer in which the named functions of `Steps` are replaced.

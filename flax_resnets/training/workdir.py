@@ -13,11 +13,12 @@ from flax_resnets.data.config import name_and_version
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
+from flax_resnets.training import lineage
 from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
 from flax_resnets.training.lease import leased
 
-_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt")
+_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt", lineage.FILE)
 
 
 @contextlib.contextmanager
@@ -49,12 +50,13 @@ def opened(config: Config, workdir: Path, say: Callable[[str], None] = print) ->
             yield
         except UserError:
             with contextlib.suppress(storage.BucketError):  # the first error is the one to tell
-                if "config.json" not in (before or ()) and not _has_checkpoints(workdir):
+                if "config.json" not in (before or ()) and not has_checkpoints(workdir):
                     _take_away(workdir, before)
             raise
 
 
-def _has_checkpoints(workdir: Path) -> bool:
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether the workdir has a checkpoint; it may be damaged."""
     return any(name.isdecimal() for name in storage.names(workdir / "checkpoints") or ())
 
 

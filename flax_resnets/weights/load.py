@@ -77,7 +77,7 @@ def load_weights(
         >>> load_weights(model, weights)
         Traceback (most recent call last):
         ...
-        flax_resnets.errors.UserError: source: does not fit the model: 1 missing: 'conv1.weight'
+        flax_resnets.weights.mismatch.Misfit: source: does not fit the model: 1 missing: 'conv1.weight'
     """
     if not isinstance(model, ResNet):
         raise UserError(f"model={type(model).__name__}: only a ResNet has names in torchvision and timm")
@@ -98,7 +98,7 @@ def load_weights(
     loaded = _matched(names, expected, tensors, mismatch, adapt=True)
     if channels not in (None, 3, image_shape[2]) and image_shape is not _DEFAULT_IMAGE_SHAPE:
         right = (*image_shape[:2], channels)
-        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}: give image_shape={right}"
+        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}", f"give image_shape={right}"
     mismatch.raise_if_any(label)
     # Copies, because on a CPU a jax array may share memory with the caller's array, to which the caller may write.
     variables = nested({path: jnp.array(value) for path, value in loaded.items()})
@@ -114,19 +114,21 @@ def load_weights(
     return variables
 
 
-def load_exactly(model: nn.Module, path: str | os.PathLike[str], image_shape: Sequence[int]) -> dict[str, Any]:
-    """Like `load_weights`, for a file that was saved from this very network: neither head nor stem is adapted.
+def load_exactly(
+    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any], image_shape: Sequence[int]
+) -> dict[str, Any]:
+    """Like `load_weights`, for weights that were saved from this very network: neither head nor stem is adapted.
 
     Args:
         model: any network. If it is no `ResNet`, its tensors have the names of linen, such as `params.head.bias`, and
             axes as torch has them.
-        path: of a `.safetensors` file.
+        source: path of a `.safetensors` file, or see `load_weights`.
         image_shape: `(H, W, C)` of the images.
 
     Raises:
         UserError: the file cannot be read, or does not fit the model.
     """
-    label, tensors = open_source(path)
+    label, tensors = open_source(source)
     expected = expected_shapes(model, image_shape)
     names = {where: torch_name(model, where) if isinstance(model, ResNet) else ".".join(where) for where in expected}
     mismatch = Mismatch()

@@ -23,6 +23,16 @@ _READERS = {".safetensors": read_safetensors, ".npz": read_npz, ".pth": read_tor
 _WEIGHTS_KEYS = ("state_dict", "model")
 
 
+def is_weights_file(source: str) -> bool:
+    """Whether a path ends as that of a file of weights does.
+
+    Example:
+        >>> is_weights_file("resnet18.safetensors"), is_weights_file("runs/quickstart")
+        (True, False)
+    """
+    return Path(source).suffix in _READERS and not source.startswith(hub.PREFIX)
+
+
 def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Stored]]:
     """Opens a source of weights. Returns its name for messages, and its tensors by name.
 

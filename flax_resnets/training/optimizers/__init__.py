@@ -3,10 +3,12 @@
 To add one, write a function like `Optimizer` in a new file of this folder, and add a line to `OPTIMIZERS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol
 
+import jax
 import optax
 
 from flax_resnets.fields import Fields, OneOf, Rule
@@ -67,7 +69,11 @@ class OptimizerConfig(Fields):
 
 
 def make_optimizer(
-    config: OptimizerConfig, learning_rate: optax.Schedule, momentum: optax.Schedule
+    config: OptimizerConfig,
+    learning_rate: optax.Schedule,
+    momentum: optax.Schedule,
+    groups: Mapping[str, tuple[str, float]] | None = None,
+    waiting: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """The optimizer that a configuration names. It counts its updates and follows both schedules by that count.
 
@@ -76,6 +82,10 @@ def make_optimizer(
         learning_rate: schedule, from step to learning rate.
         momentum: schedule, from step to momentum. It is b1 in all optimizers but `sgd`; in `muon` also the momentum of
             Muon.
+        groups: for each module of the parameters, the name of its group and the group's share of the learning rate.
+            Each group has a state of its own. None or empty for one group of all.
+        waiting: modules whose groups rest: their gradients are ignored, and their state does not change. So an
+            optimizer in which some modules rest, and one in which all train, can go on from each other's state.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,9 +98,27 @@ def make_optimizer(
 
     # `inject_hyperparams` puts every number it is given into the optimizer's state. Only these two belong there.
     def scheduled(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
-        return OPTIMIZERS[config.optimizer](config, learning_rate, momentum)
+        if not groups:
+            return OPTIMIZERS[config.optimizer](config, learning_rate, momentum)
+
+        def rule(share: float) -> optax.GradientTransformation:
+            return OPTIMIZERS[config.optimizer](config, learning_rate * share, momentum)
+
+        resting = {groups[module][0] for module in waiting}
+        rules: dict[Hashable, optax.GradientTransformation] = {
+            name: _at_rest(rule(share)) if name in resting else rule(share) for name, share in groups.values()
+        }
+        return optax.partition(rules, partial(_names_of_groups, groups))
 
     following = optax.inject_hyperparams(scheduled)(learning_rate=learning_rate, momentum=momentum)
     if config.clip_norm is None:
         return following
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), following)
+
+
+def _at_rest(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.GradientTransformation(optimizer.init, lambda updates, state, params=None: (updates, state))
+
+
+def _names_of_groups(groups: Mapping[str, tuple[str, float]], params: Any) -> Any:
+    return {module: jax.tree.map(lambda _, module=module: groups[module][0], params[module]) for module in params}

@@ -1,0 +1,278 @@
+"""Weights that a run begins with: opens their source, and fits them to the run's network, classes and images."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flax_resnets.data.statistics import PixelStatistics
+from flax_resnets.errors import UserError
+from flax_resnets.fields import shown
+from flax_resnets.models.parts import HEAD, parts_of
+from flax_resnets.models.resnet import ResNet
+from flax_resnets.paths import expanded
+from flax_resnets.training.lineage import Head, Lineage, read_lineage
+from flax_resnets.training.metrics import read_rows
+from flax_resnets.training.network import make_model
+from flax_resnets.training.state import tree_digest
+from flax_resnets.training.workdir import has_checkpoints, nothing_to_keep
+from flax_resnets.weights import hub
+from flax_resnets.weights.load import load_exactly, load_weights
+from flax_resnets.weights.mismatch import Misfit
+from flax_resnets.weights.names import head_names
+from flax_resnets.weights.sources import is_weights_file, open_source
+
+if TYPE_CHECKING:
+    from flax_resnets.inference.classifier import Classifier
+    from flax_resnets.training.config import Config
+
+
+class Pretrained(NamedTuple):
+    """Weights whose source is open, but which are not fitted to a network yet.
+
+    Attributes:
+        source: as the configuration names it.
+        tensors: as `load_weights` takes them; those of other networks than `ResNet` have our names.
+        classifier: what is known besides; None if the source is only a file of weights.
+        state_digest: see `Lineage`.
+    """
+
+    source: str
+    tensors: Mapping[str, Any]
+    classifier: "Classifier | None" = None
+    state_digest: str | None = None
+
+    def statistics(self, channels: int) -> PixelStatistics | None:
+        """Mean and standard deviation by which the source normalises; None if it does not say.
+
+        Args:
+            channels: of the images. Where the source has another number of channels, each gets the mean of its values.
+        """
+        if self.classifier is None:
+            return None
+        known = self.classifier.settings
+
+        def for_each(values: Sequence[float]) -> tuple[float, ...]:
+            return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+        return PixelStatistics(for_each(known.mean), for_each(known.std))
+
+
+class Start(NamedTuple):
+    """Weights that are fitted to a run.
+
+    Attributes:
+        lineage: what the workdir keeps of them.
+        variables: gives `{"params": ..., "batch_stats": ...}`, without a head if the run begins with a new one. It
+            reads the source if that has not happened yet.
+        notes: what the user should know, a line each.
+    """
+
+    lineage: Lineage
+    variables: Callable[[], Mapping[str, Any]]
+    notes: Sequence[str] = ()
+
+    @property
+    def statistics(self) -> PixelStatistics | None:
+        """Mean and standard deviation that come with the weights; None if the configuration or the data give them."""
+        mean, std = self.lineage.mean, self.lineage.std
+        return PixelStatistics(mean, std) if mean and std else None
+
+
+def start_of(config: "Config", workdir: Path | None = None) -> Callable[[int, Sequence[str]], Start] | None:
+    """Opens the weights that a run begins with, before its data are opened. A run that resumes needs only their record.
+
+    Args:
+        config: the run.
+        workdir: the run's directory, which need not exist; None if there is no run.
+
+    Returns:
+        A function of the images' channels and the class names; None if the run begins with random weights.
+
+    Raises:
+        UserError: see `open_pretrained`; from the function, see `fitted`; or the source has changed since the run
+            began.
+    """
+    if config.weights is None:
+        return None
+    source = config.weights
+    recorded = None if workdir is None or nothing_to_keep(workdir) else read_lineage(workdir)
+
+    def fit(pretrained: Pretrained, channels: int, class_names: Sequence[str]) -> Start:
+        start = fitted(pretrained, make_model(config, len(class_names)), config, channels, class_names)
+        if recorded is not None and recorded.digest != start.lineage.digest:
+            raise UserError(
+                f"weights={source}: has changed since the run in {workdir} began (digest {start.lineage.digest[:8]}, "
+                f"not {recorded.digest[:8]}); pick another workdir"
+            )
+        return start
+
+    if workdir is None or recorded is None or not has_checkpoints(workdir):
+        return partial(fit, open_pretrained(source))
+    # The source is needed only if no checkpoint turns out to be complete.
+    return lambda *data: Start(recorded, lambda: fit(open_pretrained(source), *data).variables())
+
+
+def open_pretrained(source: str) -> Pretrained:
+    """Opens a source of weights.
+
+    Args:
+        source: see `WeightsConfig.weights`.
+
+    Raises:
+        UserError: there is no such source, or it is not what it should be.
+    """
+    try:
+        if is_weights_file(source):
+            return Pretrained(source, open_source(os.path.expanduser(source))[1])
+        from flax_resnets.inference.folder import tensors_of
+        from flax_resnets.inference.load import load_classifier
+
+        try:
+            classifier = load_classifier(source)
+        except UserError:
+            if not source.startswith(hub.PREFIX):
+                raise
+            return Pretrained(source, open_source(source)[1])  # a repository of weights alone
+        done = None
+        if classifier.step is not None:
+            _, done = read_rows(expanded(source, "weights", buckets=True) / "metrics.jsonl")
+        return Pretrained(source, tensors_of(classifier), classifier, done["state_digest"] if done else None)
+    except UserError as error:
+        raise _named(source, error) from None
+
+
+def fitted(
+    pretrained: Pretrained, model: nn.Module, config: "Config", channels: int, class_names: Sequence[str]
+) -> Start:
+    """Fits weights to a run. They are read here.
+
+    Args:
+        pretrained: the open source.
+        model: the run's network, with as many outputs as there are classes.
+        config: the run.
+        channels: of the images.
+        class_names: of the data, in the order of the labels.
+
+    Raises:
+        UserError: the weights are of another network, or of images with other channels.
+    """
+    image_shape = (config.image_size, config.image_size, channels)
+    last = parts_of(model, image_shape)[HEAD][-1]
+    names = _known(pretrained.classifier.class_names) if pretrained.classifier else None
+    outputs = _outputs(pretrained.tensors, model, last)
+    head, order, why = _head(outputs, names, class_names)
+    try:
+        variables = _loaded(pretrained.tensors, model if head != "new" else _without_head(model), image_shape)
+    except UserError as error:
+        raise _named(
+            pretrained.source, error, f"model={config.model} on {'grey' if channels == 1 else 'colour'} images"
+        ) from None
+    if order is not None:
+        ours = variables["params"][last]
+        variables["params"][last] = {name: leaf[..., jnp.array(order)] for name, leaf in ours.items()}
+    statistics = pretrained.statistics(channels) if config.mean is None else None
+    lineage = Lineage(
+        weights=pretrained.source,
+        digest=tree_digest(variables),
+        head=head,
+        step=pretrained.classifier.step if pretrained.classifier else None,
+        state_digest=pretrained.state_digest,
+        **(statistics._asdict() if statistics else {}),
+    )
+    tensors = len(jax.tree.leaves(variables))
+    where = "" if lineage.step is None else f" of step {lineage.step}"
+    notes = [f"weights={pretrained.source}: {tensors} tensors{where}; {why}"]
+    if statistics:
+        notes.append(f"mean={_short(statistics.mean)} and std={_short(statistics.std)} come with the weights")
+    return Start(lineage, lambda: variables, (*notes, *_differences(pretrained.classifier, config)))
+
+
+def _head(
+    outputs: int | None, names: Sequence[str] | None, class_names: Sequence[str]
+) -> tuple[Head, list[int] | None, str]:
+    """What becomes of the source's head, the order of its outputs if that changes, and both in words."""
+    here = len(class_names)
+    if outputs is None:
+        return "new", None, f"they have no head: a new one for {here} classes"
+    if outputs != here:
+        return "new", None, f"a new head for {here} classes, instead of theirs for {outputs}"
+    if names is None or (numbered := _known(class_names)) is None:
+        unnamed = "they do not name theirs" if names is None else "the data do not name theirs"
+        return "kept", None, f"with their head: it has {here} classes too, but {unnamed}; are they the same, in order?"
+    if set(names) != set(numbered):
+        other = next(name for name in names if name not in class_names)
+        return "new", None, f"a new head: theirs is for other classes, such as {other[:50]!r}"
+    if tuple(names) == tuple(class_names):
+        return "kept", None, "with their head, which is for these classes"
+    order = [names.index(name) for name in class_names]
+    return "reordered", order, "with their head, whose classes are brought into the order of the data's"
+
+
+def _known(names: Sequence[str]) -> Sequence[str] | None:
+    """The names, or None if they are only numbers, which stand for names that are not known."""
+    return None if list(names) == [str(number) for number in range(len(names))] else names
+
+
+def _outputs(tensors: Mapping[str, Any], model: nn.Module, last: str) -> int | None:
+    """The number of classes of the source's head; None if it has no head."""
+    name = head_names(model)[1] if isinstance(model, ResNet) else f"params.{last}.bias"
+    return tensors[name].shape[0] if name in tensors and len(tensors[name].shape) == 1 else None
+
+
+def _without_head(model: nn.Module) -> nn.Module:
+    return model.clone(num_classes=0)
+
+
+def _loaded(tensors: Mapping[str, Any], model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    if isinstance(model, ResNet):
+        return load_weights(model, tensors, image_shape)
+    if not cast(Any, model).num_classes:
+        tensors = {name: value for name, value in tensors.items() if not _in_head(name)}
+    return load_exactly(model, tensors, image_shape)
+
+
+def _in_head(name: str) -> bool:
+    """Whether a tensor with one of our names is in the head, and not in the norm before it."""
+    module = name.split(".")[1] if name.startswith("params.") else ""
+    return module.partition("_")[0] == HEAD and "norm" not in module
+
+
+# Fields of which a network knows nothing, but which change what it sees.
+_SEEN = ("resize", "crop_pct", "interpolation")
+
+
+def _differences(classifier: "Classifier | None", config: "Config") -> list[str]:
+    """In what the network and its images differ from those that the weights were trained with."""
+    if classifier is None:
+        return []
+    from flax_resnets.inference.folder import options_that_count
+
+    theirs, ours = classifier.settings, config
+    here = {**{name: getattr(ours, name, "lanczos") for name in _SEEN}, **options_that_count(ours.model_options)}
+    there = {**{name: getattr(theirs, name) for name in _SEEN}, **options_that_count(theirs.model_options)}
+    differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+
+    def value(options: Mapping[str, Any], name: str) -> str:
+        return shown(options.get(name, "its default"))[:100]
+
+    texts = [f"{name}={value(there, name)} (here {value(here, name)})" for name in differing]
+    return [f"the weights were trained with {', '.join(texts)}"] if texts else []
+
+
+def _named(source: str, error: UserError, network: str = "") -> UserError:
+    """The error with the field's name before the source, in at most 600 characters."""
+    text = error.short if isinstance(error, Misfit) else str(error)
+    for label in ("source: ", f"{source}: "):
+        text = text.removeprefix(label)
+    text = text.replace("the model", network, 1) if network else text
+    return UserError(f"weights={source}: {text}"[:590])
+
+
+def _short(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.3f}" for value in values)

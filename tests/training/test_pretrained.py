@@ -1,0 +1,235 @@
+"""Weights that a run begins with: which head it keeps, what comes with them, and what is refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from flax_resnets import BasicBlock, ResNet, create_model, export_state_dict
+from flax_resnets.errors import UserError
+from flax_resnets.inference.classifier import Classifier
+from flax_resnets.inference.preprocess import Settings
+from flax_resnets.training.lineage import Lineage, read_lineage, write_lineage
+from flax_resnets.training.optimizers import make_optimizer
+from flax_resnets.training.pretrained import Pretrained, fitted, open_pretrained, start_of
+from flax_resnets.training.state import create_state, tree_digest
+from flax_resnets.weights.safetensors_format import write_safetensors
+
+NAMES = ("cat", "dog", "owl")
+
+
+def network(classes: int = 3, **options) -> ResNet:
+    options = {"stage_sizes": (1, 1), "block": BasicBlock, "width": 8, "stem": "small"} | options
+    return ResNet(**options, num_classes=classes)
+
+
+def variables_of(model, channels: int = 1) -> dict:
+    """Variables in which all numbers differ."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 28, 28, channels), np.float32))
+    rng = np.random.default_rng(7)
+    return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes)
+
+
+def source(model=None, names=NAMES, channels: int = 1, **fields) -> Pretrained:
+    """A classifier of the network with these class names."""
+    model = model or network(len(names))
+    fields = {"mean": (0.3,) * channels, "std": (0.2,) * channels} | fields
+    settings = Settings(model="made", dataset="", image_size=28, channels=channels, **fields)
+    variables = variables_of(model, channels)
+    classifier = Classifier(model, variables, settings, names, step=7)
+    return Pretrained("runs/first", export_state_dict(model, variables), classifier)
+
+
+def bare(pretrained: Pretrained) -> Pretrained:
+    """Its weights alone, as in a file."""
+    return pretrained._replace(classifier=None)
+
+
+@pytest.fixture
+def begun(config):
+    """A configuration that leaves mean and std to the weights or the data."""
+    return dataclasses.replace(config, weights="runs/first", mean=None, std=None)
+
+
+def assert_same(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, ours, jax.tree.map(np.asarray, theirs))
+
+
+def test_everything_comes_if_the_classes_are_the_same(begun):
+    pretrained = source()
+    start = fitted(pretrained, network(), begun, 1, NAMES)
+    assert_same(start.variables(), pretrained.classifier.variables)
+    assert start.lineage == Lineage(
+        weights="runs/first",
+        digest=tree_digest(pretrained.classifier.variables),
+        head="kept",
+        step=7,
+        mean=(0.3,),
+        std=(0.2,),
+    )
+    assert start.statistics == ((0.3,), (0.2,))
+    tensors = len(jax.tree.leaves(start.variables()))
+    assert start.notes == (
+        f"weights=runs/first: {tensors} tensors of step 7; with their head, which is for these classes",
+        "mean=0.300 and std=0.200 come with the weights",
+    )
+
+
+def test_a_head_for_the_same_classes_in_another_order_is_reordered(begun):
+    pretrained = source()
+    start = fitted(pretrained, network(), begun, 1, ("owl", "cat", "dog"))
+    assert start.lineage.head == "reordered"
+    assert "brought into the order" in start.notes[0]
+    theirs, ours = pretrained.classifier.variables["params"], start.variables()["params"]
+    np.testing.assert_array_equal(ours["head"]["kernel"], theirs["head"]["kernel"][:, [2, 0, 1]])
+    np.testing.assert_array_equal(ours["head"]["bias"], theirs["head"]["bias"][np.array([2, 0, 1])])
+    assert_same(ours["stage1_block1"], theirs["stage1_block1"])
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "names", "said"),
+    [
+        (source(), ("a", "b"), "a new head for 2 classes, instead of theirs for 3"),
+        (source(), ("cat", "dog", "cow"), "a new head: theirs is for other classes, such as 'owl'"),
+        (bare(source()), ("a", "b"), "a new head for 2 classes, instead of theirs for 3"),
+    ],
+    ids=["another number", "other names", "a file's"],
+)
+def test_a_head_for_other_classes_is_left_out(begun, pretrained, names, said):
+    start = fitted(pretrained, network(len(names)), begun, 1, names)
+    assert start.lineage.head == "new"
+    assert said in start.notes[0]
+    assert "head" not in start.variables()["params"]
+
+
+def test_weights_without_a_head_are_enough(begun):
+    tensors = export_state_dict(model := network(0), variables_of(model))
+    start = fitted(Pretrained("body.npz", tensors), network(), begun, 1, NAMES)
+    assert start.lineage.head == "new"
+    assert "they have no head: a new one for 3 classes" in start.notes[0]
+    assert start.statistics is None
+
+
+@pytest.mark.parametrize("pretrained", [bare(source()), source(names=("0", "1", "2"))], ids=["a file", "numbers"])
+def test_a_head_whose_classes_are_not_named_is_kept_and_asked_about(begun, pretrained):
+    start = fitted(pretrained, network(), begun, 1, NAMES)
+    assert start.lineage.head == "kept"
+    assert "they do not name theirs; are they the same, in order?" in start.notes[0]
+    assert "head" in start.variables()["params"]
+
+
+def test_a_stem_for_colour_fits_grey_images_and_gives_them_its_mean(begun):
+    pretrained = source(channels=3, mean=(0.2, 0.3, 0.7), std=(0.1, 0.2, 0.3))
+    start = fitted(pretrained, network(), begun, 1, NAMES)
+    theirs = pretrained.classifier.variables["params"]["stem_conv"]["kernel"]
+    np.testing.assert_allclose(start.variables()["params"]["stem_conv"]["kernel"], theirs.sum(2, keepdims=True), 1e-6)
+    np.testing.assert_allclose(start.statistics, [[0.4], [0.2]])
+
+
+def test_the_configurations_mean_and_std_come_first(config):
+    start = fitted(source(), network(), dataclasses.replace(config, weights="runs/first"), 1, NAMES)
+    assert start.statistics is None
+    assert len(start.notes) == 1
+
+
+def test_what_was_different_when_they_were_trained_is_said(begun):
+    pretrained = source(resize="crop", interpolation="bicubic", model_options={"activation": "mish", "dropout": 0.5})
+    *_, note = fitted(pretrained, network(), begun, 1, NAMES).notes
+    assert note == (
+        "the weights were trained with resize=crop (here squash), interpolation=bicubic (here lanczos), "
+        "activation=mish (here its default)"
+    )
+
+
+@pytest.mark.parametrize("name", ["lenet", "nin", "densenet"])
+def test_networks_that_timm_does_not_have_are_matched_by_our_names(begun, name):
+    from flax_resnets.inference.folder import tensors_of
+
+    size = {"lenet": 28, "nin": 224, "densenet": 96}[name]
+    begun = dataclasses.replace(begun, image_size=size)
+    model = create_model(name, 3)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, size, size, 1), np.float32))
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), shapes)
+    settings = Settings(model=name, dataset="", image_size=size, channels=1, mean=(0.3,), std=(0.2,))
+    classifier = Classifier(model, variables, settings, NAMES)
+    pretrained = Pretrained("saved", tensors_of(classifier), classifier)
+    assert fitted(pretrained, model, begun, 1, NAMES).lineage.head == "kept"
+    start = fitted(pretrained, create_model(name, 2), begun, 1, ("a", "b"))
+    left_out = set(variables["params"]) - set(start.variables()["params"])
+    assert left_out == {"nin": {"head_conv1", "head_conv2", "head_conv3"}}.get(name, {"head"})
+
+
+def refused(pretrained, model, config, channels=1) -> str:
+    with pytest.raises(UserError) as caught:
+        fitted(pretrained, model, config, channels, NAMES)
+    assert len(str(caught.value)) < 600
+    return str(caught.value)
+
+
+def test_weights_of_another_network_are_refused_with_the_first_differences(begun):
+    error = refused(source(network(stage_sizes=(3, 3, 3))), network(), begun)
+    assert error.startswith(
+        "weights=runs/first: does not fit model=two stages, see make_trainer on grey images: "
+        "75 extra: 'layer1.1.bn1.bias', 'layer1.1.bn1.running_mean' and 73 more; 1 misshaped: 'fc.weight' is"
+    )
+
+
+def test_weights_for_grey_images_do_not_fit_colour(begun):
+    error = refused(source(), network(), begun, channels=3)
+    assert error == (
+        "weights=runs/first: does not fit model=two stages, see make_trainer on colour images: 1 misshaped: "
+        "'conv1.weight' is (8, 1, 3, 3), not (8, 3, 3, 3); it is for images of 1 channel"
+    )
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.npz", "nothing.safetensors", "hf-hub:", "~nobody-of-that-name/x"])
+def test_a_source_that_is_not_there_is_named(tmp_path, name, config):
+    path = name if name[0] in "h~" else f"{tmp_path / name}"
+    with pytest.raises(UserError, match=r"^weights=") as caught:
+        start_of(dataclasses.replace(config, weights=path), tmp_path / "run")
+    assert path[:20] in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_opened(tmp_path):
+    tensors = source().tensors
+    write_safetensors(tmp_path / "w.safetensors", tensors)
+    opened = open_pretrained(str(tmp_path / "w.safetensors"))
+    assert opened.classifier is None
+    assert opened.tensors.keys() == tensors.keys()
+
+
+def test_the_state_begins_with_them_and_so_does_its_average(begun):
+    start = fitted(source(), model := network(2), begun, 1, ("a", "b"))
+    optimizer = make_optimizer(dataclasses.replace(begun, optimizer="ranger"), lambda _: 0.1, lambda _: 0.9)
+    create = jax.jit(lambda pretrained: create_state(model, optimizer, (12, 12, 1), 3, ema=True, pretrained=pretrained))
+    state, fresh = create(start.variables()), create(None)
+    assert_same({**state.params, "head": None}, {**start.variables()["params"], "head": None})
+    assert_same(state.params["head"], fresh.params["head"])
+    assert_same(state.batch_stats, start.variables()["batch_stats"])
+    assert_same(state.ema.params, state.params)
+    assert_same(state.opt_state.inner_state.slow, state.params)
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path):
+    assert read_lineage(tmp_path) is None
+    lineage = Lineage(weights="a", digest="b", head="new", step=3, state_digest="c", mean=(0.5,), std=(0.25,))
+    write_lineage(lineage, tmp_path)
+    assert read_lineage(tmp_path) == lineage
+
+
+RECORD = {"weights": "a", "digest": "b", "head": "new"}
+WRONG = [
+    *({"head": "old"}, {"step": "3"}, {"mean": [1.0]}, {"mean": ["x"], "std": [1.0]}),
+    *({"mean": [0.5], "std": [0.0]}, {"other": 1}, {"weights": 1}),
+]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", *(json.dumps(RECORD | wrong) for wrong in WRONG)])
+def test_a_record_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "lineage.json").write_text(content)
+    with pytest.raises(UserError, match=r"lineage.json: is no record of a run's weights"):
+        read_lineage(tmp_path)
