@@ -4,6 +4,9 @@ import dataclasses
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -304,3 +307,43 @@ def test_what_cannot_be_is_refused_in_a_line(changes, error):
 
 def test_by_default_all_trains_alike():
     assert plan("resnet18") == Plan()
+
+
+ON_EIGHT_DEVICES = """
+import dataclasses, jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+from flax_resnets import BasicBlock, ResNet
+from flax_resnets.data.batches import train_batch
+from flax_resnets.training.build import build_steps
+from flax_resnets.training.config import Config
+from flax_resnets.training.placement import make_mesh, to_devices
+
+config = Config(
+    model="made", dataset="noise", image_size=8, mean=(0.5,), std=(0.25,), batch_size=16, epochs=2, learning_rate=0.1,
+    freeze=("stem",), freeze_epochs=1, layer_decay=0.5, weight_shards=4, ema_decay=0.9, batch_norm="device",
+)
+model = ResNet((1,), BasicBlock, 4, 32, stem="small", batch_norm="device")
+mesh = make_mesh(config.weight_shards)
+steps = build_steps(config, model, mesh, 1, total_steps=2)
+labels = np.arange(16, dtype=np.int32) % 4
+images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
+batch = to_devices(train_batch(images, labels, 16, config.seed, 0), mesh)
+before = steps.create_state()
+params = [jax.device_get(before.params)]
+state = before
+for epoch in (1, 2):
+    state, output = steps.in_epoch(epoch, config).train_step_at(8)(state, batch)
+    assert np.isfinite(output.loss)
+    params.append(jax.device_get(state.params))
+    placed = jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, steps.abstract_state)
+    assert jax.tree.all(placed)
+for a, b in zip(params, params[1:]):
+    print(*(name for name in a if not jax.tree.all(jax.tree.map(np.array_equal, a[name], b[name]))))
+"""
+
+
+def test_on_several_devices_with_split_weights(quick_to_compile):
+    environment = os.environ | quick_to_compile
+    done = subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "head\nhead stage1_block1\n"
