@@ -115,18 +115,18 @@ class Checkpoints:
         if not saved:  # Orbax declines a step at or below its latest
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
-    def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
+    def restore(self, like: Callable[[int], TrainState], say: Callable[[str], None]) -> TrainState | None:
         """The newest state that can be read as it was saved; None if nothing was ever saved.
 
         Args:
-            like: a state with the structure, shapes, dtypes and placement of the restored one.
+            like: for a saved step, a state with the structure, shapes, dtypes and placement of the restored one.
             say: is called with a message for each checkpoint that cannot be read and is moved away.
 
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(step))
             with abandoned_reads_are_silent():
                 try:
                     return self._read(step, abstract)

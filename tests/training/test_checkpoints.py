@@ -50,7 +50,7 @@ def saved(tmp_path) -> Path:
 def restore(directory: Path, said: list[str] | None = None) -> TrainState | None:
     checkpoints = Checkpoints(directory, best_step=lambda: None)
     try:
-        return checkpoints.restore(LIKE, (said if said is not None else []).append)
+        return checkpoints.restore(lambda _: LIKE, (said if said is not None else []).append)
     finally:
         checkpoints.close()
 
@@ -99,7 +99,7 @@ def test_a_state_saved_while_it_is_donated_is_still_the_one_saved(tmp_path):
     for _ in range(20):
         state = advance(state)
     checkpoints.wait()
-    restored = checkpoints.restore(like, pytest.fail)
+    restored = checkpoints.restore(lambda _: like, pytest.fail)
     checkpoints.close()
     assert restored is not None
     assert not restored.params["kernel"].any()
@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
     other = LIKE.replace(params={"layer": {"kernel": jax.ShapeDtypeStruct((40, 50), jnp.bfloat16)}})
     checkpoints = Checkpoints(saved, best_step=lambda: None)
     with pytest.raises(UserError, match="none of its checkpoints can be read"):
-        checkpoints.restore(other, lambda _: None)
+        checkpoints.restore(lambda _: other, lambda _: None)
     checkpoints.close()
 
 
