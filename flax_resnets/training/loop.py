@@ -233,9 +233,7 @@ class Run:
         self._callbacks = (*own, *callbacks)
         self._course = course
         self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip)
-        self._checkpoints = Checkpoints(
-            workdir / "checkpoints", best_step=lambda: self.best.step if self.best else None
-        )
+        self._checkpoints = Checkpoints(workdir / "checkpoints", self._kept_steps)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -251,6 +249,11 @@ class Run:
     def digest(self) -> str | None:
         """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
         return self._log.done["state_digest"] if self._log.done else None
+
+    def _kept_steps(self) -> list[int]:
+        """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""
+        every = self.config.keep_every
+        return [row.step for row in self.history if row is self.best or (every and row.epoch % every == 0)]
 
     def go_on(self, data: Identity | None = None) -> None:
         """Trains to the last epoch; see `fit`."""

@@ -79,7 +79,7 @@ def one_epoch(tmp_path_factory, state) -> Path:
     workdir.mkdir()
     (workdir / "config.json").write_text(load_config(RECIPE, SMALL).to_json())
     (workdir / "metrics.jsonl").write_text(epoch())
-    checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
+    checkpoints = Checkpoints(workdir / "checkpoints", lambda: ())
     with contextlib.closing(checkpoints):
         for step in (3, 6):
             checkpoints.save(state.replace(step=state.step + step))
@@ -434,7 +434,7 @@ def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factor
     path.write_bytes(content[:at] + patch + content[at + data.draw(st.integers(0, 9), label="instead of") :])
 
     said = []
-    with contextlib.closing(Checkpoints(directory, best_step=lambda: None)) as checkpoints:
+    with contextlib.closing(Checkpoints(directory, lambda: ())) as checkpoints:
         restored = checkpoints.restore(lambda _: state, said.append)
     assert restored is not None
     assert int(restored.step) == (3 if said else 6)

@@ -165,6 +165,14 @@ def test_within_an_epoch_the_same_images_follow(config, killed, tmp_path):
     assert [row.valid_loss for row in amended.history] == [row.valid_loss for row in unbroken.history]
 
 
+def test_every_second_checkpoint_is_kept(config, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    amend(config, tmp_path / "run", epochs=6, keep_every=2)
+    best = rows(tmp_path / "run", "done")[-1]["best_step"]
+    kept = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {8, 16, 20, 24, best}
+
+
 @pytest.mark.slow
 def test_amended_twice_and_a_second_time_at_the_same_step(config, workdir):
     amend(config, workdir, stop_at=9, epochs=3)
