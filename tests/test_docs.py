@@ -30,7 +30,9 @@ def test_its_shell_parses(script):
 def training_commands() -> list[str]:
     texts = [p.read_text() for p in [*PAGES, JOBS / "slurm.sh"]]
     joined = re.sub(r"\\\n\s*", "", "\n".join(texts))
-    return re.findall(r"python train\.py ([^\n`\"&|]+)", joined)
+    in_blocks = "\n".join(re.sub(r"\\\n\s*", "", block) for _, block in shell_blocks())
+    installed = re.findall(r"^flax-resnets train ([^\n&|#]+)", in_blocks, flags=re.MULTILINE)
+    return [*re.findall(r"python train\.py ([^\n`\"&|]+)", joined), *installed]
 
 
 @pytest.mark.parametrize("command", sorted(set(training_commands())))

@@ -27,7 +27,7 @@ from flax_resnets.training.state import TrainState, create_state
 
 def measure(state: TrainState, workdir: Path, times: int = 3) -> tuple[float, float]:
     """Medians of the seconds that `save` takes, and that pass until the checkpoint is complete."""
-    checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
+    checkpoints = Checkpoints(workdir / "checkpoints", lambda: ())
     waited, complete = [], []
     for number in range(times):
         begun = time.perf_counter()

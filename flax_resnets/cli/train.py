@@ -32,6 +32,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--workdir", metavar="DIR", help="directory of the run, or gs://BUCKET/PATH; default runs/<recipe's name>"
     )
+    parser.add_argument(
+        "--amend",
+        action="store_true",
+        help="go on with the workdir's run from its last checkpoint under this configuration, which may differ in "
+        "epochs, rates, augmentation, precision, batch size ...",
+    )
     several = parser.add_argument_group(
         "several processes that train together (no flags are needed on Cloud TPU, Slurm and Kubernetes)"
     )
@@ -80,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.own_process or place[0]:
             join(*place)
-        run(config, workdir)
+        run(config, workdir, amend=arguments.amend)
         if is_first():
             again = _with_another_seed(arguments, config, workdir)
             _say(f"next, with another seed, to see how much was luck: {_command(arguments, again)}")

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -12,15 +13,17 @@ from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
+from flax_resnets.training.average import Average
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.eval_sums import EvalSums
-from flax_resnets.training.finetune import Plan, phase_schedules, plan_of
+from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
-from flax_resnets.training.state import TrainState, create_state
+from flax_resnets.training.state import TrainState, create_state, new_loss_scale
 from flax_resnets.training.step import StepOutput, make_eval_step, make_train_step
+from flax_resnets.training.timeline import Timeline
 
 
 class Steps(NamedTuple):
@@ -36,6 +39,8 @@ class Steps(NamedTuple):
         plan: which modules train.
         head_alone: the same functions for the first `freeze_epochs` epochs, in which only the head trains; None if
             there are no such epochs. Their states are alike.
+        carried_over: makes of the state of another configuration, of the same network, the state from which a run goes
+            on under this one; see `carry_over`.
     """
 
     create_state: Callable[[], TrainState]
@@ -43,6 +48,7 @@ class Steps(NamedTuple):
     train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
     eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
     statistics_step_at: Callable[[int], StatisticsStep]
+    carried_over: Callable[[TrainState, bool], tuple[TrainState, bool]]
     plan: Plan = Plan()
     head_alone: "Steps | None" = None
 
@@ -56,7 +62,8 @@ def build_steps(
     model: nn.Module,
     mesh: Mesh,
     channels: int,
-    total_steps: int,
+    timeline: Timeline,
+    begin: int = 0,
     pretrained: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Steps:
     """Builds the network's schedules, optimizer, initial state and compiled steps.
@@ -66,18 +73,23 @@ def build_steps(
         model: as `make_model` returns it.
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
-        total_steps: of the run; a multiple of its epochs.
+        timeline: of the run.
+        begin: number of steps before the first one under this configuration; not 0 if the run is amended.
         pretrained: gives the weights that the run begins with, see `create_state`; None for random ones.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
-    steps_per_epoch = total_steps // config.epochs
+    steps = timeline.end_of(config.epochs) - begin
+    epoch, position = timeline.place(begin)
     plan = plan_of(config, model, (config.image_size, config.image_size, channels))
-    first, second = phase_schedules(config, total_steps, steps_per_epoch)
+    past = epoch + position / timeline.steps_per_epoch
+    first, second = phase_schedules(config, steps, timeline.steps_per_epoch, past)
     optimizer = make_optimizer(config, *second, plan.groups)
     create, abstract_state = initial_state(model, optimizer, config, mesh, channels, pretrained, plan.frozen)
-    mix_until = None if config.mix_off_epoch is None else min(config.mix_off_epoch, config.epochs) * steps_per_epoch
+    mix_until = None
+    if config.mix_off_epoch is not None:
+        mix_until = max(0, timeline.end_of(min(config.mix_off_epoch, config.epochs)))
 
     eval_step = make_eval_step(model, config, mesh)
 
@@ -98,13 +110,79 @@ def build_steps(
             at_rest = {*plan.frozen, *waiting} if plan.norms_rest else ()
             return make_statistics_step(model, config, mesh, image_size=size, at_rest=at_rest)
 
-        return Steps(create, abstract_state, train_step_at, eval_step, statistics_step_at, plan)
+        return Steps(create, abstract_state, train_step_at, eval_step, statistics_step_at, carried_over, plan)
 
-    steps = phase(optimizer, ())
+    def carried_over(state: TrainState, same_optimizer: bool) -> tuple[TrainState, bool]:
+        return carry_over(state, abstract_state, optimizer, same_optimizer, plan.frozen)
+
+    whole = phase(optimizer, ())
     if not plan.waiting:
-        return steps
+        return whole
     alone = make_optimizer(config, *first, plan.groups, plan.waiting)
-    return steps._replace(head_alone=phase(alone, plan.waiting))
+    return whole._replace(head_alone=phase(alone, plan.waiting))
+
+
+def carry_over(
+    state: TrainState,
+    like: TrainState,
+    optimizer: optax.GradientTransformation,
+    same_optimizer: bool,
+    frozen: Collection[str] = (),
+) -> tuple[TrainState, bool]:
+    """The state from which a run goes on under a changed configuration.
+
+    Weights, running statistics and counts are those of the old state. The schedules begin anew. The optimizer keeps its
+    moments if it is the same one, with moments of the same shapes. An average of the weights that is new begins with
+    the weights.
+
+    Args:
+        state: of the old configuration.
+        like: structure, shapes, dtypes and placement of the new one.
+        optimizer: of the new configuration.
+        same_optimizer: whether the old one's was of the same name.
+        frozen: modules that never train under the new configuration.
+
+    Returns:
+        The state, and whether the optimizer keeps its moments.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    kept = (
+        same_optimizer
+        and jax.tree.structure(state.opt_state) == jax.tree.structure(like.opt_state)
+        and have_same_shapes(state.opt_state, like.opt_state)
+    )
+    if kept:
+        opt_state = _with_new_schedules(state.opt_state)
+    else:
+        moving, _ = divided(state.params, frozen)
+        opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(moving)
+    ema = state.ema
+    if like.ema is None or ema is None:
+        # Copies: a donated state must not contain the same buffer twice.
+        ema = None if like.ema is None else jax.tree.map(jnp.copy, Average(state.params, state.batch_stats))
+    loss_scale = state.loss_scale
+    if like.loss_scale is None or loss_scale is None:
+        loss_scale = None if like.loss_scale is None else new_loss_scale()
+    carried = state.replace(opt_state=opt_state, ema=ema, loss_scale=loss_scale)
+    return jax.tree.map(jax.device_put, carried, shardings), kept
+
+
+def _with_new_schedules(opt_state: optax.OptState) -> optax.OptState:
+    """The optimizer's state with the schedules at their first step.
+
+    The optimizers' own counts, by which they correct the bias of young moments, stay.
+    """
+
+    def is_schedules(part: Any) -> bool:
+        return hasattr(part, "hyperparams_states")  # the state of `optax.inject_hyperparams`
+
+    def anew(part: Any) -> Any:
+        if not is_schedules(part):
+            return part
+        counts = jax.tree.map(jnp.zeros_like, (part.count, part.hyperparams_states))
+        return part._replace(count=counts[0], hyperparams_states=counts[1])
+
+    return jax.tree.map(anew, opt_state, is_leaf=is_schedules)
 
 
 def initial_state(
@@ -156,7 +234,7 @@ def initial_state(
         shardings,
     )
     for _, size in config.progressive:
-        if not _alike(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
+        if not have_same_shapes(_abstract(lambda size=size: new_state(size), config, size, channels), abstract_state):
             raise UserError(
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
@@ -172,7 +250,8 @@ def _abstract(create: Callable[[], TrainState], config: Config, size: int, chann
         raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
 
 
-def _alike(a: Any, b: Any) -> bool:
+def have_same_shapes(a: Any, b: Any) -> bool:
+    """Whether two trees have the same structure, and leaves of the same shapes."""
     return jax.tree.map(lambda leaf: leaf.shape, a) == jax.tree.map(lambda leaf: leaf.shape, b)
 
 

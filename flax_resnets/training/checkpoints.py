@@ -1,4 +1,4 @@
-"""Saving and restoring a run: Orbax in the background; the latest two checkpoints and the best one are kept."""
+"""Saving and restoring a run: Orbax in the background; the latest two checkpoints are kept, and chosen ones."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from flax_resnets.training.state import TrainState, tree_digest
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
 
 
-class _LatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the latest two checkpoints, and the one of the highest accuracy.
+class _LatestAndChosen(checkpoint_managers.PreservationPolicy):
+    """Keeps the latest two checkpoints, and chosen ones, such as the best.
 
     While steps are being skipped, it also keeps the latest two from before the first skipped step. Otherwise newer
     checkpoints would replace them, and the newer ones may be the cause of the losses that are not finite.
@@ -37,14 +37,14 @@ class _LatestAndBest(checkpoint_managers.PreservationPolicy):
     have no metrics, so it would delete the latest one.
     """
 
-    def __init__(self, best_step: Callable[[], int | None]):
-        self._best_step = best_step
+    def __init__(self, chosen: Callable[[], Collection[int]]):
+        self._chosen = chosen
         self.finite_until = 0
         self.keeps_all = False
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         steps = [info.step for info in checkpoints]
-        kept = {*steps[-2:], *[step for step in steps if step <= self.finite_until][-2:], self._best_step()}
+        kept = {*steps[-2:], *[step for step in steps if step <= self.finite_until][-2:], *self._chosen()}
         return [self.keeps_all or step in kept for step in steps]
 
 
@@ -53,20 +53,20 @@ class Checkpoints:
 
     Args:
         directory: is made if it does not exist.
-        best_step: returns the step to keep besides the latest two, or None.
+        chosen: returns the steps to keep besides the latest two.
 
     Raises:
         UserError: the content of the directory cannot be listed.
     """
 
-    def __init__(self, directory: Path, best_step: Callable[[], int | None]):
+    def __init__(self, directory: Path, chosen: Callable[[], Collection[int]]):
         # Orbax logs every phase of every save at INFO, and a full traceback when `restore` is about to try another one.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         _quieten_late_writes()
         self._in_bucket = storage.is_bucket(directory)
         self.directory = directory if self._in_bucket else directory.resolve()
         self._damaged = self.directory.parent / "damaged"
-        self._policy = _LatestAndBest(best_step)
+        self._policy = _LatestAndChosen(chosen)
         self._under_way: int | None = None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
@@ -115,18 +115,18 @@ class Checkpoints:
         if not saved:  # Orbax declines a step at or below its latest
             raise RuntimeError(f"{self.directory}: step {step} was not saved; latest is {self._manager.latest_step()}")
 
-    def restore(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
+    def restore(self, like: Callable[[int], TrainState], say: Callable[[str], None]) -> TrainState | None:
         """The newest state that can be read as it was saved; None if nothing was ever saved.
 
         Args:
-            like: a state with the structure, shapes, dtypes and placement of the restored one.
+            like: for a saved step, a state with the structure, shapes, dtypes and placement of the restored one.
             say: is called with a message for each checkpoint that cannot be read and is moved away.
 
         Raises:
             UserError: there are checkpoints, but none can be read.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         for step in sorted(self._manager.all_steps(), reverse=True):
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(step))
             with abandoned_reads_are_silent():
                 try:
                     return self._read(step, abstract)

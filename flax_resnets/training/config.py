@@ -55,6 +55,7 @@ class Config(
         max_skipped_steps: a step is skipped if its loss or gradient is not finite. This many skipped steps in a row end
             the run.
         save_every: steps between checkpoints within an epoch; None to save only at the end of each epoch.
+        keep_every: epochs between checkpoints that are kept for good; None to keep the latest two and the best alone.
         log_every: steps between TensorBoard points.
 
     Raises:
@@ -78,13 +79,14 @@ class Config(
     weight_shards: int = 1
     max_skipped_steps: int = 20
     save_every: int | None = None
+    keep_every: int | None = None
     log_every: int = 50
 
     RULES = (
         Rule("image_size batch_size accumulate eval_batch_size epochs", lambda v: v >= 1, "at least 1"),
-        Rule("save_every log_every max_skipped_steps weight_shards", lambda v: v >= 1, "at least 1"),
+        Rule("save_every keep_every log_every max_skipped_steps weight_shards", lambda v: v >= 1, "at least 1"),
         Rule("batch_size accumulate eval_batch_size epochs save_every", lambda v: v <= MOST, f"at most {MOST}"),
-        Rule("log_every max_skipped_steps weight_shards", lambda v: v <= MOST, f"at most {MOST}"),
+        Rule("keep_every log_every max_skipped_steps weight_shards", lambda v: v <= MOST, f"at most {MOST}"),
         Rule("image_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
         Rule(
             "progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"
@@ -156,7 +158,7 @@ FIELD_TYPES: Mapping[str, Any] = field_types(Config)
 
 # The fields that may differ when a run resumes: where data and weights are, how often files are written. None of them
 # changes the run's numbers.
-FREE_FIELDS = ("data_dir", "images", "eval_batch_size", "save_every", "log_every", "weight_shards")
+FREE_FIELDS = ("data_dir", "images", "eval_batch_size", "save_every", "keep_every", "log_every", "weight_shards")
 
 # The values of fields that are missing in a config.json of an earlier version.
 DEFAULTS: Mapping[str, Any] = json.loads(

@@ -177,7 +177,9 @@ def with_norms_at_rest(model: nn.Module, modules: Collection[str]) -> Callable[.
 Schedules = tuple[optax.Schedule, optax.Schedule]
 
 
-def phase_schedules(config: "Config", steps: int, steps_per_epoch: int) -> tuple[Schedules, Schedules]:
+def phase_schedules(
+    config: "Config", steps: int, steps_per_epoch: int, past: float = 0.0
+) -> tuple[Schedules, Schedules]:
     """Learning rate and momentum in the epochs in which the head trains alone, and in those after them.
 
     This is fastai's `fine_tune` (docs.fast.ai/callback.schedule.html, `Learner.fine_tune`): first one cycle that rises
@@ -187,12 +189,19 @@ def phase_schedules(config: "Config", steps: int, steps_per_epoch: int) -> tuple
 
     Args:
         config: the run.
-        steps: of the whole run.
+        steps: of the whole run; of what is left of it, if it is amended.
         steps_per_epoch: steps of an epoch.
+        past: number of epochs before it was amended, at least `freeze_epochs`; 0 for a run from its beginning.
 
     Returns:
-        Two pairs of schedules, which count steps from the beginning of the run.
+        Two pairs of schedules, which count steps from the beginning of the run, or of what is left.
     """
+    if past:
+        rest = config.after(past)
+        if config.freeze_epochs:
+            rest = dataclasses.replace(rest, learning_rate=rest.learning_rate / 2)
+        both = make_schedules(rest, steps, steps_per_epoch)
+        return both, both
     alone = config.freeze_epochs * steps_per_epoch
     if not alone:
         both = make_schedules(config, steps, steps_per_epoch)

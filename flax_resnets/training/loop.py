@@ -44,7 +44,7 @@ from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.tensorboard import TensorBoard
 from flax_resnets.training.terminal import Terminal
 from flax_resnets.training.trainer import Trainer
-from flax_resnets.training.workdir import check_workdir, forget, opened
+from flax_resnets.training.workdir import Course, check_workdir, course_of, forget, opened
 
 
 class Diverged(Exception):
@@ -65,6 +65,7 @@ def run(
     workdir: str | os.PathLike[str],
     callbacks: Sequence[Callback] = (),
     *,
+    amend: bool = False,
     stop: Interruption | None = None,
 ) -> "Run":
     """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
@@ -78,6 +79,9 @@ def run(
             `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and `curves.png`, and `broken_images.txt` if
             images are left out.
         callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
+        amend: whether the workdir's run goes on, from its last checkpoint, under a configuration that differs from its
+            own. The learning rate's schedule begins anew over what is left, except `step` and `constant`, which go on.
+            The resumed run is recognised by the changed configuration.
         stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
             must be the result of `interruption()`.
 
@@ -109,7 +113,8 @@ def run(
         raise UserError(f"workdir={workdir}: must be gs://BUCKET/PATH; a run needs a path of its own in the bucket")
     start_jax()
     display = Display(silent=not is_first())
-    check_workdir(config, workdir)
+    check_workdir(config, workdir, amend)
+    course = course_of(config, workdir, amend)
     check_devices(config, jax.device_count())
     # Finds a misspelt name before the data is read.
     plan_of(config, make_model(config, num_classes=10), (config.image_size, config.image_size, 3))
@@ -127,7 +132,11 @@ def run(
                 statistics = PixelStatistics(data.mean, data.std)
             complete = completed(config, train, train_source.num_classes, statistics=statistics, display=display)
         pretrained = start.variables if start else None
-        trainer = Trainer(complete, train, valid, train_source.num_classes, display, pretrained=pretrained)
+        amendment = course.amendment if course else None
+        classes = train_source.num_classes
+        trainer = Trainer(complete, train, valid, classes, display, pretrained=pretrained, amendment=amendment)
+        if course:
+            trainer.check_amendment(course.config)
         frozen = f" ({trainer.frozen:,} of them frozen)" if trainer.frozen else ""
         display.say(
             f"{config.model}: {trainer.parameters:,} parameters{frozen}, {config.precision}, on {devices_in_words()}"
@@ -141,7 +150,7 @@ def run(
             if is_first():
                 # Waiting for a lock in a bucket can take a minute.
                 with stop.at_once() if storage.is_bucket(workdir) else contextlib.nullcontext():
-                    stack.enter_context(opened(config, workdir, display.say))
+                    stack.enter_context(opened(config, workdir, display.say, course))
             wait_for_all("workdir opened")
             check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             if start is not None:
@@ -151,7 +160,7 @@ def run(
                     list_broken(broken_list, train, valid)
                     if start is not None:
                         write_lineage(start.lineage, workdir)
-                return fit(trainer, workdir, stop, data, callbacks)
+                return fit(trainer, workdir, stop, data, callbacks, course)
             except Diverged as error:
                 if is_first() and not error.kept:
                     forget(workdir)
@@ -167,6 +176,7 @@ def fit(
     stop: Interruption | None = None,
     data: Identity | None = None,
     callbacks: Sequence[Callback] = (),
+    course: Course | None = None,
 ) -> "Run":
     """Trains to the last epoch, from the last checkpoint in the workdir or from the beginning.
 
@@ -176,14 +186,15 @@ def fit(
         stop: see `run`.
         data: the identity of the data, to be recorded in `data.json`; None to record nothing.
         callbacks: see `run`.
+        course: of an amended run, of whose last amendment the trainer is made.
 
     Raises:
         UserError, Diverged, Stopped: see `run`.
     """
     if stop is None:
         with interruption() as stop:
-            return fit(trainer, workdir, stop, data, callbacks)
-    run = Run(trainer, workdir, stop, callbacks)
+            return fit(trainer, workdir, stop, data, callbacks, course)
+    run = Run(trainer, workdir, stop, callbacks, course)
     run.go_on(data)
     return run
 
@@ -206,17 +217,23 @@ class Run:
 
     state: TrainState
 
-    def __init__(self, trainer: Trainer, workdir: Path, stop: Interruption, callbacks: Sequence[Callback] = ()):
+    def __init__(
+        self,
+        trainer: Trainer,
+        workdir: Path,
+        stop: Interruption,
+        callbacks: Sequence[Callback] = (),
+        course: Course | None = None,
+    ):
         self.trainer = trainer
         self.config = trainer.config
         self.workdir = workdir
         self.stop = stop
         own = (Terminal(trainer.display), TensorBoard(), Curves()) if is_first() else ()
         self._callbacks = (*own, *callbacks)
-        self._log = MetricsLog(workdir, trainer.steps_per_epoch, is_first(), self.config.eval_flip)
-        self._checkpoints = Checkpoints(
-            workdir / "checkpoints", best_step=lambda: self.best.step if self.best else None
-        )
+        self._course = course
+        self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip)
+        self._checkpoints = Checkpoints(workdir / "checkpoints", self._kept_steps)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -232,6 +249,11 @@ class Run:
     def digest(self) -> str | None:
         """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
         return self._log.done["state_digest"] if self._log.done else None
+
+    def _kept_steps(self) -> list[int]:
+        """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""
+        every = self.config.keep_every
+        return [row.step for row in self.history if row is self.best or (every and row.epoch % every == 0)]
 
     def go_on(self, data: Identity | None = None) -> None:
         """Trains to the last epoch; see `fit`."""
@@ -258,7 +280,7 @@ class Run:
                 record_data(data, self.workdir, step, say)
             self._log.start(step)
             # The last epoch that ended may have no row yet. Every epoch before it must have one.
-            past = range(1, (step - 1) // self.trainer.steps_per_epoch + 1)
+            past = range(1, self.trainer.timeline.place(step - 1)[0] + 1)
             if missing := sorted(set(past) - {row.epoch for row in self.history}):
                 which = ", ".join(map(str, missing))
                 say(f"{self.workdir}: metrics.jsonl has lost the rows of epochs {which}; the run goes on without them")
@@ -282,9 +304,9 @@ class Run:
     def _first_state(self) -> tuple[TrainState, bool]:
         """The newest checkpoint's state and False; or, if there is none, the state before the first step and True."""
         say = self.trainer.display.say
-        state = self._checkpoints.restore(self.trainer.steps.abstract_state, say)
+        state = self._checkpoints.restore(self._layout, say)
         if state is not None:
-            return state, False
+            return self._amended(state), False
         # A run that was killed between its first row and its first checkpoint has one row. The second row is written
         # only when that checkpoint is complete, see `_epochs`.
         if len(self.history) > 1 or self._log.done is not None:
@@ -293,6 +315,30 @@ class Run:
             say(f"{self.workdir}: its first checkpoint was not finished; starting from the beginning")
         with out_of_memory(f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"):
             return jax.block_until_ready(self.trainer.steps.create_state()), True
+
+    def _layout(self, step: int) -> TrainState:
+        """Shapes and dtypes of the checkpoint of a step."""
+        course = self._course
+        if course is None or step > course.amendment.step:
+            return self.trainer.steps.abstract_state
+        return self.trainer.abstract_state_of(course.config)
+
+    def _amended(self, state: TrainState) -> TrainState:
+        """The state; if it is that of an amendment's beginning, the state from which the amended run goes on."""
+        course, step = self._course, int(state.step)
+        if course is None or step > course.amendment.step:
+            return state
+        if step < course.amendment.step:
+            raise UserError(
+                f"{self.workdir}: was amended at step {course.amendment.step}, whose checkpoint is damaged; the same "
+                f"command with --amend amends it at step {step}"
+            )
+        same = course.config.optimizer == self.config.optimizer
+        carried, keeps_moments = self.trainer.steps.carried_over(state, same)
+        anew = "" if keeps_moments else "; the optimizer's moments begin anew"
+        say, amendment = self.trainer.display.say, course.amendment
+        say(f"{self.workdir}: amended at step {step}, epoch {amendment.epoch}: {amendment.in_words()}{anew}")
+        return carried
 
     def _tell(self, call: Callable[[Callback], None]) -> None:
         for callback in self._callbacks:
@@ -303,7 +349,7 @@ class Run:
         seconds, images = 0.0, 0
         while not self.stop:
             step = int(self.state.step)
-            epoch, position = divmod(step, self.trainer.steps_per_epoch)
+            epoch, position = self.trainer.timeline.place(step)
             if position == 0 and epoch > self._log.last_epoch:
                 row = self._evaluated(epoch, seconds, images)
                 if row is None:
@@ -360,7 +406,7 @@ class Run:
 
     def _train_epoch(self, batches: Iterator[Batch[jax.Array]], epoch: int) -> None:
         """Trains to the end of the epoch, or until the run is asked to stop."""
-        end = epoch * self.trainer.steps_per_epoch
+        end = self.trainer.timeline.end_of(epoch)
         for step, output in each_computed(self._steps(batches, epoch, end)):
             skipped = int(output.skipped_in_a_row)
             if skipped >= self.config.max_skipped_steps:

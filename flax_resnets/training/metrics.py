@@ -10,7 +10,10 @@ from typing import Any
 
 from flax_resnets import storage
 from flax_resnets.errors import UserError
+from flax_resnets.training.amendments import EVENT as AMENDED
+from flax_resnets.training.amendments import read_amendments
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.timeline import Timeline
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class MetricsLog:
 
     Args:
         workdir: of the run; an existing `metrics.jsonl` is read.
-        steps_per_epoch: of the run; used to check the step of each epoch's row.
+        timeline: of the run; used to check the step of each epoch's row.
         writes: whether this process writes files; other processes only keep the rows in memory.
         eval_flip: whether accuracies are measured with a test-time flip; the last row then says so.
 
@@ -67,11 +70,12 @@ class MetricsLog:
         UserError: a line of `metrics.jsonl` is not a row of this run.
     """
 
-    def __init__(self, workdir: Path, steps_per_epoch: int, writes: bool = True, eval_flip: bool = False):
+    def __init__(self, workdir: Path, timeline: Timeline, writes: bool = True, eval_flip: bool = False):
         self._writes = writes
         self._eval_flip = eval_flip
         self._path = workdir / "metrics.jsonl"
-        self.epochs, self.done = read_rows(self._path, steps_per_epoch)
+        self.epochs, self.done = read_rows(self._path, timeline)
+        self._amendments = read_amendments(workdir)
 
     @property
     def last_epoch(self) -> int:
@@ -88,7 +92,10 @@ class MetricsLog:
         self.epochs = [row for row in self.epochs if row.step <= step]
         self.done = None
         if self._writes:
-            write_whole(self._path, "".join(_line("epoch", row.as_row()) for row in self.epochs).encode())
+            lines = [(row.step, _line("epoch", row.as_row())) for row in self.epochs]
+            lines += [(each.step, each.line()) for each in self._amendments]
+            lines.sort(key=lambda each: each[0])  # stable, so an amendment at an epoch's end follows the epoch's row
+            write_whole(self._path, "".join(line for _, line in lines).encode())
 
     def add_epoch(self, row: EpochMetrics) -> None:
         """Records an epoch."""
@@ -115,12 +122,12 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def read_rows(path: Path, steps_per_epoch: int | None = None) -> tuple[list[EpochMetrics], dict[str, Any] | None]:
+def read_rows(path: Path, timeline: Timeline | None = None) -> tuple[list[EpochMetrics], dict[str, Any] | None]:
     """The rows in a run's `metrics.jsonl`, also of a run that is under way or was made by an earlier version.
 
     Args:
         path: of the file; if there is none, there are no rows.
-        steps_per_epoch: of the run; used to check the step of each row. None to leave that out.
+        timeline: of the run; used to check the step of each row. None to leave that out.
 
     Returns:
         The rows of the epochs, in order; and the last row without its event, or None if the run is not done. Earlier
@@ -139,9 +146,10 @@ def read_rows(path: Path, steps_per_epoch: int | None = None) -> tuple[list[Epoc
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         try:
             row = json.loads(line)
-            if row.pop("event") == "epoch":
-                epochs.append(_checked(row, epochs[-1].epoch if epochs else 0, steps_per_epoch))
-            else:
+            event = row.pop("event")
+            if event == "epoch":
+                epochs.append(_checked(row, epochs[-1].epoch if epochs else 0, timeline))
+            elif event != AMENDED:
                 best = next(iter(best_first(epochs)), None)
                 computed = _done(best, row["state_digest"]) if best else {}
                 done = {**computed, "best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
@@ -167,7 +175,7 @@ def _done(best: EpochMetrics, state_digest: str) -> dict[str, Any]:
 _LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
 
 
-def _checked(row: dict[str, Any], before: int, steps_per_epoch: int | None) -> EpochMetrics:
+def _checked(row: dict[str, Any], before: int, timeline: Timeline | None) -> EpochMetrics:
     """Raises ValueError or TypeError unless the row is that of an epoch of this run, later than epoch `before`."""
     row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
@@ -180,9 +188,9 @@ def _checked(row: dict[str, Any], before: int, steps_per_epoch: int | None) -> E
         float(value)  # or OverflowError
     if metrics.epoch <= before:
         raise ValueError(f"epoch {metrics.epoch} where one after {before} should be")
-    if steps_per_epoch is not None and metrics.step != metrics.epoch * steps_per_epoch:
+    if timeline is not None and metrics.epoch > timeline.epoch and metrics.step != timeline.end_of(metrics.epoch):
         raise ValueError(
-            f"step {metrics.step}, where epoch {metrics.epoch} ends at {metrics.epoch * steps_per_epoch}; "
+            f"step {metrics.step}, where epoch {metrics.epoch} ends at {timeline.end_of(metrics.epoch)}; "
             "is data_dir the one it was trained on?"
         )
     return metrics

@@ -1,8 +1,9 @@
 """Schedules of the learning rate and the momentum."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import jax.numpy as jnp
 import optax
@@ -219,6 +220,27 @@ class ScheduleConfig(Fields):
         Rule("decay_epochs", lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)), "rising, and above 0"),
         Rule("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
     )
+
+    def after(self, epochs: float) -> Self:
+        """The schedule of the epochs that are left after these, for a run that is amended then.
+
+        `step` goes on by the run's epochs. The other schedules begin anew, over what is left.
+
+        Example:
+            >>> config = ScheduleConfig(learning_rate=1.0, schedule="step", decay_epochs=(30, 60), warmup_epochs=5)
+            >>> rest = config.after(40)
+            >>> rest.learning_rate, rest.decay_epochs, rest.warmup_epochs
+            (0.1, (20.0,), 0.0)
+        """
+        if not epochs or self.schedule != "step":
+            return self
+        past = sum(epoch <= epochs for epoch in self.decay_epochs)
+        return dataclasses.replace(
+            self,
+            learning_rate=self.learning_rate * self.decay_rate**past,
+            decay_epochs=tuple(float(epoch - epochs) for epoch in self.decay_epochs[past:]),
+            warmup_epochs=max(0.0, self.warmup_epochs - epochs),
+        )
 
 
 def make_schedules(

@@ -81,7 +81,7 @@ def create_state(
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(divided(params, frozen)[0]),
-        loss_scale=DynamicScale().replace(fin_steps=jnp.int32(0), scale=jnp.float32(2**16)) if scale_loss else None,
+        loss_scale=new_loss_scale() if scale_loss else None,
         loss_sum=jnp.float32(0),
         loss_count=jnp.int32(0),
         skipped=jnp.int32(0),
@@ -89,6 +89,11 @@ def create_state(
         # Copies: a donated state must not contain the same buffer twice.
         ema=jax.tree.map(jnp.copy, Average(params, batch_stats)) if ema else None,
     )
+
+
+def new_loss_scale() -> DynamicScale:
+    """float16's dynamic loss scale before the first step."""
+    return DynamicScale().replace(fin_steps=jnp.int32(0), scale=jnp.float32(2**16))
 
 
 def state_digest(state: TrainState) -> str:

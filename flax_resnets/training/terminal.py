@@ -39,7 +39,7 @@ class Terminal(Callback):
 
     def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
         """Moves the bar."""
-        self._bar.to((step - 1) % run.trainer.steps_per_epoch + 1, lambda: float(output.loss))
+        self._bar.to(run.trainer.timeline.place(step - 1)[1] + 1, lambda: float(output.loss))
 
     def on_evaluation_begin(self, run: "Run", batches: int) -> None:
         """Shows a bar for the batches."""

@@ -10,13 +10,16 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
-from flax_resnets.training.build import build_steps
+from flax_resnets.training.amendments import Amendment
+from flax_resnets.training.build import build_steps, have_same_shapes
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.finetune import divided
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import make_mesh, own_rows, to_devices
+from flax_resnets.training.state import TrainState
+from flax_resnets.training.timeline import Timeline
 
 
 class Trainer:
@@ -30,11 +33,14 @@ class Trainer:
         display: shows the progress.
         model: the network; None for the one that the configuration names.
         pretrained: see `build_steps`.
+        amendment: the last one of an amended run; None if the run has none.
 
     Attributes:
         config: the run's configuration, with numbers for what it leaves to the data; see `completed`.
+        num_classes: as above.
         mesh: mesh of all devices.
         parameters, frozen: number of the network's parameters, and of those that never train.
+        timeline: which steps make up which epoch.
         steps_per_epoch, total_steps: number of training steps in an epoch, and in the run.
         steps: the compiled functions, see `flax_resnets.training.build.Steps`.
 
@@ -51,22 +57,40 @@ class Trainer:
         display: Display,
         model: nn.Module | None = None,
         pretrained: Callable[[], Mapping[str, Any]] | None = None,
+        amendment: Amendment | None = None,
     ):
         self.config = config = completed(config, train, num_classes, display=display)
+        self.num_classes = num_classes
         self.train = train
         self.valid = valid
         self.display = display
         self.mesh = make_mesh(config.weight_shards)
         self.steps_per_epoch = steps_per_epoch(len(train), config.batch_size)
-        self.total_steps = config.epochs * self.steps_per_epoch
+        past = (amendment.epoch, amendment.epoch_step) if amendment else ()
+        self.timeline = Timeline(self.steps_per_epoch, *past)
+        self.total_steps = self.timeline.end_of(config.epochs)
         if self.total_steps >= 2**31:  # the state counts them in an int32
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
         self.model = model or make_model(config, num_classes)
-        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.total_steps, pretrained)
+        begin = amendment.step if amendment else 0
+        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.timeline, begin, pretrained)
         params = self.steps.abstract_state.params
         still = divided(params, self.steps.plan.frozen)[1]
         self.parameters, self.frozen = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, still))
+
+    def check_amendment(self, before: Config) -> None:
+        """Raises UserError if the network had other parameters under the configuration before an amendment."""
+        if not have_same_shapes(self.abstract_state_of(before).params, self.steps.abstract_state.params):
+            raise UserError(
+                f"--amend: with image_size={self.config.image_size}, {self.config.model} has other parameters; it "
+                "takes images of one size"
+            )
+
+    def abstract_state_of(self, config: Config) -> TrainState:
+        """Shapes, dtypes and placement of the state under another configuration of the same run."""
+        model = make_model(config, self.num_classes)
+        return build_steps(config, model, self.mesh, self.train.channels, Timeline(1)).abstract_state
 
     def with_steps(self, **steps: Any) -> "Trainer":
         """A copy of this trainer in which the named functions of `Steps` are replaced.
@@ -80,7 +104,8 @@ class Trainer:
 
     def batches(self, steps: range) -> Generator[Batch[jax.Array]]:
         """The batches of these training steps, on the devices. Close the generator if you do not read it to the end."""
-        config = self.config
+        config, shift = self.config, self.timeline.shift
+        steps = range(steps.start - shift, steps.stop - shift)  # their places among epochs of this length
         order = config.batch_size, config.seed, steps, self._rows, config.sampler
         with contextlib.closing(self.train.train_batches(*order)) as batches:
             for batch in batches:

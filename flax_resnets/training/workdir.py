@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax_resnets import storage
 from flax_resnets.data.config import name_and_version
@@ -14,21 +14,50 @@ from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.training import lineage
+from flax_resnets.training.amendments import (
+    Amendment,
+    check_amendable,
+    config_before,
+    in_force,
+    is_amendable,
+    read_amendments,
+    record,
+)
 from flax_resnets.training.atomic import temporary_of, write_whole
-from flax_resnets.training.config import DEFAULTS, FREE_FIELDS, Config
+from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_FIELDS, Config
 from flax_resnets.training.lease import leased
+from flax_resnets.training.metrics import read_rows
 
 _FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt", lineage.FILE)
 
 
+class Course(NamedTuple):
+    """How an amended run goes on.
+
+    Attributes:
+        amendment: the last one.
+        before: the amendments before it.
+        config: the configuration before it, which is that of the checkpoint of its step.
+        is_new: whether it is not recorded yet.
+    """
+
+    amendment: Amendment
+    before: Sequence[Amendment]
+    config: Config
+    is_new: bool
+
+
 @contextlib.contextmanager
-def opened(config: Config, workdir: Path, say: Callable[[str], None] = print) -> Iterator[None]:
+def opened(
+    config: Config, workdir: Path, say: Callable[[str], None] = print, course: Course | None = None
+) -> Iterator[None]:
     """Makes the workdir, or checks that it holds this run, and locks it against other processes.
 
     If a new run fails with a UserError before its first checkpoint, the files that it wrote are removed. Otherwise the
     corrected command would be refused, because the workdir would hold another run. `say` is called with what the user
-    should know about the lock of a workdir in a bucket.
+    should know about the lock of a workdir in a bucket. If `course` is a new amendment's, the amendment is recorded.
     """
+    amend = course is not None and course.is_new
     with contextlib.ExitStack() as stack:
         try:
             before = storage.names(workdir)
@@ -37,7 +66,10 @@ def opened(config: Config, workdir: Path, say: Callable[[str], None] = print) ->
             else:
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(workdir, wait=False))
-            check_workdir(config, workdir)  # another process may have begun a run since the last check
+            check_workdir(config, workdir, amend)  # another process may have begun a run since the last check
+            if course is not None and amend:
+                # Before the configuration: an amendment that the configuration does not follow is not in force.
+                record(course.amendment, course.before, workdir)
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
@@ -94,8 +126,14 @@ def recorded_data(workdir: Path) -> Identity | None:
         raise UserError(f"workdir={workdir}: {error.strerror}") from None
 
 
-def check_workdir(config: Config, workdir: Path) -> None:
-    """Raises UserError if the workdir holds anything other than this run, except a run that has nothing to keep."""
+def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
+    """Raises UserError if the workdir holds anything other than this run, except a run that has nothing to keep.
+
+    Args:
+        config: the run's configuration.
+        workdir: its directory, which need not exist.
+        amend: whether the fields that may change may differ from the workdir's.
+    """
     try:
         there = storage.names(workdir)
     except (OSError, ValueError) as error:
@@ -106,30 +144,58 @@ def check_workdir(config: Config, workdir: Path) -> None:
         return
     if not storage.is_bucket(workdir):
         _check_kinds(workdir)
-    path = workdir / "config.json"
-    if path.name not in there:
+    if "config.json" not in there:
         foreign = [name for name in ("checkpoints", *_FILES) if name in there]
         if foreign:
             raise UserError(f"workdir={workdir}: has {foreign[0]} and no config.json; pick another")
         return
-    recorded = recorded_data(workdir)
-    if recorded is None and nothing_to_keep(workdir):
+    if nothing_to_keep(workdir):
         return
+    changes = changed_fields(config, recorded_config(workdir), workdir)
+    if amend:
+        check_amendable(changes, workdir)
+    elif changes:
+        changed = ", ".join(f"{name}={_short(old)} (now {_short(new)})" for name, (old, new) in changes.items())
+        way = "--amend goes on with it under the changed configuration; or " if is_amendable(changes) else ""
+        raise UserError(f"workdir={workdir}: holds another run, with {changed[:400]}; {way}pick another workdir")
+
+
+def _short(value: Any) -> str:
+    return str(value)[:100]
+
+
+def recorded_config(workdir: Path) -> dict[str, Any]:
+    """The values in a workdir's `config.json`; fields that an earlier version did not write have their defaults.
+
+    Raises:
+        UserError: it is no run's configuration.
+    """
+    path = workdir / "config.json"
     try:
-        theirs = json.loads(storage.read(path) or b"")
-        ours = json.loads(config.to_json())
-        # An earlier version may have written it without some fields. They get their defaults.
-        theirs = {**DEFAULTS, **theirs}
-        if _same_dataset(theirs.get("dataset"), config.dataset, recorded):
-            theirs["dataset"] = config.dataset
-        elif recorded is not None:
-            theirs["dataset"] = recorded.pinned
-        differing = [name for name in ours if name not in FREE_FIELDS and theirs.get(name) != ours[name]]
+        return {**DEFAULTS, **json.loads(storage.read(path) or b"")}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
-    if differing:
-        changed = ", ".join(f"{name}={str(theirs.get(name))[:100]} (now {ours[name]})" for name in differing)
-        raise UserError(f"workdir={workdir}: holds another run, with {changed}; pick another workdir")
+
+
+def changed_fields(config: Config, theirs: Mapping[str, Any], workdir: Path) -> dict[str, tuple[Any, Any]]:
+    """The fields that must not differ when a run resumes and do, with the recorded value and that of a configuration.
+
+    Args:
+        config: the configuration.
+        theirs: the recorded values, as JSON holds them.
+        workdir: of the run.
+    """
+    ours, recorded = json.loads(config.to_json()), recorded_data(workdir)
+    theirs = dict(theirs)
+    if _same_dataset(theirs.get("dataset"), config.dataset, recorded):
+        theirs["dataset"] = config.dataset
+    elif recorded is not None:
+        theirs["dataset"] = recorded.pinned
+    return {
+        name: (theirs.get(name), value)
+        for name, value in ours.items()
+        if name not in FREE_FIELDS and theirs.get(name) != value
+    }
 
 
 def _check_kinds(workdir: Path) -> None:
@@ -165,3 +231,65 @@ def other_data(recorded: Identity, difference: str, config: Config, workdir: Pat
         f"workdir={workdir}: its run trains on {recorded.name}, but {here} has {difference}; "
         f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
     )
+
+
+def course_of(config: Config, workdir: Path, amend: bool) -> Course | None:
+    """How the workdir's run goes on under this configuration; None if it was never amended and is not now.
+
+    Args:
+        config: the configuration under which it goes on.
+        workdir: of the run; `check_workdir` has accepted it.
+        amend: whether the configuration may differ from the run's, which is then amended.
+
+    Raises:
+        UserError: there is nothing to amend; or the checkpoint from which the run was amended is gone.
+    """
+    steps = sorted(int(name) for name in storage.names(workdir / "checkpoints") or () if name.isdecimal())
+    if not steps:
+        if amend:
+            raise UserError(f"--amend: {workdir} has no run with a checkpoint; without --amend the command begins one")
+        return None
+    values = recorded_config(workdir)
+    amendments = in_force(read_amendments(workdir), values)
+    # What was amended at the newest checkpoint, or after it, has no step of its own yet.
+    kept = [each for each in amendments if each.step < steps[-1]]
+    if not amend:
+        if not amendments:
+            return None
+        last = amendments[-1]
+        if last.step > steps[-1]:
+            raise UserError(
+                f"{workdir}: was amended at step {last.step}, but its newest checkpoint is of step {steps[-1]}; "
+                "the same command with --amend amends it there"
+            )
+        return Course(last, amendments[:-1], _as_config(config_before([last], values), workdir), is_new=False)
+    before = config_before(amendments[len(kept) :], values)
+    changes = changed_fields(config, before, workdir)
+    check_amendable(changes, workdir)
+    if not changes:  # it is amended already, and the same command goes on
+        return course_of(config, workdir, amend=False)
+    rows, _ = read_rows(workdir / "metrics.jsonl")
+    ended = [(0, 0), *((row.epoch, row.step) for row in rows if row.step <= steps[-1])]
+    amendment = Amendment(steps[-1], *ended[-1], changes)
+    if "batch_size" in changes and amendment.step != amendment.epoch_step:
+        raise UserError(
+            f"--amend: batch_size={config.batch_size}: the newest checkpoint, of step {amendment.step}, is within an "
+            f"epoch, whose images are drawn by batches of {changes['batch_size'][0]}; let the run reach the epoch's end"
+        )
+    if amendment.epoch < config.freeze_epochs:
+        raise UserError(
+            f"--amend: freeze_epochs={config.freeze_epochs}: {workdir} is in epoch {amendment.epoch + 1}, in which the "
+            "head trains alone; let the run go beyond these epochs"
+        )
+    if config.epochs <= amendment.epoch:
+        raise UserError(
+            f"--amend: epochs={config.epochs}: must be above the {amendment.epoch} that {workdir} has trained"
+        )
+    return Course(amendment, kept, _as_config(before, workdir), is_new=True)
+
+
+def _as_config(values: Mapping[str, Any], workdir: Path) -> Config:
+    try:
+        return Config(**{name: value for name, value in values.items() if name in FIELD_TYPES})
+    except (UserError, TypeError) as error:
+        raise UserError(f"{workdir / 'metrics.jsonl'}: its amendments do not fit config.json ({error})") from None

@@ -13,6 +13,7 @@ from benchmarks.records import results
 from flax_resnets.training.config import Config
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.recipes import load_config
+from flax_resnets.training.timeline import Timeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ def finished(
     )  # fmt: skip
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(config.to_json())
-    log = MetricsLog(workdir, steps_per_epoch=10)
+    log = MetricsLog(workdir, Timeline(10))
     log.start(0)
     for epoch, accuracy in enumerate(accuracies, start=1):
         row = EpochMetrics(

@@ -26,6 +26,7 @@ from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.splits import load_split
 from flax_resnets.training.state import TrainState, tree_digest
+from flax_resnets.training.timeline import Timeline
 from flax_resnets.training.trainer import Trainer
 
 # The network whose state is the smallest.
@@ -78,7 +79,7 @@ def one_epoch(tmp_path_factory, state) -> Path:
     workdir.mkdir()
     (workdir / "config.json").write_text(load_config(RECIPE, SMALL).to_json())
     (workdir / "metrics.jsonl").write_text(epoch())
-    checkpoints = Checkpoints(workdir / "checkpoints", best_step=lambda: None)
+    checkpoints = Checkpoints(workdir / "checkpoints", lambda: ())
     with contextlib.closing(checkpoints):
         for step in (3, 6):
             checkpoints.save(state.replace(step=state.step + step))
@@ -253,7 +254,7 @@ def test_any_row_is_read_or_refused_in_a_line(tmp_path_factory, name, value, jun
     (workdir / "metrics.jsonl").write_bytes(content)
     line = ""
     try:
-        best = MetricsLog(workdir, steps_per_epoch=6, writes=False).best
+        best = MetricsLog(workdir, Timeline(6), writes=False).best
         assert best is None or isinstance(best, EpochMetrics)
     except UserError as error:
         line = str(error)
@@ -433,8 +434,8 @@ def test_any_bytes_in_any_file_of_a_checkpoint(one_epoch, state, tmp_path_factor
     path.write_bytes(content[:at] + patch + content[at + data.draw(st.integers(0, 9), label="instead of") :])
 
     said = []
-    with contextlib.closing(Checkpoints(directory, best_step=lambda: None)) as checkpoints:
-        restored = checkpoints.restore(state, said.append)
+    with contextlib.closing(Checkpoints(directory, lambda: ())) as checkpoints:
+        restored = checkpoints.restore(lambda _: state, said.append)
     assert restored is not None
     assert int(restored.step) == (3 if said else 6)
     expected = state.replace(step=restored.step)

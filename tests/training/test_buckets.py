@@ -144,7 +144,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told(make_trainer, config, fault
     faults.read_only = True
     with (
         pytest.raises(storage.BucketError, match=r"cannot be saved: .*gs://bucket/runs/unwritten/checkpoints"),
-        contextlib.closing(Checkpoints(place("runs/unwritten/checkpoints"), best_step=lambda: None)) as checkpoints,
+        contextlib.closing(Checkpoints(place("runs/unwritten/checkpoints"), lambda: ())) as checkpoints,
     ):
         checkpoints.save(state)
 
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told(make_trainer, config, fault
 def test_old_checkpoints_are_removed_and_no_others(make_trainer, config, emulator):
     """In a bucket the name of step 1 is the beginning of the name of step 12."""
     state = make_trainer(config).steps.create_state()
-    checkpoints = Checkpoints(place("runs/steps/checkpoints"), best_step=lambda: 12)
+    checkpoints = Checkpoints(place("runs/steps/checkpoints"), lambda: [12])
     for step in (1, 12, 13, 14):
         checkpoints.save(state.replace(step=state.step + step))
     checkpoints.close()

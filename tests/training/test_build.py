@@ -15,6 +15,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.recipes import load_config
+from flax_resnets.training.timeline import Timeline
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.py"
 
@@ -65,7 +66,7 @@ def test_devices_must_divide_the_batches(config, changes, message):
 
 def test_a_size_has_one_step_and_all_sizes_one_state(config):
     config = dataclasses.replace(config, progressive=((1, 16),))
-    steps = build_steps(config, make_model(config, 10), make_mesh(), 1, total_steps=3 * config.epochs)
+    steps = build_steps(config, make_model(config, 10), make_mesh(), 1, Timeline(3))
     assert steps.train_step_at(16) is steps.train_step_at(16)
     assert steps.train_step_at(16) is not steps.train_step_at(config.image_size)
     assert steps.statistics_step_at(16) is steps.statistics_step_at(16)
@@ -76,4 +77,4 @@ def test_a_size_has_one_step_and_all_sizes_one_state(config):
 def test_images_do_not_grow_under_a_network_of_one_size(config):
     config = dataclasses.replace(config, model="lenet", model_options={}, progressive=((1, 20),))
     with pytest.raises(UserError, match="'lenet' has other parameters for images of 20 px than of 28"):
-        build_steps(config, make_model(config, 10), make_mesh(), 1, total_steps=config.epochs)
+        build_steps(config, make_model(config, 10), make_mesh(), 1, Timeline(1))

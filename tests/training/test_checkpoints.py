@@ -39,7 +39,7 @@ LIKE = jax.eval_shape(lambda: state_at(0))
 @pytest.fixture
 def saved(tmp_path) -> Path:
     """Checkpoints of steps 1 to 5; step 2 is the best."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: 2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", lambda: [2])
     for step in range(1, 6):
         checkpoints.save(state_at(step))
         checkpoints.wait()
@@ -48,9 +48,9 @@ def saved(tmp_path) -> Path:
 
 
 def restore(directory: Path, said: list[str] | None = None) -> TrainState | None:
-    checkpoints = Checkpoints(directory, best_step=lambda: None)
+    checkpoints = Checkpoints(directory, lambda: ())
     try:
-        return checkpoints.restore(LIKE, (said if said is not None else []).append)
+        return checkpoints.restore(lambda _: LIKE, (said if said is not None else []).append)
     finally:
         checkpoints.close()
 
@@ -62,7 +62,7 @@ def test_the_latest_two_and_the_best_are_kept(saved):
 def test_skipped_steps_do_not_push_out_those_from_before_them(tmp_path):
     directory = tmp_path / "checkpoints"
     for steps in (range(1, 6), range(6, 9)):  # and after a restart
-        checkpoints = Checkpoints(directory, best_step=lambda: 1)
+        checkpoints = Checkpoints(directory, lambda: [1])
         for step in steps:
             checkpoints.save(state_at(step).replace(skipped_in_a_row=jnp.int32(max(0, step - 3))))
             checkpoints.wait()
@@ -92,14 +92,14 @@ def test_nothing_saved_is_none(tmp_path):
 def test_a_state_saved_while_it_is_donated_is_still_the_one_saved(tmp_path):
     """Saving continues while the next step overwrites the buffers of the saved state."""
     advance = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", best_step=lambda: None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", lambda: ())
     state = state_at(1).replace(params={"kernel": jnp.zeros((2000, 1000))})
     like = jax.eval_shape(lambda: state)
     checkpoints.save(state)
     for _ in range(20):
         state = advance(state)
     checkpoints.wait()
-    restored = checkpoints.restore(like, pytest.fail)
+    restored = checkpoints.restore(lambda _: like, pytest.fail)
     checkpoints.close()
     assert restored is not None
     assert not restored.params["kernel"].any()
@@ -178,7 +178,7 @@ def test_a_damaged_newest_one_is_set_aside_and_the_one_before_taken(saved, damag
     assert len(said) == 1
     assert said[0].startswith("checkpoint 5 is damaged (")
     assert (saved.parent / "damaged" / "5.0").is_dir()
-    checkpoints = Checkpoints(saved, best_step=lambda: None)
+    checkpoints = Checkpoints(saved, lambda: ())
     checkpoints.save(state_at(5))  # the step can be saved again
     checkpoints.close()
     assert int(restore(saved).step) == 5  # pyright: ignore[reportOptionalMemberAccess]
@@ -195,9 +195,9 @@ def test_with_none_left_it_refuses(saved):
 
 def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):
     other = LIKE.replace(params={"layer": {"kernel": jax.ShapeDtypeStruct((40, 50), jnp.bfloat16)}})
-    checkpoints = Checkpoints(saved, best_step=lambda: None)
+    checkpoints = Checkpoints(saved, lambda: ())
     with pytest.raises(UserError, match="none of its checkpoints can be read"):
-        checkpoints.restore(other, lambda _: None)
+        checkpoints.restore(lambda _: other, lambda _: None)
     checkpoints.close()
 
 
@@ -209,7 +209,7 @@ from flax_resnets.training.checkpoints import Checkpoints
 from tests.training.test_checkpoints import state_at
 
 directory = Path(sys.argv[1])
-checkpoints = Checkpoints(directory, best_step=lambda: None)
+checkpoints = Checkpoints(directory, lambda: ())
 """
 GONE = """
 shutil.rmtree(directory.parent)

@@ -8,6 +8,7 @@ import pytest
 
 from flax_resnets.errors import UserError
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog, read_rows
+from flax_resnets.training.timeline import Timeline
 
 STEPS = 10  # in an epoch
 
@@ -28,7 +29,7 @@ def row(epoch: int, accuracy: float) -> EpochMetrics:
 
 @pytest.fixture
 def log(tmp_path):
-    log = MetricsLog(tmp_path, STEPS)
+    log = MetricsLog(tmp_path, Timeline(STEPS))
     log.start(0)
     return log
 
@@ -50,7 +51,7 @@ def test_read_again_it_is_the_same(log, tmp_path):
     log.add_epoch(row(1, 0.5))
     log.add_epoch(row(2, 0.5))
     log.finish("abc")
-    again = MetricsLog(tmp_path, STEPS)
+    again = MetricsLog(tmp_path, Timeline(STEPS))
     assert again.epochs == log.epochs
     assert again.done == log.done
     assert again.best == row(1, 0.5)  # the first of two equal ones
@@ -71,17 +72,17 @@ def test_starting_at_a_step_forgets_what_came_after(log, tmp_path):
     for epoch in (1, 2, 3):
         log.add_epoch(row(epoch, 0.5))
     log.finish("abc")
-    again = MetricsLog(tmp_path, STEPS)
+    again = MetricsLog(tmp_path, Timeline(STEPS))
     again.start(25)
     assert again.done is None
-    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1, 2]
+    assert [r.epoch for r in MetricsLog(tmp_path, Timeline(STEPS)).epochs] == [1, 2]
 
 
 def test_a_row_cut_short_by_a_kill_is_no_row(log, tmp_path):
     log.add_epoch(row(1, 0.5))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"event": "epoch", "epoch": 2, "st')
-    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1]
+    assert [r.epoch for r in MetricsLog(tmp_path, Timeline(STEPS)).epochs] == [1]
 
 
 def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
@@ -90,44 +91,44 @@ def test_what_is_not_finite_is_null_in_the_file(log, tmp_path):
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     written = json.loads(line, parse_constant=pytest.fail)
     assert (written["train_loss"], written["ema_valid_loss"]) == (None, None)
-    (read,) = MetricsLog(tmp_path, STEPS).epochs
+    (read,) = MetricsLog(tmp_path, Timeline(STEPS)).epochs
     assert math.isnan(read.train_loss)
     assert read.ema_valid_loss is not None
     assert read.ema_top5_accuracy is None
 
 
 def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path):
-    log = MetricsLog(tmp_path, STEPS, eval_flip=True)
+    log = MetricsLog(tmp_path, Timeline(STEPS), eval_flip=True)
     log.start(0)
     log.add_epoch(row(1, 0.5))
     log.finish("abc")
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
-    assert MetricsLog(tmp_path, STEPS).done == log.done
+    assert MetricsLog(tmp_path, Timeline(STEPS)).done == log.done
 
 
 def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
     lines = [json.dumps({"event": "epoch", **row(epoch, 0.5).as_row()}) + "\n" for epoch in (1, 3, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
-    assert [r.epoch for r in MetricsLog(tmp_path, STEPS).epochs] == [1, 3]
+    assert [r.epoch for r in MetricsLog(tmp_path, Timeline(STEPS)).epochs] == [1, 3]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     with pytest.raises(UserError, match=r"metrics\.jsonl:3: .*epoch 3 where one after 3 should be"):
-        MetricsLog(tmp_path, STEPS)
+        MetricsLog(tmp_path, Timeline(STEPS))
 
 
 def test_a_row_of_a_run_with_longer_epochs_is_refused(log, tmp_path):
     log.add_epoch(row(1, 0.5))
     with pytest.raises(UserError, match=r"metrics\.jsonl:1: .*step 10, where epoch 1 ends at 12"):
-        MetricsLog(tmp_path, steps_per_epoch=12)
+        MetricsLog(tmp_path, Timeline(12))
 
 
 def test_only_a_loss_may_be_null(log, tmp_path):
     log.add_epoch(dataclasses.replace(row(1, 0.5), accuracy=math.nan))
     with pytest.raises(UserError, match=r"metrics\.jsonl:1: .*accuracy is 'None', no number"):
-        MetricsLog(tmp_path, STEPS)
+        MetricsLog(tmp_path, Timeline(STEPS))
 
 
 @pytest.mark.parametrize("line", ["not json", "[]", '{"event": "epoch"}', '{"no": "event"}', "\x00"])
 def test_a_file_of_something_else_is_refused_by_line(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl:1: not a row of this run"):
-        MetricsLog(tmp_path, STEPS)
+        MetricsLog(tmp_path, Timeline(STEPS))

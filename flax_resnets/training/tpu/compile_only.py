@@ -20,6 +20,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import batch_sharding, make_mesh
 from flax_resnets.training.splits import check_channels, check_classes
+from flax_resnets.training.timeline import Timeline
 from flax_resnets.training.tpu.chips import Topology, parse_topology, roofline
 from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
@@ -59,7 +60,7 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
 
     # The length of the schedule is a constant in the program, and any length will do.
     model = make_model(config, metadata.num_classes)
-    steps = build_steps(config, model, mesh, metadata.channels, total_steps=config.epochs)
+    steps = build_steps(config, model, mesh, metadata.channels, Timeline(1))
     side = config.store_size or config.image_size
     abstract: Any = jax.ShapeDtypeStruct  # the step is annotated for arrays only
     batch = Batch(
