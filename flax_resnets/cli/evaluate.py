@@ -5,8 +5,8 @@
 
 The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Without --dataset it is the
 validation split of the run's own dataset, and accuracies and loss are exactly those in its metrics.jsonl. --output gets
-the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json). If an image may
-have any number of classes, it gets the figures of each class in place of confusion matrix and diagram.
+the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json). If an image
+may have any number of classes, it gets the figures of each class in place of confusion matrix and diagram.
 """
 
 import argparse

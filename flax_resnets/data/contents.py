@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.cache import decoded_blocks
-from flax_resnets.data.labels import Label, class_counts, is_real, new_labels
+from flax_resnets.data.labels import Label, class_counts, is_multilabel, is_real, new_labels
 from flax_resnets.data.source import Source
 from flax_resnets.data.statistics import MOST_IMAGES, PixelStatistics, evenly_spaced, of_pixels
 from flax_resnets.errors import UserError
@@ -46,6 +46,14 @@ class Contents:
     broken: tuple[str, ...]
     checked: bool
     files: Counter[bytes]
+
+    @property
+    def labels_per_image(self) -> tuple[int, float, int] | None:
+        """The smallest, the mean and the largest number of an image's classes; None if each image has one."""
+        if not is_multilabel(self.labels):
+            return None
+        counts = self.labels[is_real(self.labels)].sum(1, dtype=np.int64)
+        return (int(counts.min()), float(counts.mean()), int(counts.max())) if len(counts) else (0, 0.0, 0)
 
     @property
     def repeated(self) -> int:

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,14 +87,29 @@ def read_table(root: Path, config: DataConfig) -> Table:
     numbers = {name: number for number, name in enumerate(class_names)}
     unknown = [name for row in np.flatnonzero(split_of_row == names[1]) for name in labels[row] if name not in numbers]
     if unknown:
-        raise UserError(f"{file}: has the class {unknown[0][:60]!r} in {names[1]!r}, but not in {names[0]!r}")
+        raise UserError(
+            f"{file}: has the class {unknown[0][:60]!r} in {names[1]!r}, but not in {names[0]!r}"
+            + _hint({*class_names, *unknown}, separator)
+        )
     if separator is None:
         label_of_row = np.array([numbers.get(name, -1) for (name,) in labels], np.int32)
     else:  # a label of a split that is not used may be unknown
         label_of_row = multi_hot(
             [[numbers[name] for name in each if name in numbers] for each in labels], len(class_names)
         )
-    return Table(Pictures(root, Names(paths), stats, label_of_row), tuple(class_names), split_of_row, names)
+    hint = _hint({*class_names}, separator)
+    notes = (f"{file}: {hint.removeprefix('; ')}",) if hint else ()
+    return Table(Pictures(root, Names(paths), stats, label_of_row, notes), tuple(class_names), split_of_row, names)
+
+
+def _hint(labels: Set[str], separator: str | None) -> str:
+    """What to say if some labels look like several: if parts of them are labels too, and there are fewer of these."""
+    for other in (";", "|", ",", " "):
+        several = sorted(label for label in labels if other in label and other != separator)
+        parts = {part for label in labels for part in _divided(label, other)}
+        if several and len(parts) < len(labels) and parts & labels:
+            return f"; {several[0][:60]!r} looks like several labels: if so, give label_separator={other!r}"
+    return ""
 
 
 def _divided(cell: str, separator: str) -> tuple[str, ...]:

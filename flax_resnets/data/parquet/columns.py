@@ -94,7 +94,7 @@ def _features(path: Path, schema: pa.Schema) -> dict[str, Any]:
         raise UserError(f"{path}: its description of the columns ('huggingface') is damaged ({error})") from error
 
 
-def _of_element(feature: dict[str, Any]) -> dict[str, Any]:
+def _of_element(feature: Any) -> Any:
     """The description of what a list holds, in either of Hugging Face's forms; any other feature itself."""
     inner = feature.get("feature") if feature.get("_type") in ("Sequence", "List", "LargeList") else None
     return inner if isinstance(inner, dict) else feature

@@ -58,8 +58,12 @@ def image_and_label(config: DataConfig, features: Any) -> Labelled:
     for field, key, kind, is_right, right in wanted:
         _, feature, many = flat.get(key, ((), None, False))
         if feature is None:
-            found = sorted(each for each, (_, other, _) in flat.items() if isinstance(_element(other), kind))
-            found = found or sorted(flat)
+            of_kind = {
+                each: inside_one or other is not _element(other)  # so that those of one class come first
+                for each, (_, other, inside_one) in flat.items()
+                if isinstance(_element(other), kind)
+            }
+            found = sorted(of_kind, key=lambda each: (of_kind[each], each)) or sorted(flat)
             others = ", ".join(map(repr, found[:5])) + (", ..." if found[5:] else "") or _kind(features)
             usable = next((each for each in found if is_right(*flat[each][1:], config)), None)
             hint = f", --config.{field}={usable} takes that one" if usable else ""
@@ -67,8 +71,8 @@ def image_and_label(config: DataConfig, features: Any) -> Labelled:
         elif not is_right(feature, many, config):
             is_number = _is_number(_element(feature))
             number = "; --config.num_classes=N allows numbers from 0 to N-1" if is_number else ""
-            inside_one = " inside a Sequence" if many else ""
-            problems.append(f"{key!r} is {_kind(feature)}{inside_one}, must be {right}{number}")
+            where = " inside a Sequence" if many else ""
+            problems.append(f"{key!r} is {_kind(feature)}{where}, must be {right}{number}")
     if problems:
         usual = (image_key, label_key) == ("image", "label")
         features_named = "features 'image' and 'label'" if usual else f"features {image_key!r} and {label_key!r}"
