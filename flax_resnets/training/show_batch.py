@@ -131,8 +131,8 @@ def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
         'dog'
     """
     classes = [int(each) for each in np.argsort(-target, kind="stable") if target[each] >= 0.005]
-    if all(target[each] == 1 for each in classes):
-        return _in_lines(labels.in_words(target, class_names))
+    if all(target[each] >= 0.995 for each in classes):
+        return _in_lines(labels.in_words(target >= 0.995, class_names))
     more = f"\nand {len(classes) - _LINES} more" if classes[_LINES:] else ""
     lines = (f"{target[each]:.2f} {class_names[each]}".removeprefix("0") for each in classes[:_LINES])
     return "\n".join(lines) + more

@@ -33,7 +33,8 @@ def test_average_precision_by_its_definition(ties):
 
 def test_the_example_of_scikit_learns_documentation():
     """`average_precision_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])` is 0.83."""
-    assert average_precisions(np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([[0], [0], [1], [1]])) == 5 / 6
+    scores, labels = np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([[0], [0], [1], [1]])
+    assert average_precisions(scores, labels).tolist() == pytest.approx([5 / 6])
 
 
 def test_the_order_of_the_images_does_not_matter():

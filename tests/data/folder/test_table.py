@@ -7,6 +7,7 @@ import pytest
 
 from flax_resnets.data.source import dataset_metadata, open_source
 from flax_resnets.errors import UserError
+from flax_resnets.training.recipes import load_config
 
 
 @pytest.fixture
@@ -169,4 +170,12 @@ def test_a_separator_where_there_is_nothing_to_separate(photos):
     with pytest.raises(UserError, match="label_separator=';': only with dataset=folder"):
         open_source("fashion_mnist_sample", "train", label_separator=";")
     with pytest.raises(UserError, match="label_separator='': must be the text between two labels"):
-        open_source("folder", "train", photos, label_separator="")
+        load_config("quickstart", {"label_separator": ""})
+
+
+def test_labels_that_look_like_several_are_said(pile):
+    write(pile, "path,label\n3.png,dog\n1.png,cat\n2.png,cat;dog\n5.png,cat;dog\n")
+    (note,) = open_source("folder", "train", pile).notes
+    assert note.endswith("images.csv: 'cat;dog' looks like several labels: if so, give label_separator=';'")
+    write(pile, "path,label\n3.png,red apple\n1.png,red pear\n2.png,green apple\n5.png,green pear\n")
+    assert open_source("folder", "train", pile, validation_share=0.9).notes == ()
