@@ -356,6 +356,7 @@ class MadeImages:
     """
 
     channels = 3
+    multilabel = False
 
     def __init__(self, size: int, count: int):
         from PIL import Image

@@ -161,6 +161,7 @@ def _report(sources: Mapping[str, "Source"], contents: Mapping[str, "Contents"])
                 "name": sources[split].split,
                 "images": len(sources[split]),
                 "class_counts": each.class_counts,
+                **({} if each.labels_per_image is None else {"labels_per_image": each.labels_per_image}),
                 "shorter_side": each.shorter_side,
                 "longer_side": each.longer_side,
                 "repeated": each.repeated,
@@ -179,11 +180,13 @@ def _in_words(report: Mapping[str, Any], train: "Source") -> str:
     splits = report["splits"]
     colour = "grey" if report["channels"] == 1 else "colour"
     name = f"{report['dataset']} {report['version']}".rstrip()
-    first = f"{name} in {report['directory']}: {train.num_classes:,} classes, {colour}"
+    several = ", any number of them an image" if train.multilabel else ""
+    first = f"{name} in {report['directory']}: {train.num_classes:,} classes{several}, {colour}"
     rows = [
         ["split", *(each["name"] for each in splits.values())],
         ["images", *(f"{each['images']:,}" for each in splits.values())],
         *([side.replace("_", " "), *(_sides(each[side]) for each in splits.values())] for side in _SIDES),
+        *([["labels an image", *(_labels(each) for each in splits.values())]] if train.multilabel else []),
         ["copies of others", *(f"{each['repeated']:,}" for each in splits.values())],
         ["damaged", *(_damaged(each) for each in splits.values())],
     ]
@@ -213,6 +216,11 @@ def _sides(sides: Sequence[int] | None) -> str:
     return f"{least} px" if least == most else f"{least} to {most} px, median {median}"
 
 
+def _labels(split: Mapping[str, Any]) -> str:
+    least, mean, most = split["labels_per_image"]
+    return f"{least} to {most}, mean {mean:.2f}"
+
+
 def _damaged(split: Mapping[str, Any]) -> str:
     return f"{len(split['broken']):,}" if split["checked"] or split["broken"] else "not checked"
 
@@ -230,18 +238,20 @@ def _printable(source: "Source", label: int) -> str:
 
 def _draw(source: "Source", contents: "Contents") -> bytes:
     """Draws images of each class that is shown, evenly spaced among those of the class; returns a PNG."""
+    from flax_resnets.data.labels import classes_of, has_class
     from flax_resnets.data.statistics import evenly_spaced
     from flax_resnets.figures import new_figure, png
 
     shown = _chosen(contents.class_counts)
-    figure = new_figure(1.2 * _COLUMNS, 1.45 * len(shown))
+    width, height = (1.2, 1.45) if not source.multilabel else (1.5, 2.2)  # with lines for the other classes
+    figure = new_figure(width * _COLUMNS, height * len(shown))
     grid = figure.subplots(len(shown), _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, label in zip(grid, shown, strict=True):
         title = f"{_printable(source, label)} ({contents.class_counts[label]:,})"
         row[0].set_title(title, fontsize=9, loc="left", parse_math=False)
-        images = np.flatnonzero(contents.labels == label)
+        images = np.flatnonzero(has_class(contents.labels, label))
         for axes, index in zip(row, images[evenly_spaced(len(images), _COLUMNS)], strict=False):
             try:
                 pixels = source.image(int(index))
@@ -250,4 +260,8 @@ def _draw(source: "Source", contents: "Contents") -> bytes:
             picture = Image.fromarray(pixels[..., 0] if source.channels == 1 else pixels)
             picture.thumbnail((_SHOWN, _SHOWN))
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            others = [_printable(source, other)[:20] for other in classes_of(contents.labels[index]) if other != label]
+            text = "\n".join(f"+ {other}" for other in (others[:3] if others[4:] else others[:4]))
+            text += f"\n+ {len(others) - 3} more" if others[4:] else ""
+            axes.text(0, -0.04, text, transform=axes.transAxes, va="top", fontsize=7, color="0.3", parse_math=False)
     return png(figure)

@@ -5,14 +5,15 @@
 
 The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Without --dataset it is the
 validation split of the run's own dataset, and accuracies and loss are exactly those in its metrics.jsonl. --output gets
-the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json).
+the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json). If an image
+may have any number of classes, it gets the figures of each class in place of confusion matrix and diagram.
 """
 
 import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
@@ -23,11 +24,12 @@ from flax_resnets.paths import expanded
 
 if TYPE_CHECKING:
     from flax_resnets.inference.evaluation import Evaluation
+    from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 
 _SHOWN = 30  # classes in the table; of more, those with the lowest F1
 _MISTAKES = 5
 _LISTED = 100  # mistakes in evaluation.json
-_FILES = ("confusion.png", "mistakes.png", "reliability.png", "evaluation.json")
+_FILES = ("confusion.png", "classes.png", "mistakes.png", "reliability.png", "evaluation.json")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -77,34 +79,56 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\nin {directory}: {', '.join(path.name for path in files)}")
 
 
-def _in_words(evaluation: "Evaluation") -> str:
-    lower, upper = evaluation.accuracy_interval
+def _in_words(evaluation: "Evaluation | MultilabelEvaluation") -> str:
+    from flax_resnets.inference.evaluation import Evaluation
+
     tta = f", with a test-time augmentation ({evaluation.tta})" if evaluation.tta else ""
     head = f"{evaluation.dataset}: {evaluation.images:,} images of {len(evaluation.class_names):,} classes{tta}"
-    rows = [
-        ["accuracy", f"{evaluation.accuracy:.4f}", f"95 % interval {lower:.4f} to {upper:.4f}"],
-        ["top-5 accuracy", f"{evaluation.top5_accuracy:.4f}", ""],
-        ["balanced accuracy", f"{evaluation.balanced_accuracy:.4f}", "mean recall of the classes"],
-        ["F1", f"{evaluation.macro_f1:.4f}", "mean of the classes"],
-        ["loss", f"{evaluation.loss:.4f}", "cross-entropy in nats"],
-        ["calibration error", f"{evaluation.calibration_error:.4f}", "mean distance of confidence and accuracy"],
-    ]
+    of_images = isinstance(evaluation, Evaluation)
+    rows, confused = (_of_images if of_images else _of_classes)(cast(Any, evaluation))
     width = max(len(row[0]) for row in rows)
-    figures = "\n".join(f"{name:<{width}}  {value:>7}  {what}".rstrip() for name, value, what in rows)
+    figures = "\n".join(f"{name:<{width}}  {value:>7.4f}  {what}".rstrip() for name, value, what in rows)
+    columns = ["precision", "recall", "F1"] if of_images else ["AP", "precision", "recall", "F1"]
     classes = [each for each in evaluation.per_class if each.support]
     few = sorted(classes, key=lambda each: each.f1)[:_SHOWN] if len(classes) > _SHOWN else classes
     of_classes = table(
-        ["class", "images", "precision", "recall", "F1"],
+        ["class", "images", *columns],
         [[printable(each.class_name)[:40], f"{each.support:,}", *(f"{x:.3f}" for x in each[2:])] for each in few],
         left=1,
     )
     note = f"the {_SHOWN} classes with the lowest F1 of {len(classes):,}:\n" if len(few) < len(classes) else ""
+    return f"{head}\n\n{figures}\n\n{note}{of_classes}{confused}"
+
+
+def _of_images(evaluation: "Evaluation") -> tuple[list[tuple[str, float, str]], str]:
+    """The figures of a set whose images have one class each, and its most frequent mistakes."""
+    lower, upper = evaluation.accuracy_interval
+    rows = [
+        ("accuracy", evaluation.accuracy, f"95 % interval {lower:.4f} to {upper:.4f}"),
+        ("top-5 accuracy", evaluation.top5_accuracy, ""),
+        ("balanced accuracy", evaluation.balanced_accuracy, "mean recall of the classes"),
+        ("F1", evaluation.macro_f1, "mean of the classes"),
+        ("loss", evaluation.loss, "cross-entropy in nats"),
+        ("calibration error", evaluation.calibration_error, "mean distance of confidence and accuracy"),
+    ]
     confused = "".join(
         f"\n{count:>6,}  {printable(name)[:40]} → {printable(predicted)[:40]}"
         for name, predicted, count in evaluation.most_confused(_MISTAKES)
     )
-    mistakes = f"\n\nmost frequent mistakes: class → predicted{confused}" if confused else ""
-    return f"{head}\n\n{figures}\n\n{note}{of_classes}{mistakes}"
+    return rows, f"\n\nmost frequent mistakes: class → predicted{confused}" if confused else ""
+
+
+def _of_classes(evaluation: "MultilabelEvaluation") -> tuple[list[tuple[str, float, str]], str]:
+    """The figures of a set whose images may have any number of classes; nothing is confused there."""
+    rows = [
+        ("mean average precision", evaluation.mean_average_precision, "mean of the classes (AP)"),
+        ("F1", evaluation.f1, "mean of the classes; predicted is what has a probability above 0.5"),
+        ("micro F1", evaluation.micro_f1, "of all decisions together"),
+        ("accuracy", evaluation.accuracy, "share of right decisions: images times classes"),
+        ("exact match", evaluation.exact_match, "share of images with right decisions alone"),
+        ("loss", evaluation.loss, "binary cross-entropy in nats"),
+    ]
+    return rows, ""
 
 
 def _directory(path: str, force: bool) -> Path:
@@ -125,19 +149,14 @@ def _directory(path: str, force: bool) -> Path:
     return directory
 
 
-def _write(evaluation: "Evaluation", directory: Path) -> list[Path]:
+def _write(evaluation: "Evaluation | MultilabelEvaluation", directory: Path) -> list[Path]:
     """Writes the pictures and all figures; returns the paths."""
     from flax_resnets.inference import evaluation_figures
 
     make_directory("evaluate", directory)
     worst = [vars(each) for each in evaluation.worst(_LISTED)]
     figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
-    contents = {
-        "confusion.png": evaluation_figures.draw_confusion(evaluation),
-        "mistakes.png": evaluation_figures.draw_worst(evaluation),
-        "reliability.png": evaluation_figures.draw_reliability(evaluation),
-        "evaluation.json": f"{figures}\n".encode(),
-    }
+    contents = {**evaluation_figures.pictures(evaluation), "evaluation.json": f"{figures}\n".encode()}
     for name, content in contents.items():
         try:
             with whole_file(directory / name) as temporary:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from flax_resnets.data.config import Sampler
+from flax_resnets.data.labels import images_by_class
 from flax_resnets.errors import UserError
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
@@ -18,7 +19,8 @@ class Batch(NamedTuple, Generic[Array]):
 
     Attributes:
         images: uint8 `(N, H, W, C)`.
-        labels: int32 `(N,)`; −1 for an image that only pads the last batch of an evaluation.
+        labels: int32 `(N,)`, or int8 `(N, classes)` if an image may have any number of classes, see
+            `flax_resnets.data.labels`; −1 for an image that only pads the last batch of an evaluation.
     """
 
     images: Array
@@ -39,7 +41,12 @@ class Split(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """The classes of all images, int32 `(N,)`."""
+        """The labels of all images, int32 `(N,)` or int8 `(N, classes)`."""
+        ...
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have any number of classes."""
         ...
 
     @property
@@ -119,7 +126,8 @@ def balanced_indices(by_class: Sequence[np.ndarray], batch_size: int, seed: int,
 
     The draws of all steps form one sequence. Of k classes, each one occurs once among the first k draws, once among the
     next k, and so on, in an order that is drawn anew each time. A class's images come in random order, and again in
-    another order once all have been drawn. So a rare class's images are seen more often than others.
+    another order once all have been drawn. So a rare class's images are seen more often than others. An image of
+    several classes can be drawn for each of them, and one without any is never drawn.
 
     Args:
         by_class: the images of each class, see `images_by_class`.
@@ -164,20 +172,6 @@ def _shuffled_class(images: int, seed: int, label: int, passed: int) -> np.ndarr
     # A seed has 32 bits, so these keys differ from those of the epochs and of the turns.
     key = [seed + ((label + 1) << 32), passed]
     return np.random.Generator(np.random.Philox(key=key)).permutation(images)
-
-
-def images_by_class(labels: np.ndarray) -> list[np.ndarray]:
-    """The indices of each class's images, in rising order; classes without images are left out.
-
-    Args:
-        labels: int32 `(N,)`.
-
-    Example:
-        >>> [images.tolist() for images in images_by_class(np.array([3, 0, 3]))]
-        [[1], [0, 2]]
-    """
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def drawn_by(sampler: Sampler, split: Split, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
@@ -225,7 +219,7 @@ def eval_batches(
 
     Args:
         images: uint8 `(N, H, W, C)`.
-        labels: int32 `(N,)`.
+        labels: int32 `(N,)` or int8 `(N, classes)`.
         batch_size: images in each batch.
         rows: the rows of each batch to read, the share of one process; None for all.
 

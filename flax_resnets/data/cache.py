@@ -19,6 +19,7 @@ from PIL import Image
 
 from flax_resnets.data.batches import Batch, drawn_by, eval_batches
 from flax_resnets.data.config import Sampler, name_and_version
+from flax_resnets.data.labels import Label, is_multilabel, new_labels
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
@@ -36,7 +37,7 @@ class CachedImages:
 
     Attributes:
         images: uint8, `(N, size, size, channels)`, read-only; a memory map unless the cache could not be written.
-        labels: int32, `(N,)`, read-only.
+        labels: int32 `(N,)` or int8 `(N, classes)`, read-only.
         broken: a message for each image that was left out. It names the dataset, the image and the error.
     """
 
@@ -46,6 +47,11 @@ class CachedImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multilabel(self) -> bool:
+        """See `Split`."""
+        return is_multilabel(self.labels)
 
     @property
     def labels_at_hand(self) -> bool:
@@ -171,7 +177,8 @@ def _read(directories: list[Path], source: Source, size: int) -> CachedImages | 
         except (OSError, ValueError, EOFError):
             continue
         shape = (len(source) - len(broken), size, size, source.channels)
-        if (images.shape, images.dtype, labels.shape, labels.dtype) == (shape, np.uint8, shape[:1], np.int32):
+        wanted = new_labels(source, shape[0])
+        if (images.shape, images.dtype, labels.shape, labels.dtype) == (shape, np.uint8, wanted.shape, wanted.dtype):
             labels.flags.writeable = False
             return CachedImages(images, labels, tuple(broken))
     return None
@@ -197,7 +204,7 @@ def _write(
                 broken += block_broken
             if broken and not skip:
                 raise _refusal(source, broken)
-            labels = np.concatenate(labels) if labels else np.zeros(0, np.int32)
+            labels = np.concatenate(labels) if labels else new_labels(source, 0)
             file.seek(0)
             _write_header(file, (len(labels), size, size, source.channels))
             _to_disk(file)
@@ -287,7 +294,7 @@ def _in_memory(
             f"images of {size} px: their {math.prod(shape) / 2**30:.1f} GiB fit neither in {cache_root()} nor in "
             "memory; FLAX_RESNETS_CACHE names another directory, images=streamed keeps no images"
         ) from None
-    labels = np.empty(len(source), np.int32)
+    labels = new_labels(source, len(source))
     done, broken = 0, []
     for block, block_labels, block_broken in decoded_blocks(source, range(len(source)), size, resize, progress):
         images[done : done + len(block)] = block
@@ -325,7 +332,7 @@ def decoded_blocks(
         for start in range(0, len(chosen), _BLOCK):
             indices = chosen[start : start + _BLOCK]
             images = np.empty((len(indices), size, size, source.channels), np.uint8)
-            labels = np.empty(len(indices), np.int32)
+            labels = new_labels(source, len(indices))
             broken: dict[int, str] = {}
 
             def fill(first: int, indices=indices, images=images, labels=labels, broken=broken) -> None:
@@ -340,11 +347,11 @@ def decoded_blocks(
             if progress is not None:
                 progress(start + len(indices), len(chosen))
             rows = sorted(broken)
-            yield np.delete(images, rows, 0), np.delete(labels, rows), [broken[row] for row in rows]
+            yield np.delete(images, rows, 0), np.delete(labels, rows, 0), [broken[row] for row in rows]
 
 
-def resized_example(source: Source, index: int, size: int, resize: str) -> tuple[np.ndarray, int]:
-    """An image of a split as it is stored, `(size, size, channels)`, uint8, and its class.
+def resized_example(source: Source, index: int, size: int, resize: str) -> tuple[np.ndarray, Label]:
+    """An image of a split as it is stored, `(size, size, channels)`, uint8, and its label.
 
     Raises:
         UserError: the image cannot be decoded.

@@ -35,6 +35,8 @@ class DataConfig(Fields):
         image_key, label_key: names of the features or columns that hold the image and its class, such as
             `coarse_label`; of a feature inside another one, `outer/inner`. None for `image` and `label`; in a folder's
             `images.csv`, for `path` and `label`.
+        label_separator: what stands between the labels of a picture in `images.csv`, such as `;` or a space. A picture
+            may then have any number of labels, also none (multi-label). None for exactly one label.
         num_classes: number of classes, if the label is a number and the dataset does not say how many there are. Their
             names are then `0`, `1` and so on. None for the dataset's own number; another number is refused.
         store_size: side of the images that are kept, in pixels; from these the device crops or resizes. None for
@@ -60,6 +62,7 @@ class DataConfig(Fields):
     validation_share: float | None = None
     image_key: str | None = None
     label_key: str | None = None
+    label_separator: str | None = None
     num_classes: int | None = None
     store_size: int | None = None
     resize: Literal["squash", "crop"] = "squash"
@@ -73,6 +76,7 @@ class DataConfig(Fields):
         Rule("train_split validation_split", lambda v: v != "", "the name of a split, or none for the usual one"),
         Rule("validation_share", lambda v: 0 < v < 1, "above 0 and below 1"),
         Rule("image_key label_key", lambda v: v != "", "the name of a feature, or none for the usual one"),
+        Rule("label_separator", lambda v: v != "", "the text between two labels, or none for one label a picture"),
         Rule("num_classes", lambda v: 2 <= v <= MOST, f"from 2 to {MOST}"),
         Rule("store_size", lambda v: v >= 1, "at least 1"),
         Rule("store_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
@@ -82,6 +86,11 @@ class DataConfig(Fields):
     def check(self) -> None:
         """See `Fields.check`."""
         super().check()
+        if self.label_separator is not None and self.dataset != "folder":
+            raise UserError(
+                f"label_separator={self.label_separator!r}: only with dataset=folder, whose images.csv holds labels as "
+                "text; leave it out"
+            )
         if self.images == "streamed" and self.broken_images == "skip":
             raise UserError("broken_images=skip: not with images=streamed, which finds them only during the run")
 

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.cache import decoded_blocks
+from flax_resnets.data.labels import Label, class_counts, is_multilabel, is_real, new_labels
 from flax_resnets.data.source import Source
-from flax_resnets.data.statistics import MOST_IMAGES, PixelStatistics, class_counts, evenly_spaced, of_pixels
+from flax_resnets.data.statistics import MOST_IMAGES, PixelStatistics, evenly_spaced, of_pixels
 from flax_resnets.errors import UserError
 
 _TASK = 256  # records that a thread takes at a time
@@ -28,7 +29,7 @@ class Contents:
     """What a split holds.
 
     Attributes:
-        labels: int32 `(N,)`; −1 for an image whose record cannot be read.
+        labels: int32 `(N,)` or int8 `(N, classes)`; −1 for an image whose record cannot be read.
         class_counts: number of images of each class.
         shorter_side, longer_side: the smallest, the median and the largest side of the images, in pixels, as their
             files' headers say; None if no header can be read.
@@ -47,6 +48,14 @@ class Contents:
     files: Counter[bytes]
 
     @property
+    def labels_per_image(self) -> tuple[int, float, int] | None:
+        """The smallest, the mean and the largest number of an image's classes; None if each image has one."""
+        if not is_multilabel(self.labels):
+            return None
+        counts = self.labels[is_real(self.labels)].sum(1, dtype=np.int64)
+        return (int(counts.min()), float(counts.mean()), int(counts.max())) if len(counts) else (0, 0.0, 0)
+
+    @property
     def repeated(self) -> int:
         """The number of images that are copies of another one of the split, byte by byte."""
         return self.files.total() - len(self.files)
@@ -57,7 +66,7 @@ class Contents:
 
 
 class _Record(NamedTuple):
-    label: int = -1
+    label: Label = -1
     size: tuple[int, int] | None = None
     file: bytes = b""
     broken: str = ""
@@ -88,11 +97,13 @@ def contents_of(source: Source, check: bool = False, progress: Callable[[int], N
             records += read_records
             progress(len(records))
     sides = np.array([sorted(record.size) for record in records if record.size]).reshape(-1, 2)
-    labels = np.array([record.label for record in records], np.int32)
+    labels = new_labels(source, len(records))
+    for row, record in enumerate(records):
+        labels[row] = record.label
     shorter, longer = (_least_median_most(column) for column in sides.T)
     return Contents(
         labels=labels,
-        class_counts=class_counts(labels[labels >= 0], source.num_classes),
+        class_counts=class_counts(labels[is_real(labels)], source.num_classes),
         shorter_side=shorter,
         longer_side=longer,
         broken=tuple(record.broken for record in records if record.broken),

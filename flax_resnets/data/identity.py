@@ -29,6 +29,7 @@ class Identity:
             by them; otherwise None.
         class_counts: number of images of each class, of `train` and of `validation`, without broken images. None where
             it is not known without reading all images.
+        multilabel: true if an image may have any number of classes; otherwise None.
         in_both: number of validation images that are also training images, pixel by pixel; None if not known.
     """
 
@@ -43,6 +44,7 @@ class Identity:
     std: tuple[float, ...] | None = None
     class_counts: dict[str, tuple[int, ...]] | None = None
     in_both: int | None = None
+    multilabel: bool | None = None
 
     @property
     def pinned(self) -> str:
@@ -61,6 +63,7 @@ class Identity:
         return (
             f"{self.name}: {train:,} training and {validation:,} validation images, "
             f"{size} px, {colour}, {len(self.class_names):,} classes"
+            + (", any number of them an image" if self.multilabel else "")
             + (f", pixels of mean {_short(self.mean)} and std {_short(self.std)}" if self.mean and self.std else "")
         )
 
@@ -80,7 +83,8 @@ class Identity:
             if split == "train" and there and there[-1][0] > _UNBALANCED * there[0][0]:
                 (few, smallest), (many, largest) = there[0], there[-1]
                 names = f"largest class {self._class(largest)} {many:,}, smallest {self._class(smallest)} {few:,}"
-                remedy = "" if evened else "; class_weights=balanced or sampler=balanced evens it out"
+                ways = "sampler=balanced" if self.multilabel else "class_weights=balanced or sampler=balanced"
+                remedy = "" if evened else f"; {ways} evens it out"
                 lines.append(f"unbalanced: {names} ({many / few:.0f} to 1){remedy}")
         if self.in_both:
             lines.append(
@@ -110,6 +114,9 @@ class Identity:
         for split, count in self.counts.items():
             if other.counts[split] != count:
                 return f"{other.counts[split]} {split} images, not {count}"
+        if self.multilabel != other.multilabel:
+            forms = {True: "any number of classes an image", None: "one class an image"}
+            return f"{forms[other.multilabel]}, not {forms[self.multilabel]}"
         if self.channels != other.channels:
             return f"images of {other.channels} channels, not {self.channels}"
         if (self.splits, self.fingerprint) != (other.splits, other.fingerprint):
@@ -135,6 +142,7 @@ def identity_of(train: Source, validation: Source) -> Identity:
         splits={"train": train.split, "validation": validation.split},
         channels=train.channels,
         class_names=train.class_names,
+        multilabel=train.multilabel or None,
     )
 
 
@@ -182,6 +190,7 @@ def _check_types(identity: Identity) -> None:
         and {identity.mean and len(identity.mean), identity.std and len(identity.std)} in ({None}, {identity.channels})
         and all(std > 0 for std in identity.std or ())
         and type(identity.in_both) in (int, type(None))
+        and identity.multilabel in (True, None)
         and (identity.class_counts is None or counts.keys() == both)
         and all(len(each) == len(identity.class_names) for each in counts.values())
         and all(type(count) is int and count >= 0 for each in counts.values() for count in each)

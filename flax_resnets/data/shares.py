@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from flax_resnets.data.config import DataConfig
+from flax_resnets.data.labels import strata
 from flax_resnets.errors import UserError
 
 VALIDATION = ("val", "valid", "validation", "test")
@@ -63,10 +64,11 @@ def share_of(
     """The images of one of the two parts.
 
     A class of n images gives `n * share` of them to validation, rounded to the nearest whole number (a half is rounded
-    up), but not its last one. Which ones depends on the seed, the class's place among the classes, and n.
+    up), but not its last one. Which ones depends on the seed, the class's place among the classes, and n. An image of
+    several classes counts as one of the rarest of these; those without any class count as a class of their own.
 
     Args:
-        labels: int32 `(N,)`, from 0.
+        labels: int32 `(N,)`, from 0, or int8 `(N, classes)`.
         share: above 0 and below 1.
         seed: from 0 to 2**32 - 1.
         part: which part.
@@ -85,11 +87,12 @@ def share_of(
         ([0, 1], '0.2 of train by seed 0')
     """
     held_out = np.zeros(len(labels), bool)
-    for label, count in enumerate(np.bincount(labels)):
+    classes = strata(labels)
+    for label, count in enumerate(np.bincount(classes)):
         given = min(math.floor(count * share + 0.5), count - 1)
         if given > 0:
             random = np.random.Generator(np.random.Philox(key=[seed, label]))
-            held_out[np.flatnonzero(labels == label)[random.permutation(count)[:given]]] = True
+            held_out[np.flatnonzero(classes == label)[random.permutation(count)[:given]]] = True
     if not held_out.any():
         raise UserError(
             f"validation_share={share:g}: of the {len(labels)} images of {name!r}, no class has enough to give one to "

@@ -12,6 +12,7 @@ import numpy as np
 from flax_resnets.data import folder, parquet, tfds
 from flax_resnets.data.config import DataConfig, existing_directory
 from flax_resnets.data.decode import decode
+from flax_resnets.data.labels import Label, in_words, new_labels
 from flax_resnets.errors import UserError
 
 SAMPLE = tfds.SAMPLE
@@ -43,6 +44,7 @@ class Source(abc.ABC):
             whose images may be photos of many megapixels set it. With TFDS's it would change the numbers of old runs.
         notes: what a person should know about the files, such as that some are left out; a sentence each.
         labels_at_hand: whether `labels` costs little. Otherwise it reads every record.
+        multilabel: whether an image may have any number of classes, see `flax_resnets.data.labels`.
     """
 
     dataset: str
@@ -59,14 +61,15 @@ class Source(abc.ABC):
     draft: bool = False
     notes: tuple[str, ...] = ()
     labels_at_hand: bool = False
+    multilabel: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
         """Number of images."""
 
     @abc.abstractmethod
-    def read(self, index: int) -> tuple[bytes, int]:
-        """The stored bytes of an image, and its label.
+    def read(self, index: int) -> tuple[bytes, Label]:
+        """The stored bytes of an image, and its label: a number; of a multi-label dataset, int8 `(classes,)`.
 
         Args:
             index: in `range(len(self))`.
@@ -92,16 +95,17 @@ class Source(abc.ABC):
         """The stored bytes of an image, such as those of a JPEG or PNG file."""
         return self.example(index)[0]
 
-    def label(self, index: int) -> int:
-        """The image's class, in `range(num_classes)`."""
+    def label(self, index: int) -> Label:
+        """The image's class, in `range(num_classes)`; of a multi-label dataset, int8 `(classes,)`: 0 or 1 for each."""
         if not self.labels_at_hand:
             return self.example(index)[1]
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is not in range({len(self)})")
-        return int(self.labels()[index])
+        label = self.labels()[index]
+        return label if self.multilabel else int(label)
 
     def labels(self) -> np.ndarray:
-        """The classes of all images, int32 `(N,)`.
+        """The classes of all images, int32 `(N,)`; of a multi-label dataset, int8 `(N, classes)`.
 
         Here every record is read. A subclass that has the labels apart from the images overrides this, and sets
         `labels_at_hand`.
@@ -110,14 +114,17 @@ class Source(abc.ABC):
             UserError: a record is damaged.
         """
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.fromiter(pool.map(self.label, range(len(self))), np.int32, len(self))
+            labels = new_labels(self, len(self))
+            for row, label in enumerate(pool.map(self.label, range(len(self)))):
+                labels[row] = label
+            return labels
 
     def image(self, index: int) -> np.ndarray:
         """The decoded image, uint8, `(height, width, channels)`."""
         return self[index][0]
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """The decoded image and its class.
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Label]:
+        """The decoded image and its label.
 
         Raises:
             IndexError: `index` is not in `range(len(self))`.
@@ -125,7 +132,7 @@ class Source(abc.ABC):
         """
         return self._decoded(index)
 
-    def shrunk(self, index: int, size: int) -> tuple[np.ndarray, int]:
+    def shrunk(self, index: int, size: int) -> tuple[np.ndarray, Label]:
         """Like `source[index]`, for an image that will be resized to `size`: if `draft` is true, it may be smaller.
 
         Args:
@@ -134,7 +141,7 @@ class Source(abc.ABC):
         """
         return self._decoded(index, size if self.draft else None)
 
-    def _decoded(self, index: int, shrink_for: int | None = None) -> tuple[np.ndarray, int]:
+    def _decoded(self, index: int, shrink_for: int | None = None) -> tuple[np.ndarray, Label]:
         encoded, label = self.example(index)
         try:
             image = decode(
@@ -147,11 +154,12 @@ class Source(abc.ABC):
             if any(want not in (None, have) for want, have in zip(self.image_shape, image.shape, strict=True)):
                 raise ValueError(f"its shape is {image.shape}, the dataset's is {self.image_shape}")
         except ValueError as error:
-            raise UserError(f"{self._where(index)} (class {self.class_names[label]!r}): {error}") from error
+            name = in_words(label, self.class_names)
+            raise UserError(f"{self._where(index)} (class {name[:100]!r}): {error}") from error
         return image, label
 
-    def example(self, index: int) -> tuple[bytes, int]:
-        """The stored bytes of an image, and its class.
+    def example(self, index: int) -> tuple[bytes, Label]:
+        """The stored bytes of an image, and its label.
 
         Raises:
             IndexError: `index` is not in `range(len(self))`.
@@ -164,7 +172,7 @@ class Source(abc.ABC):
         except Exception as error:
             unread = error.strerror if isinstance(error, OSError) else None  # such as "Permission denied"
             raise UserError(f"{self._where(index)}: {unread or f'the record is damaged ({error})'}") from error
-        if not 0 <= label < self.num_classes:
+        if not self.multilabel and not 0 <= label < self.num_classes:
             raise UserError(f"{self._where(index)}: label {label} is not in range({self.num_classes})")
         return encoded, label
 
@@ -178,10 +186,12 @@ class Metadata(NamedTuple):
     Attributes:
         num_classes: number of classes.
         channels: 1 for grey images, 3 for colour.
+        multilabel: whether an image may have any number of classes.
     """
 
     num_classes: int
     channels: int
+    multilabel: bool = False
 
 
 DataDir = str | os.PathLike[str] | None
@@ -200,8 +210,8 @@ class Kind(Protocol):
         """See `open_source`."""
         ...
 
-    def metadata(self, config: DataConfig) -> tuple[int, int]:
-        """Numbers of classes and channels; see `dataset_metadata`."""
+    def metadata(self, config: DataConfig) -> tuple[int, int, bool]:
+        """The values of `Metadata`; see `dataset_metadata`."""
         ...
 
     def newest_version(self, config: DataConfig) -> str:
@@ -263,7 +273,7 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> Sou
 
 
 def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> Metadata:
-    """Numbers of classes and channels as the dataset declares them.
+    """Numbers of classes and channels, and the form of the labels, as the dataset declares them.
 
     Nothing is downloaded, prepared or opened, except that a dataset of the Hugging Face hub is downloaded.
 
@@ -277,7 +287,7 @@ def dataset_metadata(dataset: str, data_dir: DataDir = None, **fields: Any) -> M
 
     Example:
         >>> dataset_metadata("fashion_mnist_sample")
-        Metadata(num_classes=10, channels=1)
+        Metadata(num_classes=10, channels=1, multilabel=False)
     """
     return metadata_of(_config(dataset, data_dir, fields))
 

@@ -98,20 +98,6 @@ def _histograms(images: np.ndarray) -> np.ndarray:
     return np.array(picture.histogram(), np.uint64).reshape(channels, 256)
 
 
-def class_counts(labels: np.ndarray, num_classes: int) -> tuple[int, ...]:
-    """The number of images of each class.
-
-    Args:
-        labels: int32 `(N,)`.
-        num_classes: number of classes.
-
-    Example:
-        >>> class_counts(np.array([0, 2, 2]), num_classes=4)
-        (1, 0, 2, 0)
-    """
-    return tuple(np.bincount(labels, minlength=num_classes).tolist())
-
-
 def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:
     """Weights for the classes' losses that make the classes equally important: n / (k n_c), as in scikit-learn.
 

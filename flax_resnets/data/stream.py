@@ -9,6 +9,7 @@ import numpy as np
 from flax_resnets.data.batches import Batch, drawn_by, eval_indices
 from flax_resnets.data.cache import resized_example
 from flax_resnets.data.config import Sampler
+from flax_resnets.data.labels import new_labels
 from flax_resnets.data.source import Source
 
 _AHEAD = 2  # batches to decode ahead
@@ -54,6 +55,11 @@ class StreamedImages:
         if self._labels is None:
             self._labels = self._source.labels()
         return self._labels
+
+    @property
+    def multilabel(self) -> bool:
+        """See `Split`."""
+        return self._source.multilabel
 
     @property
     def labels_at_hand(self) -> bool:
@@ -105,7 +111,7 @@ class StreamedImages:
     def _decoded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels by index; for an index of −1, no image and label −1."""
         images = np.zeros((len(indices), self._size, self._size, self.channels), np.uint8)
-        labels = np.full(len(indices), -1, np.int32)
+        labels = new_labels(self._source, len(indices))
         for row, index in enumerate(indices):
             if index >= 0:
                 images[row], labels[row] = resized_example(self._source, int(index), self._size, self._resize)

@@ -21,18 +21,17 @@ from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
+from flax_resnets.training.loss import OF_EACH_CLASS
 
 if TYPE_CHECKING:
     from flax_resnets.data.identity import Identity
     from flax_resnets.data.source import Source
     from flax_resnets.inference.evaluation import Evaluation
     from flax_resnets.inference.explain import Explanation
+    from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 
 _MOST_AT_ONCE = 64  # images in a step if the caller names no number
 _STEPS_AHEAD = 2  # steps whose images are decoded ahead, and steps that the device computes ahead
-
-# Losses that treat each class by itself, so that the probabilities of an image's classes need not sum to 1.
-_OF_EACH_CLASS = ("bce",)
 
 
 class Prediction(NamedTuple):
@@ -333,10 +332,11 @@ class Classifier:
         broken_images: Literal["stop", "skip"] | None = None,
         progress: Callable[[int, int], None] | None = None,
         **fields: Any,
-    ) -> "Evaluation":
+    ) -> "Evaluation | MultilabelEvaluation":
         """Accuracies, loss, figures of each class, confusion matrix and calibration on a labelled set.
 
-        On the run's own dataset, accuracies and loss are exactly those in its `metrics.jsonl`.
+        On the run's own dataset, accuracies and loss are exactly those in its `metrics.jsonl`. If an image of the set
+        may have any number of classes, the result is a `MultilabelEvaluation`, with mean average precision and F1.
 
         Args:
             dataset: a name as in a recipe, or an opened split; None for the dataset of the run. Its classes are found
@@ -351,7 +351,8 @@ class Classifier:
             fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
         Raises:
-            UserError: there is no such data, it has a class that the classifier does not have, or an image is broken.
+            UserError: there is no such data, it has a class that the classifier does not have, its images may have any
+                number of classes and the classifier was trained for one class, or an image is broken.
 
         Warns:
             RuntimeWarning: the dataset has the name of the run's, but other content: training may have seen its images.
@@ -377,7 +378,7 @@ class Classifier:
         if not np.isfinite(logits).all():
             return UserError(f"{item.name}: {self.source} gives logits that are not finite for it")
         exact = logits.astype(np.float64)
-        if self.settings.loss in _OF_EACH_CLASS:
+        if self.settings.loss in OF_EACH_CLASS:  # their probabilities need not sum to 1
             probabilities = np.exp(-np.logaddexp(0, -exact))
         else:
             probabilities = np.exp(exact - np.logaddexp.reduce(exact))

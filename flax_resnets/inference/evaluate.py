@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnets.augment import evaluated
+from flax_resnets.data import labels
 from flax_resnets.data.cache import cached_images
 from flax_resnets.data.config import DataConfig, name_and_version
 from flax_resnets.data.identity import identity_of
@@ -20,9 +21,11 @@ from flax_resnets.inference.class_names import in_words
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.images import Item
+from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.eval_sums import eval_sums
+from flax_resnets.training.loss import OF_EACH_CLASS
 
 Tta = Literal["none", "flip", "five_crop"]
 
@@ -40,7 +43,7 @@ def evaluate(
     broken_images: Literal["stop", "skip"] | None = None,
     progress: Callable[[int, int], None] | None = None,
     **fields: Any,
-) -> Evaluation:
+) -> Evaluation | MultilabelEvaluation:
     """See `Classifier.evaluate`."""
     settings = _with_tta(classifier.settings, tta)
     if isinstance(dataset, Source):
@@ -51,38 +54,44 @@ def evaluate(
         _compare(classifier, data, source, split)
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
+    if source.multilabel and settings.loss not in OF_EACH_CLASS:
+        raise UserError(
+            f"dataset={source.dataset}: has any number of labels an image; the classifier was trained with "
+            f"loss={settings.loss} for one class an image, and needs loss={' or '.join(OF_EACH_CLASS)}"
+        )
     ours = _our_labels(source, classifier)
     size = batch_size or settings.eval_batch_size or 64
     program = _program(classifier, settings, tta)
-    logits, labels, indices, losses = [], [], [], []
+    all_logits, all_labels, indices, losses = [], [], [], []
     under_way: list[tuple[_Batch, Any]] = []
 
     def finish() -> None:
         batch, (outputs, loss) = under_way.pop(0)
-        real = batch.labels >= 0
-        logits.append(np.asarray(outputs)[real])
-        labels.append(batch.labels[real])
+        real = labels.is_real(batch.labels)
+        all_logits.append(np.asarray(outputs)[real])
+        all_labels.append(batch.labels[real])
         indices.append(batch.indices[real])
         losses.append(float(loss))
         if progress is not None:
-            progress(sum(map(len, labels)), len(source))
+            progress(sum(map(len, all_labels)), len(source))
 
     for batch in _batches(classifier, source, size, broken_images or settings.broken_images, progress):
-        batch = batch._replace(labels=np.where(batch.labels >= 0, ours[batch.labels], -1).astype(np.int32))
+        batch = batch._replace(labels=labels.renumbered(batch.labels, ours, len(classifier.class_names)))
         under_way.append((batch, program(classifier.variables, batch.images, batch.labels)))
         if len(under_way) > 1:  # the device computes one batch while this one's results are fetched
             finish()
     while under_way:
         finish()
-    if not labels:
+    if not all_labels:
         raise UserError(f"dataset={source.dataset}: has no images to evaluate")
     index = np.concatenate(indices)
     name = f"{source.dataset} {source.version}".rstrip()
-    return Evaluation(
+    kind = MultilabelEvaluation if source.multilabel else Evaluation
+    return kind(
         dataset=f"{name}, {source.split}",
         class_names=classifier.words,
-        logits=np.concatenate(logits),
-        labels=np.concatenate(labels),
+        logits=np.concatenate(all_logits),
+        labels=np.concatenate(all_labels),
         mean_loss=sum(losses) / len(index),
         image_name=lambda row: source.image_name(int(index[row])),
         image=lambda row: source.image(int(index[row])),
@@ -152,14 +161,14 @@ def _our_labels(source: Source, classifier: Classifier) -> np.ndarray:
 
 class _Batch(NamedTuple):
     images: np.ndarray  # uint8 (N, stored_size, stored_size, channels)
-    labels: np.ndarray  # int32 (N,), −1 for padding
+    labels: np.ndarray  # int32 (N,) or int8 (N, classes), −1 for padding
     indices: np.ndarray  # of the images in the source
 
 
 class _OfSource(Item):
     """An image of a set; its `label` is known when its pixels are read."""
 
-    label = -1
+    label: labels.Label = -1
 
     def __init__(self, source: Source, index: int, size: int):
         super().__init__(f"image {index}", None)
@@ -191,7 +200,7 @@ def _batches(
     while some := list(itertools.islice(found, size)):
         batch = _Batch(
             np.zeros((size, stored_size, stored_size, settings.channels), np.uint8),
-            np.full(size, -1, np.int32),
+            labels.new_labels(source, size),
             np.full(size, -1),
         )
         for row, (item, image) in enumerate(some):
@@ -209,7 +218,7 @@ def _program(
 ) -> Callable[[Any, np.ndarray, np.ndarray], tuple[jax.Array, jax.Array]]:
     """The network with its preprocessing: from variables, stored images and labels to logits and summed losses."""
 
-    def compute(variables: Any, stored: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def compute(variables: Any, stored: jax.Array, classes: jax.Array) -> tuple[jax.Array, jax.Array]:
         def network(images: jax.Array) -> jax.Array:
             return cast(jax.Array, classifier.model.apply(variables, images, train=False))
 
@@ -221,7 +230,7 @@ def _program(
         else:
             logits = evaluated(network, stored, settings, settings.image_size)
         logits = logits.astype(jnp.float32)
-        return logits, eval_sums(logits, labels).loss
+        return logits, eval_sums(logits, classes).loss
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     return jax.jit(compute, compiler_options=for_speed(mesh))

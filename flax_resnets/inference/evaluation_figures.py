@@ -1,12 +1,14 @@
-"""Pictures of an evaluation, as PNG files: confusion matrix, worst mistakes, reliability diagram."""
+"""Pictures of an evaluation, as PNG files: confusion matrix or figures of each class, mistakes, reliability diagram."""
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flax_resnets.figures import new_figure, png
 from flax_resnets.inference.evaluation import Evaluation
+from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +18,18 @@ _NAMED = 60  # classes up to which it shows all classes
 _CONFUSED = 50  # classes that it shows of more
 _PAIRS = 40  # mistakes in the list
 _COLUMNS = 5  # pictures in a row
+_MOST_BARS = 60  # classes that the figures of each class show
+
+
+def pictures(evaluation: Evaluation | MultilabelEvaluation) -> dict[str, bytes]:
+    """The pictures that an evaluation has, by the names of their files."""
+    if isinstance(evaluation, MultilabelEvaluation):
+        return {"classes.png": draw_classes(evaluation), "mistakes.png": draw_worst(evaluation)}
+    return {
+        "confusion.png": draw_confusion(evaluation),
+        "mistakes.png": draw_worst(evaluation),
+        "reliability.png": draw_reliability(evaluation),
+    }
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
@@ -86,38 +100,86 @@ def _list_mistakes(axes: Any, evaluation: Evaluation) -> None:
     axes.text(0, 0.99, text, transform=axes.transAxes, va="top", fontsize=8, family="monospace", linespacing=1.5)
 
 
-def draw_worst(evaluation: Evaluation, number: int = 20) -> bytes:
+def draw_worst(evaluation: Evaluation | MultilabelEvaluation, number: int = 20) -> bytes:
     """Draws the mistakes with the highest losses, each with its class, the predicted class and its probability.
+
+    If an image may have any number of classes, each has the classes that are missed, and those that are predicted
+    wrongly.
 
     Args:
         evaluation: the evaluation, whose `image` gives the pixels.
         number: how many mistakes to draw.
     """
-    assert evaluation.image is not None, "an evaluation whose images are at hand"
     mistakes = evaluation.worst(number)
-    columns = min(max(len(mistakes), 1), _COLUMNS)
-    rows = -(-max(len(mistakes), 1) // columns)
-    figure = new_figure(max(2.3 * columns, 6), 2.75 * rows + 0.5)
+    if isinstance(evaluation, MultilabelEvaluation):
+        titles = [_in_signs(each.missed, each.wrong) for each in evaluation.worst(number)]
+        count, of = int((evaluation.predicted != evaluation.labels).any(1).sum()), "images with wrong decisions"
+        what = "- is a class that is missed, + one that is predicted wrongly"
+    else:
+        titles = [
+            f"{_short(each.class_name, 30)}\n{_short(each.predicted, 24)} {each.probability:.0%}"
+            for each in evaluation.worst(number)
+        ]
+        count, of = int((~evaluation.correct).sum()), "mistakes"
+        what = "the class, and below it what was predicted"
+    return _grid(evaluation, [each.index for each in mistakes], titles, f"of {count:,} {of}; {what}")
+
+
+def _in_signs(missed: Sequence[str], wrong: Sequence[str]) -> str:
+    lines = [f"- {_short(name, 26)}" for name in missed] + [f"+ {_short(name, 26)}" for name in wrong]
+    return "\n".join(lines if len(lines) < 5 else [*lines[:3], f"and {len(lines) - 3} more"])
+
+
+def _grid(
+    evaluation: Evaluation | MultilabelEvaluation, indices: Sequence[int], titles: Sequence[str], what: str
+) -> bytes:
+    """Draws images of an evaluation, each below its title."""
+    assert evaluation.image is not None, "an evaluation whose images are at hand"
+    columns = min(max(len(indices), 1), _COLUMNS)
+    rows = -(-max(len(indices), 1) // columns)
+    lines = max((title.count("\n") for title in titles), default=0)  # beyond the first
+    figure = new_figure(max(2.3 * columns, 6), (2.6 + 0.15 * lines) * rows + 0.5)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, mistake in zip(grid.flat, mistakes, strict=False):
-        axes.imshow(evaluation.image(mistake.index), cmap="gray", vmin=0, vmax=255)
-        title = f"{_short(mistake.class_name, 30)}\n{_short(mistake.predicted, 24)} {mistake.probability:.0%}"
+    for axes, index, title in zip(grid.flat, indices, titles, strict=False):
+        axes.imshow(evaluation.image(index), cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=8)
         axes.text(
-            0.5,
-            -0.03,
-            f"image {mistake.index}",
-            transform=axes.transAxes,
-            ha="center",
-            va="top",
-            fontsize=7,
-            color="0.4",
+            0.5, -0.03, f"image {index}", transform=axes.transAxes, ha="center", va="top", fontsize=7, color="0.4"
         )
-    count = int((~evaluation.correct).sum())
-    what = f"the {len(mistakes)} worst of {count:,} mistakes" if mistakes else "no mistakes"
-    figure.suptitle(f"{_plain(evaluation.dataset)}: {what}; the class, and below it what was predicted", fontsize=10)
+    shown = f"the {len(indices)} worst {what}" if indices else "no mistakes"
+    figure.suptitle(f"{_plain(evaluation.dataset)}: {shown}", fontsize=10)
+    return png(figure)
+
+
+def draw_classes(evaluation: MultilabelEvaluation) -> bytes:
+    """Draws average precision and F1 of each class as bars, the class of the lowest precision first. Returns a PNG.
+
+    Of more than 60 classes it shows the 60 of the lowest precision. Classes without images are left out.
+    """
+    there = [each for each in evaluation.per_class if each.support]
+    shown = sorted(there, key=lambda each: each.average_precision)[:_MOST_BARS][::-1]
+    figure = new_figure(8, 1.8 + 0.34 * max(len(shown), 1))
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    axes.barh(
+        places + 0.2, [each.average_precision for each in shown], 0.4, color="tab:blue", label="average precision"
+    )
+    axes.barh(places - 0.2, [each.f1 for each in shown], 0.4, color="tab:orange", label="F1 at 0.5")
+    axes.axvline(evaluation.mean_average_precision, color="tab:blue", linestyle="--", linewidth=1)
+    axes.axvline(evaluation.f1, color="tab:orange", linestyle="--", linewidth=1)
+    axes.set_yticks(places, [f"{_short(each.class_name, 30)} ({each.support:,})" for each in shown], fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("figures of each class, with its number of images; dashed: their means")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.55 / (0.34 * max(len(shown), 1))), ncols=2)
+    part = f", the {len(shown)} classes of the lowest of {len(there):,}" if len(shown) < len(there) else ""
+    title = (
+        f"{evaluation.dataset}: {evaluation.images:,} images, mean average precision "
+        f"{evaluation.mean_average_precision:.2%}, F1 {evaluation.f1:.2%}{part}"
+    )
+    axes.set_title(_plain(title), fontsize=10)
     return png(figure)
 
 

@@ -35,6 +35,7 @@ from flax_resnets.inference.folder import CONFIG, WEIGHTS, tensors_of
 from flax_resnets.models.folding import fold_batch_norm
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
+from flax_resnets.training.loss import OF_EACH_CLASS
 from flax_resnets.weights.safetensors_format import write_safetensors
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def describe(classifier: "Classifier", format: str) -> dict[str, Any]:
             "dtype": "float32",
             "shape": ["batch", outputs],
         },
-        "probabilities": ("sigmoid" if settings.loss == "bce" else "softmax") if names else None,
+        "probabilities": ("sigmoid" if settings.loss in OF_EACH_CLASS else "softmax") if names else None,
         "class_names": [*names],
         **words,
         "preprocessing": {"before": outside, "inside": inside},

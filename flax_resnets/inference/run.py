@@ -172,7 +172,7 @@ def _candidates(workdir: Path, checkpoint: str | int, steps: list[int]) -> list[
     if rows[0].step not in steps:
         best = rows[0]
         _warn(
-            f"{workdir}: the best checkpoint, {best.step} (accuracy {best.accuracy:.4f}), is not there, or not yet; "
+            f"{workdir}: the best checkpoint, {best.step} ({best.score_in_words}), is not there, or not yet; "
             f"taking {ranked[0]}"
         )
     return ranked

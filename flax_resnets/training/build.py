@@ -16,13 +16,12 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.average import Average
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
-from flax_resnets.training.eval_sums import EvalSums
 from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
 from flax_resnets.training.state import TrainState, create_state, new_loss_scale
-from flax_resnets.training.step import StepOutput, make_eval_step, make_train_step
+from flax_resnets.training.step import EvalStep, StepOutput, make_eval_step, make_train_step
 from flax_resnets.training.timeline import Timeline
 
 
@@ -46,7 +45,7 @@ class Steps(NamedTuple):
     create_state: Callable[[], TrainState]
     abstract_state: TrainState
     train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
-    eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums]
+    eval_step: EvalStep
     statistics_step_at: Callable[[int], StatisticsStep]
     carried_over: Callable[[TrainState, bool], tuple[TrainState, bool]]
     plan: Plan = Plan()

@@ -5,11 +5,11 @@ from typing import Any
 
 from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data.batches import Split
+from flax_resnets.data.labels import class_counts
 from flax_resnets.data.statistics import (
     MOST_IMAGES,
     PixelStatistics,
     balanced_weights,
-    class_counts,
     pixel_statistics,
 )
 from flax_resnets.training.config import Config

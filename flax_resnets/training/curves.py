@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from flax_resnets.training.loop import Run
 
 
+# The figures that are drawn, with their names in the picture; the first decides which epoch is the best.
+_OF_IMAGES = {"accuracy": "top-1", "top5_accuracy": "top-5"}
+_OF_CLASSES = {"mean_average_precision": "mAP", "f1": "F1", "accuracy": "accuracy"}
+
+
 class Curves(Callback):
     """Draws `curves.png` in the workdir at the end of each epoch."""
 
@@ -36,14 +41,18 @@ def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False)
     losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
     losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
     losses.set_ylabel("loss (nats)")
-    accuracies.plot(numbers, [100 * row.accuracy for row in epochs], marker="o", label="top-1")
-    accuracies.plot(numbers, [100 * row.top5_accuracy for row in epochs], marker="o", label="top-5")
-    accuracies.set_ylabel("valid accuracy (%)" + ", with a test-time flip" * eval_flip)
+    multilabel = epochs[0].mean_average_precision is not None
+    shown = _OF_CLASSES if multilabel else _OF_IMAGES
+    for name, label in shown.items():
+        accuracies.plot(numbers, [100 * row.as_row()[name] for row in epochs], marker="o", label=label)
+    what = ", ".join(shown.values()) if multilabel else "accuracy"
+    accuracies.set_ylabel(f"valid {what} (%)" + ", with a test-time flip" * eval_flip)
     averaged = [row.as_row() for row in epochs if row.ema_accuracy is not None]
     if averaged:
         numbers = [row["epoch"] for row in averaged]
         losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
-        accuracies.plot(numbers, [100 * row["ema_accuracy"] for row in averaged], marker="o", label="top-1, EMA")
+        name, label = next(iter(shown.items()))
+        accuracies.plot(numbers, [100 * row[f"ema_{name}"] for row in averaged], marker="o", label=f"{label}, EMA")
     for axes in (losses, accuracies):
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05

@@ -14,8 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flax_resnets.training.metrics import EpochMetrics
 
-_HEADER = f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {'top5':>7} {'time':>8} {'images/s':>8}"
-
 # Seconds between two lines of progress if there is no terminal, as under nohup; and seconds between two updates of the
 # line in a notebook.
 _LINE_EVERY = 60.0
@@ -39,16 +37,29 @@ class Display:
         """Prints a line of text."""
         self.console.print(text, markup=False)
 
-    def header(self, ema: bool = False) -> None:
-        """Prints the table's header, with a column for the average of the weights if there is one."""
-        self.console.print(_HEADER + (f" {'ema':>7}" if ema else ""), style="bold")
+    def header(self, ema: bool = False, multilabel: bool = False) -> None:
+        """Prints the table's header.
+
+        Args:
+            ema: whether there is a column for the average of the weights.
+            multilabel: whether images may have any number of classes, and so other figures.
+        """
+        figures = f"{'mAP':>7} {'F1':>7}" if multilabel else f"{'top5':>7}"
+        self.console.print(
+            f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {figures} {'time':>8} {'images/s':>8}"
+            + (f" {'ema':>7}" if ema else ""),
+            style="bold",
+        )
 
     def row(self, metrics: EpochMetrics) -> None:
         """Prints an epoch's row."""
+        figures = metrics.top5_accuracy, metrics.mean_average_precision, metrics.f1
+        ema = metrics.ema_accuracy if metrics.ema_mean_average_precision is None else metrics.ema_mean_average_precision
         self.console.print(
             f"{metrics.epoch:>5} {metrics.train_loss:>10.4f} {metrics.valid_loss:>10.4f} {metrics.accuracy:>8.4f}"
-            f" {metrics.top5_accuracy:>7.4f} {_clock(metrics.seconds):>8} {metrics.images_per_second:>8.1f}"
-            + (f" {metrics.ema_accuracy:>7.4f}" if metrics.ema_accuracy is not None else "")
+            + "".join(f" {figure:>7.4f}" for figure in figures if figure is not None)
+            + f" {_clock(metrics.seconds):>8} {metrics.images_per_second:>8.1f}"
+            + (f" {ema:>7.4f}" if ema is not None else "")
         )
 
     @contextmanager

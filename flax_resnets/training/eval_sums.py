@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flax_resnets.data.labels import is_multilabel, is_real, targets
+from flax_resnets.training.loss import binary_cross_entropy
+
 
 class EvalSums(NamedTuple):
     """Sums over one evaluation batch. Padding images are not counted.
@@ -23,19 +26,37 @@ class EvalSums(NamedTuple):
     images: jax.Array
 
 
-def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums:
-    """The sums over a batch.
+class EvalScores(NamedTuple):
+    """One evaluation batch of images of any number of classes, whose figures need all logits of the split.
+
+    Attributes:
+        loss: float32, binary cross-entropy, averaged over the classes and summed over the images, without padding.
+        logits: float32 `(N, classes)`, of padding too.
+        labels: int8 `(N, classes)`; −1 for padding.
+    """
+
+    loss: jax.Array
+    logits: jax.Array
+    labels: jax.Array
+
+
+def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums | EvalScores:
+    """The sums over a batch; of images of any number of classes, the loss and what the figures are computed from.
 
     Args:
         logits: float32 `(N, classes)`.
-        labels: int32 `(N,)`; −1 for an image that only pads the batch.
+        labels: int32 `(N,)`, or int8 `(N, classes)` for any number of classes; −1 for an image that only pads the
+            batch.
 
     Example:
         >>> sums = eval_sums(jnp.array([[0.0, 1.0], [0.0, 1.0], [9.0, 0.0]]), jnp.array([1, 0, -1]))
         >>> int(sums.top1), int(sums.top5), int(sums.images)
         (1, 2, 2)
     """
-    real = labels >= 0
+    real = is_real(labels)
+    if is_multilabel(labels):
+        losses = binary_cross_entropy(logits, targets(jnp.maximum(labels, 0), logits.shape[-1]))
+        return EvalScores(jnp.where(real, losses, 0.0).sum(), logits, labels)
     labels = jnp.maximum(labels, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     _, first_five = jax.lax.top_k(logits, min(5, logits.shape[-1]))

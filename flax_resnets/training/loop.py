@@ -242,7 +242,7 @@ class Run:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The row with the highest accuracy, the first of these if several are equal; None if there are no rows."""
+        """The row with the highest `score`, the first of these if several are equal; None if there are no rows."""
         return self._log.best
 
     @property
@@ -266,7 +266,8 @@ class Run:
             step = int(self.state.step)
             if self._log.done is not None and step == total:
                 flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
-                say(f"{self.workdir}: already done, best accuracy {self._log.done['best_accuracy']:.4f}{flip}")
+                best = self.best.score_in_words if self.best else f"accuracy {self._log.done['best_accuracy']:.4f}"
+                say(f"{self.workdir}: already done, best {best}{flip}")
                 return
             if not is_new:
                 say(f"{self.workdir}: going on from step {step} of {total}")
@@ -297,7 +298,7 @@ class Run:
             assert self.best is not None, "a run is done after its last epoch"
             saved = ", ".join(map(str, self._checkpoints.steps()))
             say(
-                f"best accuracy {self.best.accuracy:.4f}, in epoch {self.best.epoch} of {self.config.epochs}; in "
+                f"best {self.best.score_in_words}, in epoch {self.best.epoch} of {self.config.epochs}; in "
                 f"{self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
             )
 
@@ -393,15 +394,11 @@ class Run:
             epoch=epoch,
             step=int(state.step),
             train_loss=float(state.loss_sum) / int(state.loss_count) if int(state.loss_count) else math.nan,
-            valid_loss=result.loss,
-            accuracy=result.accuracy,
-            top5_accuracy=result.top5_accuracy,
+            **result.as_row(),
             seconds=seconds,
             images_per_second=images / seconds if seconds else 0.0,
             skipped_steps=int(state.skipped),
-            ema_valid_loss=ema.loss if ema else None,
-            ema_accuracy=ema.accuracy if ema else None,
-            ema_top5_accuracy=ema.top5_accuracy if ema else None,
+            **(ema.as_row("ema_") if ema else {}),
         )
 
     def _train_epoch(self, batches: Iterator[Batch[jax.Array]], epoch: int) -> None:

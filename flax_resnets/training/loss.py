@@ -38,6 +38,10 @@ LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 """The losses by name: functions of logits and targets, both `(N, classes)`, that return the loss of each image
 `(N,)`."""
 
+OF_EACH_CLASS = ("bce",)
+"""Losses that treat each class by itself: an image may have any number of classes, and a class's probability is the
+sigmoid of its logit."""
+
 
 def image_weights(targets: jax.Array, class_weights: Sequence[float]) -> jax.Array:
     """The weight of each image's loss: its class's weight; for a mixed image, the mean by its shares of the classes.
@@ -64,12 +68,14 @@ class LossConfig(Fields):
     """The loss that training minimises. To add a loss: a function, and a line in `LOSSES`.
 
     Attributes:
-        loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over the classes.
-        label_smoothing: share of each target that is spread evenly over all classes.
+        loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over the classes. Images of any
+            number of classes need `bce`.
+        label_smoothing: share of each target that is spread evenly over all classes: of k classes, those of an image
+            have the target 1 - label_smoothing + label_smoothing / k, the others label_smoothing / k.
         class_weights: what each class's loss is multiplied by in training; evaluation has no weights. `balanced` for
             n / (k n_c), where n_c of the n training images are of a class and k classes have images: rare classes
             count as much as others, and the weights of all images have mean 1. Or a number for each class, used as it
-            is. See `image_weights`. None for no weights.
+            is. See `image_weights`. None for no weights; not for images of any number of classes.
     """
 
     loss: Annotated[str, OneOf(LOSSES)] = "cross_entropy"

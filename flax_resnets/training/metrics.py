@@ -25,14 +25,18 @@ class EpochMetrics:
         step: number of steps taken at the end of the epoch.
         train_loss: mean of the training losses of the epoch's steps, with label smoothing and augmentation;
             not-a-number if every step was skipped. In `metrics.jsonl` a loss that is not finite is null.
-        valid_loss: mean cross-entropy over all validation images, in nats.
-        accuracy: share of the validation images whose class had the highest logit, 0 to 1.
-        top5_accuracy: share of the validation images whose class was among the five highest logits, 0 to 1.
+        valid_loss: mean cross-entropy over all validation images, in nats. If an image may have any number of classes:
+            binary cross-entropy, averaged over the classes.
+        accuracy: share of the validation images whose class had the highest logit, 0 to 1. If an image may have any
+            number of classes: share of right decisions, see `MultilabelFigures`.
+        top5_accuracy: share of the validation images whose class was among the five highest logits, 0 to 1; None, and
+            not in the row, if an image may have any number of classes.
+        mean_average_precision, f1: see `MultilabelFigures`; None, and not in the row, if an image has one class.
         seconds: of training in this epoch, without evaluation, since the run was last started.
         images_per_second: training images in that time.
         skipped_steps: steps of the run so far whose loss or gradient was not finite.
-        ema_valid_loss, ema_accuracy, ema_top5_accuracy: the same for the averaged weights; None, and not in the row, if
-            the run keeps no average.
+        ema_valid_loss, ema_accuracy, ema_top5_accuracy, ema_mean_average_precision, ema_f1: the same for the averaged
+            weights; None, and not in the row, if the run keeps no average.
     """
 
     epoch: int
@@ -40,13 +44,27 @@ class EpochMetrics:
     train_loss: float
     valid_loss: float
     accuracy: float
-    top5_accuracy: float
+    top5_accuracy: float | None = None
+    mean_average_precision: float | None = None
+    f1: float | None = None
     seconds: float
     images_per_second: float
     skipped_steps: int
     ema_valid_loss: float | None = None
     ema_accuracy: float | None = None
     ema_top5_accuracy: float | None = None
+    ema_mean_average_precision: float | None = None
+    ema_f1: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best epoch has most of: mean average precision if there is one, otherwise accuracy."""
+        return self.accuracy if self.mean_average_precision is None else self.mean_average_precision
+
+    @property
+    def score_in_words(self) -> str:
+        """Such as `accuracy 0.9130`."""
+        return f"{'accuracy' if self.mean_average_precision is None else 'mean average precision'} {self.score:.4f}"
 
     def as_row(self) -> dict[str, int | float]:
         """The figures that are not None, by name."""
@@ -159,19 +177,22 @@ def read_rows(path: Path, timeline: Timeline | None = None) -> tuple[list[EpochM
 
 
 def best_first(rows: Iterable[EpochMetrics]) -> list[EpochMetrics]:
-    """The rows in order of their accuracy, the highest first; of equal ones, the earlier first."""
-    return sorted(rows, key=lambda row: (-row.accuracy, row.epoch))
+    """The rows in order of their `score`, the highest first; of equal ones, the earlier first."""
+    return sorted(rows, key=lambda row: (-row.score, row.epoch))
 
 
 def _done(best: EpochMetrics, state_digest: str) -> dict[str, Any]:
+    precision = best.mean_average_precision
     return {
         "best_accuracy": best.accuracy,
+        **({} if precision is None else {"best_mean_average_precision": precision}),
         "best_epoch": best.epoch,
         "best_step": best.step,
         "state_digest": state_digest,
     }
 
 
+_OF_ONE_FORM = ("top5_accuracy", "mean_average_precision", "f1")  # of labels
 _LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
 
 
@@ -180,12 +201,14 @@ def _checked(row: dict[str, Any], before: int, timeline: Timeline | None) -> Epo
     row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():
-        if value is None and name.startswith("ema_"):
+        if value is None and (name.startswith("ema_") or name in _OF_ONE_FORM):
             continue
         kind = int if name in ("epoch", "step", "skipped_steps") else int | float
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name} is {str(value)[:100]!r}, no number")
         float(value)  # or OverflowError
+    if (metrics.top5_accuracy is None) == (metrics.mean_average_precision is None):
+        raise TypeError("top5_accuracy or mean_average_precision must be there, one of the two")
     if metrics.epoch <= before:
         raise ValueError(f"epoch {metrics.epoch} where one after {before} should be")
     if timeline is not None and metrics.epoch > timeline.epoch and metrics.step != timeline.end_of(metrics.epoch):

@@ -7,8 +7,9 @@ from pathlib import Path
 from flax_resnets.data.batches import Split
 from flax_resnets.data.cache import CachedImages
 from flax_resnets.data.identity import Identity, identity_of, is_prepared, newest_version
+from flax_resnets.data.labels import class_counts
 from flax_resnets.data.source import Source
-from flax_resnets.data.statistics import class_counts, images_of_both
+from flax_resnets.data.statistics import images_of_both
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.completion import statistics_with_bar

@@ -1,6 +1,7 @@
 """A picture of the images of one training step: as they are stored, and after augmentation."""
 
 import contextlib
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flax_resnets.augment.normalise import statistics_of
+from flax_resnets.data import labels
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure, png
@@ -21,6 +23,7 @@ from flax_resnets.training.placement import make_mesh
 from flax_resnets.training.step import network_inputs, step_key
 
 _COLUMNS = 8
+_LINES = 3  # of classes above a picture
 
 
 class ShownBatch(NamedTuple):
@@ -31,9 +34,9 @@ class ShownBatch(NamedTuple):
         steps: of the whole run.
         epoch: counted from 1.
         stored: uint8 `(N, S, S, C)`.
-        labels: int32 `(N,)`.
+        labels: int32 `(N,)` or int8 `(N, classes)`.
         images: float32 `(N, size, size, C)`, normalised.
-        targets: float32 `(N, classes)`; each row sums to 1; before label smoothing.
+        targets: float32 `(N, classes)`, 0 to 1; before label smoothing.
     """
 
     step: int
@@ -65,7 +68,7 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
     config = completed(config, train, num_classes)
     order = config.batch_size, config.seed, range(step, step + 1), None, config.sampler
     with contextlib.closing(train.train_batches(*order)) as batches:
-        stored, labels = next(batches)
+        stored, classes = next(batches)
     epoch = step // an_epochs
     of_step = partial(
         network_inputs,
@@ -75,12 +78,12 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         mixing=config.mix_off_epoch is None or epoch < config.mix_off_epoch,
     )
     compiled = jax.jit(of_step, compiler_options=quick_to_compile(make_mesh()))
-    batch = Batch(jnp.asarray(stored), jnp.asarray(labels))
+    batch = Batch(jnp.asarray(stored), jnp.asarray(classes))
     with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
         # Wait here: fetching an array that could not be computed for lack of memory aborts the process.
         result = jax.block_until_ready(compiled(step_key(config, jnp.int32(step)), batch))
     images, targets = jax.device_get(result)
-    return ShownBatch(step, steps, epoch + 1, stored, labels, images.astype(np.float32), targets)
+    return ShownBatch(step, steps, epoch + 1, stored, classes, images.astype(np.float32), targets)
 
 
 def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: str, images: int = 16) -> bytes:
@@ -105,7 +108,7 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
     for i in range(images):
         row, column = divmod(i, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
-        above.set_title(class_names[batch.labels[i]], fontsize=8, parse_math=False)
+        above.set_title(_in_lines(labels.in_words(batch.labels[i], class_names)), fontsize=8, parse_math=False)
         below.set_title(in_words(batch.targets[i], class_names), fontsize=8, parse_math=False)
         for axes, picture in ((above, batch.stored[i]), (below, pixels[i].clip(0, 1))):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
@@ -115,10 +118,10 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
 
 
 def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
-    r"""The classes of a target, the larger share first; if there are two, each on a line with its share.
+    r"""The classes of a target, the larger share first. If one is a share, each is on a line with its share.
 
     Args:
-        target: `(classes,)`; mixing joins two images, so at most two values are not 0.
+        target: `(classes,)`, 0 to 1.
         class_names: in the order of the labels.
 
     Example:
@@ -127,7 +130,14 @@ def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:
         >>> in_words(np.array([0.0, 1.0, 0.0]), ["cat", "dog", "owl"])
         'dog'
     """
-    classes = [int(each) for each in np.argsort(-target, kind="stable")[:2] if target[each] >= 0.005]
-    if len(classes) == 1:
-        return class_names[classes[0]]
-    return "\n".join(f"{target[each]:.2f} {class_names[each]}".removeprefix("0") for each in classes)
+    classes = [int(each) for each in np.argsort(-target, kind="stable") if target[each] >= 0.005]
+    if all(target[each] >= 0.995 for each in classes):
+        return _in_lines(labels.in_words(target >= 0.995, class_names))
+    more = f"\nand {len(classes) - _LINES} more" if classes[_LINES:] else ""
+    lines = (f"{target[each]:.2f} {class_names[each]}".removeprefix("0") for each in classes[:_LINES])
+    return "\n".join(lines) + more
+
+
+def _in_lines(names: str) -> str:
+    """The names of classes in lines that fit above a picture."""
+    return textwrap.fill(names, 26, max_lines=_LINES, placeholder=" ...") if ", " in names else names

@@ -7,12 +7,14 @@ from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data import source
 from flax_resnets.data.batches import Split, steps_per_epoch
 from flax_resnets.data.cache import CachedImages, cached_images, first_broken, in_lines
-from flax_resnets.data.source import Source, check_data_dir, metadata_of
+from flax_resnets.data.source import Metadata, Source, check_data_dir, metadata_of
 from flax_resnets.data.stream import StreamedImages
 from flax_resnets.errors import UserError
+from flax_resnets.fields import shown
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
+from flax_resnets.training.loss import OF_EACH_CLASS
 
 
 def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
@@ -41,13 +43,13 @@ def open_split(config: Config, split: Literal["train", "validation"]) -> Source:
 
     Raises:
         UserError: there is no such data; the split is missing or empty; `mean` and `std` do not fit its channels;
-            `class_weights` does not fit its classes; there is only one class; or there are fewer training images than a
-            batch.
+            `class_weights` does not fit its classes; there is only one class; the loss does not fit images of several
+            classes; or there are fewer training images than a batch.
     """
     check_data_dir(config)
     metadata = metadata_of(config)  # before anything is downloaded
     check_channels(config, metadata.channels)
-    check_classes(config, metadata.num_classes)
+    check_classes(config, metadata)
     opened = source.open_split(config, split)
     if split == "train":
         steps_per_epoch(len(opened), config.batch_size)
@@ -99,10 +101,23 @@ def check_channels(config: Config, channels: int) -> None:
         raise UserError(f"mean: has {values} values; {config.dataset} has {channels} channels")
 
 
-def check_classes(config: Config, num_classes: int) -> None:
-    """Raises UserError unless there are classes to tell apart, and `class_weights` has a number for each of them."""
-    if num_classes < 2:
-        raise UserError(f"dataset={config.dataset}: has {num_classes} class; training needs at least 2 to tell apart")
+def check_classes(config: Config, metadata: Metadata) -> None:
+    """Raises UserError unless there are classes to tell apart, and loss and `class_weights` fit them."""
+    if metadata.num_classes < 2:
+        raise UserError(
+            f"dataset={config.dataset}: has {metadata.num_classes} class; training needs at least 2 to tell apart"
+        )
     weights = config.class_weights
-    if isinstance(weights, tuple) and len(weights) != num_classes:
-        raise UserError(f"class_weights: has {len(weights)} values; {config.dataset} has {num_classes} classes")
+    if metadata.multilabel:
+        what = f"{config.dataset} has any number of labels an image"
+        if config.loss not in OF_EACH_CLASS:
+            raise UserError(f"loss={config.loss}: {what}, so training needs loss={' or '.join(OF_EACH_CLASS)}")
+        if weights is not None:
+            raise UserError(
+                f"class_weights={shown(weights)}: {what}, so no class has images of its own to weight; leave it out; "
+                "sampler=balanced evens out the classes"
+            )
+    if isinstance(weights, tuple) and len(weights) != metadata.num_classes:
+        raise UserError(
+            f"class_weights: has {len(weights)} values; {config.dataset} has {metadata.num_classes} classes"
+        )

@@ -14,14 +14,16 @@ from flax.training.dynamic_scale import DynamicScale
 from jax.sharding import Mesh
 
 from flax_resnets import augment
+from flax_resnets.data import labels
 from flax_resnets.data.batches import Batch
 from flax_resnets.training.average import Average, averaged
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.config import Config
-from flax_resnets.training.eval_sums import EvalSums, eval_sums
+from flax_resnets.training.eval_sums import EvalScores, EvalSums, eval_sums
 from flax_resnets.training.finetune import divided, with_norms_at_rest
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.loss import LOSSES, image_weights
+from flax_resnets.training.multilabel import multilabel_figures
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
     batch_sharding,
@@ -52,11 +54,21 @@ class StepOutput(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Means over a whole split: loss (cross-entropy in nats), and accuracies from 0 to 1."""
+    """Figures over a whole split; see `EpochMetrics` for what they mean.
+
+    Some are None: `top5_accuracy` if an image may have any number of classes, otherwise the last two.
+    """
 
     loss: float
     accuracy: float
-    top5_accuracy: float
+    top5_accuracy: float | None = None
+    mean_average_precision: float | None = None
+    f1: float | None = None
+
+    def as_row(self, prefix: str = "") -> dict[str, Any]:
+        """The figures by the names that they have in `EpochMetrics`, which begin with the prefix."""
+        names = {"loss": "valid_loss"}
+        return {prefix + names.get(name, name): figure for name, figure in self._asdict().items()}
 
 
 def make_train_step(
@@ -187,7 +199,7 @@ def network_inputs(
     """
     size = image_size or config.image_size
     images = augment.for_training(key, batch.images, config, size, DTYPES[config.precision])
-    targets = jax.nn.one_hot(batch.labels, num_classes)
+    targets = labels.targets(batch.labels, num_classes)
     return augment.mix(jax.random.fold_in(key, _MIX), images, targets, config, mixing)
 
 
@@ -276,14 +288,17 @@ def _in_parts(
     return loss, batch_stats, grads
 
 
-def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[Any, Any, Batch[jax.Array]], EvalSums]:
+EvalStep = Callable[[Any, Any, Batch[jax.Array]], EvalSums | EvalScores]
+
+
+def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> EvalStep:
     """Compiles the evaluation of one batch, with running statistics; for the arguments see `make_train_step`.
 
     Returns:
-        A function from params, batch_stats and batch to sums over the batch. Images with label −1 are not counted.
+        A function from params, batch_stats and batch to the batch's `eval_sums`. Images with label −1 are not counted.
     """
 
-    def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums:
+    def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums | EvalScores:
         variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
 
         def network(images: jax.Array) -> jax.Array:
@@ -298,12 +313,12 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable[[An
 
 
 def evaluate(
-    eval_step: Callable[[Any, Any, Batch[jax.Array]], EvalSums],
+    eval_step: EvalStep,
     state: TrainState | Average,
     batches: Iterable[Batch[np.ndarray]],
     mesh: Mesh,
 ) -> Evaluation:
-    """Loss and accuracies over all images of the batches; independent of batch size and number of devices.
+    """Figures over all images of the batches; independent of batch size and number of devices.
 
     Args:
         eval_step: as `make_eval_step` returns it.
@@ -313,5 +328,11 @@ def evaluate(
     """
     # The sums stay on the devices until the end, and are added up here in float64.
     sums = list(each_computed(eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches))
-    loss, top1, top5, images = (sum(map(float, column)) for column in zip(*jax.device_get(sums), strict=True))
+    sums = jax.device_get(sums)
+    if isinstance(sums[0], EvalScores):
+        losses, logits, classes = zip(*sums, strict=True)
+        real = labels.is_real(classes := np.concatenate(classes))
+        figures = multilabel_figures(np.concatenate(logits)[real], classes[real])
+        return Evaluation(sum(map(float, losses)) / int(real.sum()), **figures._asdict())
+    loss, top1, top5, images = (sum(map(float, column)) for column in zip(*sums, strict=True))
     return Evaluation(loss / images, top1 / images, top5 / images)

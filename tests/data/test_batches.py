@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from flax_resnets.data.batches import (
     balanced_indices,
     eval_batches,
-    images_by_class,
     steps_per_epoch,
     train_batch,
     train_indices,
 )
 from flax_resnets.data.cache import CachedImages
+from flax_resnets.data.labels import images_by_class
 from flax_resnets.errors import UserError
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda pair: (max(pair), min(pair)))

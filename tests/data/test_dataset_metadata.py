@@ -16,7 +16,7 @@ from flax_resnets.errors import UserError
     ],
 )
 def test_what_tfds_declares(dataset, classes, channels, tmp_path):
-    assert dataset_metadata(dataset, tmp_path / "not there") == (classes, channels)
+    assert dataset_metadata(dataset, tmp_path / "not there") == (classes, channels, False)
     assert list(tmp_path.iterdir()) == []
 
 

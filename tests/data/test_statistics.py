@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as arrays
 
 from flax_resnets.data import statistics
 from flax_resnets.data.cache import CachedImages, cached_images
+from flax_resnets.data.labels import class_counts
 from flax_resnets.data.source import open_source
 from flax_resnets.data.statistics import (
     balanced_weights,
-    class_counts,
     evenly_spaced,
     images_of_both,
     of_pixels,

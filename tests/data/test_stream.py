@@ -29,7 +29,7 @@ class Counting:
 
     def __init__(self, source, broken=()):
         self.source, self.broken, self.seen = source, broken, []
-        self.channels = source.channels
+        self.channels, self.multilabel = source.channels, False
 
     def __len__(self):
         return len(self.source)

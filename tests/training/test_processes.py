@@ -16,9 +16,10 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from flax_resnets import storage
+from flax_resnets import load_classifier, storage
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.placement import own_rows
@@ -144,6 +145,32 @@ def test_processes_that_see_other_data_than_each_other_are_refused(tmp_path):
         assert process.returncode == 2, err
         assert "must hold the same images for all processes; process 0 differs from process 1" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_figures_of_several_classes_are_of_all_images_of_all_processes(tmp_path):
+    """What two processes of two devices computed together is what one device computes of the same weights."""
+    random = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for number in range(350):
+        bright = random.integers(0, 2, 3)
+        pixels = random.integers(0, 200, (14, 14, 3)) + 50 * bright
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+        names = " ".join(name for name, there in zip("rgb", bright, strict=True) if there)
+        lines.append(f"{number}.png,{names},{'train' if number < 240 else 'val'}")
+    (tmp_path / "images.csv").write_text("\n".join(lines))
+    fields = {"dataset": "folder", "data_dir": tmp_path, "label_separator": " ", "loss": "bce"}
+    fields |= {"mean": "none", "std": "none", "eval_batch_size": 32}  # the last of 110 images are padded
+    options = [f"--config.{name}={value}" for name, value in fields.items()]
+    finish(start(tmp_path / "run", 2, 2, *options))
+    *epochs, done = rows(tmp_path / "run")
+    best = epochs[done["best_epoch"] - 1]
+    assert 0.5 < best["mean_average_precision"] < 1
+    evaluation = load_classifier(tmp_path / "run").evaluate()
+    assert evaluation.images == 110
+    assert evaluation.mean_average_precision == pytest.approx(best["mean_average_precision"], abs=2e-3)
+    assert evaluation.f1 == pytest.approx(best["f1"], abs=1e-2)
+    assert evaluation.loss == pytest.approx(best["valid_loss"], rel=1e-5)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ class Source:
     """The noise as a dataset; images may be broken."""
 
     channels = 1
+    multilabel = False
 
     def __init__(self, data, broken=()):
         self.data, self.broken = data, broken

@@ -45,11 +45,11 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
     return FolderSource(config.dataset, name, class_names, found, rows)
 
 
-def metadata(config: DataConfig) -> tuple[int, int]:
+def metadata(config: DataConfig) -> tuple[int, int, bool]:
     """Number of classes, and 3 channels. No picture is looked at."""
     root = data_directory(config, EXPECTED)
     found = read_table(root, config) if os.path.lexists(root / TABLE) else find_layout(root, config)
-    return len(found.class_names), 3
+    return len(found.class_names), 3, config.label_separator is not None
 
 
 def newest_version(config: DataConfig) -> str:

@@ -54,7 +54,7 @@ class Pictures(NamedTuple):
         names: the files, with `/` between directories.
         stats: int64 `(N, 3)`: size in bytes, and the times of the last change of the content and of the file, in
             nanoseconds. The size is −1 if there is no such file, or it is not a regular one.
-        labels: int32 `(N,)`.
+        labels: int32 `(N,)` or int8 `(N, classes)`.
         notes: what a person should know about the files.
     """
 
@@ -87,7 +87,7 @@ def find_layout(root: Path, config: DataConfig) -> Layout:
     Raises:
         UserError: this is not a folder of pictures; the message says what is expected.
     """
-    for field in ("image_key", "label_key"):
+    for field in ("image_key", "label_key", "label_separator"):
         if (key := getattr(config, field)) is not None:
             raise UserError(f"{field}={key!r}: directories have no columns, only images.csv has; leave it out")
     directories = _visible_directories(root)

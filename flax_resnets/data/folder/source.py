@@ -10,6 +10,7 @@ import numpy as np
 
 from flax_resnets.data.folder.hashes import file_hashes
 from flax_resnets.data.folder.layout import Pictures
+from flax_resnets.data.labels import Label, is_multilabel
 from flax_resnets.data.source import Source
 
 
@@ -42,8 +43,9 @@ class FolderSource(Source):
         if rows is not None:
             names, labels, stats, hashes = names.take(rows), labels[rows], stats[rows], hashes[rows]
         self._names, self._labels = names, labels
+        self.multilabel = is_multilabel(labels)
         self._root = os.fsencode(self.directory) + b"/"
-        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        digest = hashlib.sha256(json.dumps(self.class_names).encode() + b" multilabel" * self.multilabel)
         for part in (names.blob, names.ends.tobytes(), labels.tobytes(), stats[:, 0].tobytes(), hashes.tobytes()):
             digest.update(part)
         self.fingerprint = self.cache_key = digest.hexdigest()
@@ -53,17 +55,17 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def read(self, index: int) -> tuple[bytes, int]:
+    def read(self, index: int) -> tuple[bytes, Label]:
         """See `Source`; raises OSError if the file cannot be read."""
         # Opening a pipe would wait for somebody to write to it.
         with open(os.open(self._root + self._names[index], os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError("not a regular file")
-            return file.read(), int(self._labels[index])
+            return file.read(), self.label(index)
 
     def labels(self) -> np.ndarray:
         """See `Source`; no image is read."""
-        return self._labels.astype(np.int32, copy=False)
+        return self._labels
 
     def image_name(self, index: int) -> str:
         """The path of the file."""

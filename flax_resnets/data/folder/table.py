@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from flax_resnets.data.config import DataConfig
 from flax_resnets.data.folder.layout import Pictures, file_stats
 from flax_resnets.data.folder.names import Names
+from flax_resnets.data.labels import multi_hot
 from flax_resnets.data.shares import choose_splits
 from flax_resnets.errors import UserError
 
@@ -36,29 +37,34 @@ class Table(NamedTuple):
 def read_table(root: Path, config: DataConfig) -> Table:
     """Reads `images.csv`: UTF-8, with a header, and the columns `path`, `label` and perhaps `split`.
 
-    Paths are relative to the directory of the table and stay inside it. Other columns are ignored.
+    Paths are relative to the directory of the table and stay inside it. Other columns are ignored. With
+    `label_separator`, a row has any number of labels.
 
     Raises:
         UserError: the table cannot be read, has no such columns, or a row has no path, no label or no split, or names
             a file that does not exist.
     """
-    file = root / TABLE
-    paths, labels, splits = [], [], []
+    file, separator = root / TABLE, config.label_separator
+    paths, splits = [], []
+    labels: list[tuple[str, ...]] = []
     rows: dict[tuple[str, str | None], int] = {}  # the first row of a path in a split
     for line, path, label, split in _rows(file, config.image_key or "path", config.label_key or "label"):
         where = f"{file}, line {line}"
-        if not path or not label or split == "":
-            empty = "path" if not path else "label" if not label else "split"
-            raise UserError(f"{where}: has no {empty}; each row must have one")
+        if not path or (not label and separator is None) or split == "":
+            empty = "path" if not path else "label" if not label and separator is None else "split"
+            several = ", unless label_separator says that it may have any number" if empty == "label" else ""
+            raise UserError(f"{where}: has no {empty}; each row must have one{several}")
         if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
             raise UserError(f"{where}: path {path[:200]!r} must be relative to {root} and stay inside it")
+        of_row = (label,) if separator is None else _divided(label, separator)
         first = rows.setdefault((path, split), len(paths))
-        if first < len(paths) and labels[first] != label:
+        if first < len(paths) and labels[first] != of_row:
+            now, before = ((separator or "").join(each)[:60] for each in (of_row, labels[first]))
             raise UserError(
-                f"{where}: path {path[:200]!r} has the label {label[:60]!r}, but {labels[first][:60]!r} before"
+                f"{where}: path {path[:200]!r} has the label {now!r}, but {before!r} before; a picture has one row"
             )
         paths.append(path)
-        labels.append(label)
+        labels.append(of_row)
         splits.append(split)
     if not paths:
         raise UserError(f"{file}: has no rows; each must name a picture and its class")
@@ -69,15 +75,46 @@ def read_table(root: Path, config: DataConfig) -> Table:
         raise UserError(f"{file}: names {absent[0][:200]!r}{more}, but {root} has no such file")
     names = _split_names(file, dict.fromkeys(splits), config)
     split_of_row = np.array([names[0] if split is None else split for split in splits])
-    class_names = sorted({labels[row] for row in np.flatnonzero(split_of_row == names[0])})
+    class_names = sorted({name for row in np.flatnonzero(split_of_row == names[0]) for name in labels[row]})
+    if separator is not None and all(len(each) == 1 for each in labels):
+        raise UserError(
+            f"label_separator={separator!r}: {file} has exactly one label in each row, such as {labels[0][0][:60]!r}; "
+            "give the text that stands between labels, or leave the field out"
+        )
     if len(class_names) < 2:
-        raise UserError(f"{file}: has one class, {class_names[0][:60]!r}; at least 2 are needed")
+        there = f"one class, {class_names[0][:60]!r}" if class_names else "no class"
+        raise UserError(f"{file}: has {there}; at least 2 are needed")
     numbers = {name: number for number, name in enumerate(class_names)}
-    label_of_row = np.array([numbers.get(label, -1) for label in labels], np.int32)
-    unknown = np.flatnonzero((label_of_row < 0) & (split_of_row == names[1]))
-    if len(unknown):
-        raise UserError(f"{file}: has the class {labels[unknown[0]][:60]!r} in {names[1]!r}, but not in {names[0]!r}")
-    return Table(Pictures(root, Names(paths), stats, label_of_row), tuple(class_names), split_of_row, names)
+    unknown = [name for row in np.flatnonzero(split_of_row == names[1]) for name in labels[row] if name not in numbers]
+    if unknown:
+        raise UserError(
+            f"{file}: has the class {unknown[0][:60]!r} in {names[1]!r}, but not in {names[0]!r}"
+            + _hint({*class_names, *unknown}, separator)
+        )
+    if separator is None:
+        label_of_row = np.array([numbers.get(name, -1) for (name,) in labels], np.int32)
+    else:  # a label of a split that is not used may be unknown
+        label_of_row = multi_hot(
+            [[numbers[name] for name in each if name in numbers] for each in labels], len(class_names)
+        )
+    hint = _hint({*class_names}, separator)
+    notes = (f"{file}: {hint.removeprefix('; ')}",) if hint else ()
+    return Table(Pictures(root, Names(paths), stats, label_of_row, notes), tuple(class_names), split_of_row, names)
+
+
+def _hint(labels: Set[str], separator: str | None) -> str:
+    """What to say if some labels look like several: if parts of them are labels too, and there are fewer of these."""
+    for other in (";", "|", ",", " "):
+        several = sorted(label for label in labels if other in label and other != separator)
+        parts = {part for label in labels for part in _divided(label, other)}
+        if several and len(parts) < len(labels) and parts & labels:
+            return f"; {several[0][:60]!r} looks like several labels: if so, give label_separator={other!r}"
+    return ""
+
+
+def _divided(cell: str, separator: str) -> tuple[str, ...]:
+    """The labels in a cell, each once, in order of code points."""
+    return tuple(sorted({label.strip() for label in cell.split(separator)} - {""}))
 
 
 def _rows(file: Path, path: str, label: str) -> Iterator[tuple[int, str, str, str | None]]:

@@ -25,8 +25,8 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
     return open_shards(config, split, _shards(config))
 
 
-def metadata(config: DataConfig) -> tuple[int, int]:
-    """Numbers of classes and channels."""
+def metadata(config: DataConfig) -> tuple[int, int, bool]:
+    """Numbers of classes and channels, and whether an image may have several classes."""
     require("pyarrow", "parquet", config.dataset)
     from flax_resnets.data.parquet.opening import metadata_of_shards
 

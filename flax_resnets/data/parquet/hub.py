@@ -42,8 +42,8 @@ def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "So
     return open_shards(config, split, _downloaded(config))
 
 
-def metadata(config: DataConfig) -> tuple[int, int]:
-    """Numbers of classes and channels. Only the files tell them, so these are downloaded."""
+def metadata(config: DataConfig) -> tuple[int, int, bool]:
+    """As of parquet files. Only the files tell them, so these are downloaded."""
     require("pyarrow", "parquet", config.dataset)
     from flax_resnets.data.parquet.opening import metadata_of_shards
 

@@ -38,10 +38,10 @@ def open_shards(config: DataConfig, split: Literal["train", "validation"], shard
     return ParquetSource(config.dataset, name, shards.version, shards.root, paths, columns, class_names, labels, rows)
 
 
-def metadata_of_shards(config: DataConfig, shards: Shards) -> tuple[int, int]:
-    """Numbers of classes and channels; raises UserError as `open_shards` does."""
+def metadata_of_shards(config: DataConfig, shards: Shards) -> tuple[int, int, bool]:
+    """See `flax_resnets.data.source.Metadata`; raises UserError as `open_shards` does."""
     columns, class_names, _ = _classes(config, shards)
-    return len(class_names), columns.channels
+    return len(class_names), columns.channels, columns.multilabel
 
 
 def _classes(config: DataConfig, shards: Shards) -> tuple[Columns, tuple[str, ...], list[Any]]:

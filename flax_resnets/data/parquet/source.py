@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flax_resnets.data.fingerprint import fingerprints
+from flax_resnets.data.labels import Label, is_multilabel
 from flax_resnets.data.parquet.columns import Columns, damaged, open_file
 from flax_resnets.data.source import Source
 
@@ -31,7 +32,7 @@ class ParquetSource(Source):
         files: files of the split, and perhaps of others, in order.
         columns: the two columns.
         class_names: names of the classes.
-        labels: int32, the label of each row of the files.
+        labels: int32 `(N,)` or int8 `(N, classes)`, the label of each row of the files.
         rows: which of the rows are in this split, int64, in order; None for all.
 
     Raises:
@@ -63,6 +64,7 @@ class ParquetSource(Source):
         self._columns = columns
         self._rows = np.arange(len(labels)) if rows is None else rows
         self._labels = labels[self._rows]
+        self.multilabel = is_multilabel(labels)
         self._metadata = []
         groups, sizes = [], []  # of each row group: its file, its number in it, its number of rows; its bytes
         for number, path in enumerate(self._files):
@@ -86,18 +88,18 @@ class ParquetSource(Source):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def read(self, index: int) -> tuple[bytes, int]:
+    def read(self, index: int) -> tuple[bytes, Label]:
         """See `Source`; raises errors of pyarrow, and ValueError if the row has no image."""
         group, row = self._place(index)
         value = self._images(group)[row].as_py()
         encoded = value.get("bytes") if isinstance(value, dict) else value
         if encoded is None:
             raise ValueError("it has no bytes")
-        return encoded, int(self._labels[index])
+        return encoded, self.label(index)
 
     def labels(self) -> np.ndarray:
         """See `Source`; no image is read."""
-        return self._labels.astype(np.int32, copy=False)
+        return self._labels
 
     def image_name(self, index: int) -> str:
         """The file, the row in it, and the path of the image if the row has one."""

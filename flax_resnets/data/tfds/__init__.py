@@ -53,12 +53,12 @@ def _check_no_bucket(dataset: str, data_dir: str | None) -> None:
         raise UserError(f"dataset={dataset!r}: is not prepared in data_dir={data_dir}; prepare it on a disk, copy it")
 
 
-def metadata(config: DataConfig) -> tuple[int, int]:
-    """Numbers of classes and channels, as TFDS declares them."""
+def metadata(config: DataConfig) -> tuple[int, int, bool]:
+    """Numbers of classes and channels, and whether an image may have several classes, as TFDS declares them."""
     builder = _builder(config)
     with quiet_tfds():
         labelled = image_and_label(config, builder.info.features)
-    return len(labelled.class_names), labelled.image.shape[2]
+    return len(labelled.class_names), labelled.image.shape[2], labelled.multilabel
 
 
 def newest_version(config: DataConfig) -> str:

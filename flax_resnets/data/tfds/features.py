@@ -23,6 +23,7 @@ class Labelled(NamedTuple):
         image_path: the keys that lead to the image in an example; several if it is inside another feature.
         label_path: the same for the label.
         class_names: names of the classes; numbers if they have no names.
+        multilabel: whether the label is a Sequence: any number of classes for an image.
         chosen_keys: describes the configuration's choice of features; empty for the usual ones.
     """
 
@@ -30,6 +31,7 @@ class Labelled(NamedTuple):
     image_path: tuple[str, ...]
     label_path: tuple[str, ...]
     class_names: tuple[str, ...]
+    multilabel: bool
     chosen_keys: str
 
 
@@ -44,30 +46,42 @@ def image_and_label(config: DataConfig, features: Any) -> Labelled:
     image_key, label_key = config.image_key or "image", config.label_key or "label"
     wanted = (
         ("image_key", image_key, kinds.Image, _is_image, "an Image of uint8 with 1 or 3 channels"),
-        ("label_key", label_key, kinds.ClassLabel, _is_label, "a ClassLabel with at least 2 classes"),
+        (
+            "label_key",
+            label_key,
+            kinds.ClassLabel,
+            _is_label,
+            "a ClassLabel with at least 2 classes, or a Sequence of it",
+        ),
     )
     problems = []
     for field, key, kind, is_right, right in wanted:
-        path, feature = flat.get(key, (None, None))
+        _, feature, many = flat.get(key, ((), None, False))
         if feature is None:
-            found = sorted(each for each, (path, feature) in flat.items() if isinstance(feature, kind)) or sorted(flat)
+            of_kind = {
+                each: inside_one or other is not _element(other)  # so that those of one class come first
+                for each, (_, other, inside_one) in flat.items()
+                if isinstance(_element(other), kind)
+            }
+            found = sorted(of_kind, key=lambda each: (of_kind[each], each)) or sorted(flat)
             others = ", ".join(map(repr, found[:5])) + (", ..." if found[5:] else "") or _kind(features)
-            usable = next((each for each in found if flat[each][0] and is_right(flat[each][1], config)), None)
+            usable = next((each for each in found if is_right(*flat[each][1:], config)), None)
             hint = f", --config.{field}={usable} takes that one" if usable else ""
             problems.append(f"{key!r} is missing, must be {right} (there is {others[:150]}){hint}")
-        elif path is None:
-            problems.append(f"{key!r} is inside a Sequence, must be {right}")
-        elif not is_right(feature, config):
-            number = "; --config.num_classes=N allows numbers from 0 to N-1" if _is_number(feature) else ""
-            problems.append(f"{key!r} is {_kind(feature)}, must be {right}{number}")
+        elif not is_right(feature, many, config):
+            is_number = _is_number(_element(feature))
+            number = "; --config.num_classes=N allows numbers from 0 to N-1" if is_number else ""
+            where = " inside a Sequence" if many else ""
+            problems.append(f"{key!r} is {_kind(feature)}{where}, must be {right}{number}")
     if problems:
         usual = (image_key, label_key) == ("image", "label")
         features_named = "features 'image' and 'label'" if usual else f"features {image_key!r} and {label_key!r}"
         raise UserError(f"dataset={config.dataset!r}: must have the {features_named}; {'; '.join(problems)}")
-    image_path, image = flat[image_key]
-    label_path, label = flat[label_key]
+    image_path, image, _ = flat[image_key]
+    label_path, label, many = flat[label_key]
     chosen = "" if (image_key, label_key) == ("image", "label") else f"{image_key!r} {label_key!r} "
-    return Labelled(image, image_path, label_path, _class_names(label, config), chosen)
+    class_names = _class_names(_element(label), config)
+    return Labelled(image, image_path, label_path, class_names, many or label is not _element(label), chosen)
 
 
 def _class_names(label: Any, config: DataConfig) -> tuple[str, ...]:
@@ -75,16 +89,20 @@ def _class_names(label: Any, config: DataConfig) -> tuple[str, ...]:
     return tuple(names or map(str, range(config.num_classes or 0)))
 
 
-def _is_image(feature: Any, config: DataConfig) -> bool:
+def _is_image(feature: Any, many: bool, config: DataConfig) -> bool:
     kinds = _kinds()
-    # TFDS's Video and Sequence hold images, but are not Image.
+    if many:  # TFDS's Video and Sequence hold images, but are not Image
+        return False
     return isinstance(feature, kinds.Image) and np.dtype(feature.np_dtype) == np.uint8 and feature.shape[2] in (1, 3)
 
 
-def _is_label(feature: Any, config: DataConfig) -> bool:
-    if isinstance(feature, _kinds().ClassLabel) and feature.num_classes:
-        return feature.num_classes >= 2
-    return config.num_classes is not None and _is_number(feature)
+def _is_label(feature: Any, many: bool, config: DataConfig) -> bool:
+    label = _element(feature)
+    if many and label is not feature:  # a Sequence for each element of another one
+        return False
+    if isinstance(label, _kinds().ClassLabel) and label.num_classes:
+        return label.num_classes >= 2
+    return config.num_classes is not None and _is_number(label)
 
 
 def _is_number(feature: Any) -> bool:
@@ -114,17 +132,24 @@ def _kind(feature: Any) -> str:
     return f"{kind} of {np.dtype(feature.np_dtype).name}" + (f", shape {feature.shape}" if feature.shape else "")
 
 
-def _flat(features: Any, outer: tuple[str, ...] | None = ()) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yields each feature's name, and the keys that lead to it with the feature itself.
+def _element(feature: Any) -> Any:
+    """What a Sequence holds; any other feature itself."""
+    return feature.feature if isinstance(feature, _kinds().Sequence) else feature
 
-    A feature inside another one has a name such as `outer/inner`. Inside a Sequence, no keys lead to a single feature.
+
+def _flat(
+    features: Any, outer: tuple[str, ...] = (), many: bool = False
+) -> Iterator[tuple[str, tuple[tuple[str, ...], Any, bool]]]:
+    """Yields each feature's name, with the keys that lead to it, the feature itself, and whether it is in a Sequence.
+
+    A feature inside another one has a name such as `outer/inner`. In a Sequence, an example has an array of its values.
     """
     for key, feature in features.items():
-        path = None if outer is None else (*outer, key)
-        yield key, (path, feature)
-        inner = getattr(feature, "feature", feature)  # of a Sequence
+        path = (*outer, key)
+        yield key, (path, feature, many)
+        inner = _element(feature)
         if isinstance(inner, _kinds().FeaturesDict):
-            for name, found in _flat(inner, path if inner is feature else None):
+            for name, found in _flat(inner, path, many or inner is not feature):
                 yield f"{key}/{name}", found
 
 

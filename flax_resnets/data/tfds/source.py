@@ -12,6 +12,7 @@ import numpy as np
 
 from flax_resnets.data.config import DataConfig
 from flax_resnets.data.fingerprint import fingerprints
+from flax_resnets.data.labels import Label, multi_hot
 from flax_resnets.data.source import Source
 from flax_resnets.data.tfds.array_record import ArrayRecords
 from flax_resnets.data.tfds.builder import copy_records, how_to_prepare_again
@@ -45,6 +46,7 @@ class TfdsSource(Source):
         self.dataset = config.dataset
         self._labelled = labelled = image_and_label(config, info.features)
         self.class_names = labelled.class_names
+        self.multilabel = labelled.multilabel
         self.image_shape = tuple(labelled.image.shape)
         self.channels = labelled.image.shape[2]
         self.version = str(builder.version)
@@ -73,10 +75,12 @@ class TfdsSource(Source):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def read(self, index: int) -> tuple[bytes, int]:
+    def read(self, index: int) -> tuple[bytes, Label]:
         """See `Source`; raises errors of the files' reader, protobuf and TFDS."""
         example = self._read(index)
-        return bytes(inside(example, self._labelled.image_path)), int(inside(example, self._labelled.label_path))
+        label = inside(example, self._labelled.label_path)
+        label = multi_hot([label], self.num_classes)[0] if self.multilabel else int(label)
+        return bytes(inside(example, self._labelled.image_path)), label
 
     def image_name(self, index: int) -> str:
         """See `Source`. TFDS shuffled the examples when it wrote them, so the index says nothing about the original."""

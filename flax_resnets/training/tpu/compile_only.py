@@ -12,6 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from flax_resnets.data.batches import Batch
+from flax_resnets.data.labels import new_labels
 from flax_resnets.data.source import metadata_of
 from flax_resnets.errors import UserError
 from flax_resnets.training.build import build_steps, check_devices
@@ -55,17 +56,18 @@ def compile_only(config: Config, topology: str, num_slices: int = 1) -> dict[str
     mesh = topology_mesh(where, config.weight_shards, num_slices)
     metadata = metadata_of(config)
     check_channels(config, metadata.channels)
-    check_classes(config, metadata.num_classes)
+    check_classes(config, metadata)
     config = placeholder(config, metadata.channels, metadata.num_classes)  # which numbers makes no difference here
 
     # The length of the schedule is a constant in the program, and any length will do.
     model = make_model(config, metadata.num_classes)
     steps = build_steps(config, model, mesh, metadata.channels, Timeline(1))
     side = config.store_size or config.image_size
+    labels = new_labels(metadata, config.batch_size)
     abstract: Any = jax.ShapeDtypeStruct  # the step is annotated for arrays only
     batch = Batch(
         abstract((config.batch_size, side, side, metadata.channels), jnp.uint8, sharding=batch_sharding(mesh)),
-        abstract((config.batch_size,), jnp.int32, sharding=batch_sharding(mesh)),
+        abstract(labels.shape, labels.dtype, sharding=batch_sharding(mesh)),
     )
     train_step: Any = steps.train_step_at(max(config.train_sizes()))
     lowered = train_step.lower(steps.abstract_state, batch)

@@ -34,7 +34,7 @@ def test_two_splits_with_a_directory_for_each_class(photos):
         ("val/cat/9.png", "cat"),
         ("val/dog/8.png", "dog"),
     ]
-    assert dataset_metadata("folder", photos) == (2, 3)
+    assert dataset_metadata("folder", photos) == (2, 3, False)
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])

@@ -7,6 +7,7 @@ import pytest
 
 from flax_resnets.data.source import dataset_metadata, open_source
 from flax_resnets.errors import UserError
+from flax_resnets.training.recipes import load_config
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_rows_keep_their_order(pile, encoding, end):
     assert listed(pile, "validation") == [("deep/\u732b 4.png", "dog")]
     assert listed(pile, "validation", validation_split="test") == [("5.png", "cat")]
     assert open_source("folder", "train", pile).class_names == ("cat", "dog")
-    assert dataset_metadata("folder", pile) == (2, 3)
+    assert dataset_metadata("folder", pile) == (2, 3, False)
 
 
 def test_without_a_column_of_splits_a_share_is_taken(pile):
@@ -113,3 +114,68 @@ def test_splits_that_it_does_not_have_are_refused(pile):
 def test_a_table_that_is_a_directory(pile):
     (pile / "images.csv").mkdir()
     assert "images.csv: Is a directory" in refusal(pile)
+
+
+MANY = "path,label,split\n3.png,dog; cat,train\n1.png,,train\n2.png,owl;owl;,train\n5.png,cat;dog,valid\n"
+
+
+def test_several_labels_of_a_picture(pile):
+    write(pile, MANY)
+    source = open_source("folder", "train", pile, label_separator=";")
+    assert source.multilabel
+    assert source.class_names == ("cat", "dog", "owl")
+    assert source.labels().tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert [source.label(index).tolist() for index in range(3)] == source.labels().tolist()
+    assert open_source("folder", "validation", pile, label_separator=";").labels().tolist() == [[1, 1, 0]]
+    assert dataset_metadata("folder", pile, label_separator=";") == (3, 3, True)
+
+
+def test_other_columns_and_a_space_between_labels(pile):
+    write(pile, "fname,labels,is_valid\n3.png,dog  cat,True\n1.png,cat,False\n2.png,,False\n5.png,dog,False\n")
+    fields = {"image_key": "fname", "label_key": "labels", "label_separator": " ", "validation_share": 0.5}
+    train, valid = (open_source("folder", split, pile, **fields) for split in ("train", "validation"))
+    assert len(train) + len(valid) == 4
+    assert train.class_names == valid.class_names == ("cat", "dog")
+
+
+def test_other_labels_are_another_dataset(pile):
+    fields = {"label_separator": ";"}
+    write(pile, MANY)
+    before = open_source("folder", "train", pile, **fields).fingerprint
+    write(pile, MANY.replace("owl;owl", "owl"))
+    assert open_source("folder", "train", pile, **fields).fingerprint == before
+    write(pile, MANY.replace("1.png,,", "1.png,owl,"))
+    assert open_source("folder", "train", pile, **fields).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "message"),
+    [
+        (MANY, None, "line 3: has no label; each row must have one, unless label_separator says"),
+        (MANY.replace(",,", ",owl,"), "|", "has exactly one label in each row, such as 'dog; cat'"),
+        (MANY.replace("cat;dog", "cat;ant"), ";", "has the class 'ant' in 'valid', but not in 'train'"),
+        (MANY + "5.png,cat,valid\n", ";", "has the label 'cat', but 'cat;dog' before"),
+        (MANY.replace("dog", "cat").replace("owl", "cat"), ";", "has one class, 'cat'; at least 2"),
+        ("path,label\n1.png,\n2.png,\n", ";", "has no class; at least 2 are needed"),
+    ],
+)
+def test_labels_that_cannot_be_used(pile, text, separator, message):
+    write(pile, text)
+    assert message in refusal(pile, label_separator=separator)
+    assert len(refusal(pile, label_separator=separator)) < 600
+
+
+def test_a_separator_where_there_is_nothing_to_separate(photos):
+    assert "label_separator=';': directories have no columns" in refusal(photos, label_separator=";")
+    with pytest.raises(UserError, match="label_separator=';': only with dataset=folder"):
+        open_source("fashion_mnist_sample", "train", label_separator=";")
+    with pytest.raises(UserError, match="label_separator=: must be the text between two labels"):
+        load_config("quickstart", {"label_separator": ""})
+
+
+def test_labels_that_look_like_several_are_said(pile):
+    write(pile, "path,label\n3.png,dog\n1.png,cat\n2.png,cat;dog\n5.png,cat;dog\n")
+    (note,) = open_source("folder", "train", pile, validation_share=0.5).notes
+    assert note.endswith("images.csv: 'cat;dog' looks like several labels: if so, give label_separator=';'")
+    write(pile, "path,label\n3.png,red apple\n1.png,red apple\n2.png,pear\n5.png,pear\n")
+    assert open_source("folder", "train", pile, validation_share=0.5).notes == ()

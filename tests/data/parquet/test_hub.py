@@ -126,7 +126,7 @@ def test_its_parquet_files_are_opened(fake):
     assert (source.dataset, source.version, source.class_names) == ("hf:me/photos", NEW, ("cat", "dog"))
     assert [source.encoded(index) for index in range(4)] == PICTURES[:4]
     assert labels("hf:me/photos", "validation") == [0, 1]
-    assert dataset_metadata("hf:me/photos") == (2, 3)
+    assert dataset_metadata("hf:me/photos") == (2, 3, False)
     files = ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"]
     assert fake.asked == [("info", "main"), ("download", "main", files)]
 

@@ -1,6 +1,7 @@
 """Image datasets as parquet files: which files are found, which columns, and what is refused."""
 
 import importlib
+import json
 import os
 import sys
 import threading
@@ -52,7 +53,7 @@ def test_two_splits_of_two_files(root):
     assert source.image_name(4) == f"{root.resolve()}/data/train-00001-of-00002.parquet, row 1, path '4.png'"
     assert source.image_name(2).endswith("train-00000-of-00002.parquet, row 2, path '2.png'")
     assert [open_source("parquet", "validation", root).label(index) for index in range(2)] == [1, 0]
-    assert dataset_metadata("parquet", root) == (2, 3)
+    assert dataset_metadata("parquet", root) == (2, 3, False)
     with pytest.raises(IndexError):
         source.label(5)
 
@@ -112,14 +113,55 @@ def test_labels_without_names(write, labels, kind, names, numbers):
     assert (source.class_names, [source.label(index) for index in range(3)]) == (names, numbers)
     assert source.encoded(2) == PICTURES[2]
     assert open_source("parquet", "validation", root).class_names == names
-    assert dataset_metadata("parquet", root) == (2, 3)
+    assert dataset_metadata("parquet", root) == (2, 3, False)
+
+
+SEVERAL = [[0, 1], [], None, [1], [1, 1]]
+MANY_HOT = [[1, 1], [0, 0], [0, 0], [0, 1], [0, 1]]
+
+
+def many(labels: list, form: str | None = None) -> pa.Table:
+    """A table with lists of labels; `form` is how Hugging Face's library describes them, if it does."""
+    made = pa.table({"image": pa.array(PICTURES[: len(labels)], pa.binary()), "labels": pa.array(labels)})
+    feature = {"_type": form, "feature": {"_type": "ClassLabel", "names": NAMES}}
+    described = {"huggingface": json.dumps({"info": {"features": {"labels": feature}}})}
+    return made.replace_schema_metadata(described) if form else made
+
+
+@pytest.mark.parametrize("form", ["Sequence", "List", None])
+def test_lists_of_labels(write, form):
+    made = many(SEVERAL, form)
+    if form is None:
+        made = many([None if each is None else [NAMES[number] for number in each] for each in SEVERAL])
+    root = write({"train-00000-of-00002.parquet": made.slice(0, 2), "train-00001-of-00002.parquet": made.slice(2),
+                  "test.parquet": made.slice(3, 1)})  # fmt: skip
+    source = open_source("parquet", "train", root, label_key="labels")
+    assert source.multilabel
+    assert source.class_names == ("cat", "dog")
+    assert source.labels().tolist() == MANY_HOT
+    assert source[4][1].tolist() == [0, 1]
+    assert open_source("parquet", "validation", root, label_key="labels").labels().tolist() == [[0, 1]]
+    assert dataset_metadata("parquet", root, label_key="labels") == (2, 3, True)
+    assert "label_key=labels would be" in refusal(root)
+
+
+def test_a_label_in_a_list_that_is_no_class(write):
+    made = many([[0, 1], [], [1, 7]], "List")
+    root = write({"train.parquet": made, "test.parquet": made})
+    assert "row 2 has the label '7', which is none of the 2 classes" in refusal(root, label_key="labels")
+
+
+def test_a_list_of_truth_values_is_no_list_of_labels(write):
+    made = many([[True, False], [False, True]])
+    root = write({"train.parquet": made, "test.parquet": made})
+    assert "column 'labels' is list<" in refusal(root, label_key="labels")
 
 
 def test_a_declared_grey_image_has_one_channel(write):
     made = table(PICTURES[:2], [0, 1], NAMES, feature={"mode": "L"})
     root = write({"train.parquet": made, "test.parquet": made})
     assert open_source("parquet", "train", root)[0][0].shape == (8, 8, 1)
-    assert dataset_metadata("parquet", root) == (2, 1)
+    assert dataset_metadata("parquet", root) == (2, 1, False)
 
 
 def test_other_columns_are_suggested_and_chosen(write):

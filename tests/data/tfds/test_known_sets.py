@@ -27,7 +27,7 @@ IDS = [f"{name}-{'-'.join(fields)}".strip("-") for name, fields, *_ in SETS]
 @pytest.mark.parametrize(("dataset", "fields", "classes", "train", "validation"), SETS, ids=IDS)
 def test_it_is_prepared_and_opened(archives_of, as_tfrecord, data_dir, dataset, fields, classes, train, validation):
     archives_of(dataset)
-    assert dataset_metadata(dataset, data_dir, **fields) == (classes, 3)
+    assert dataset_metadata(dataset, data_dir, **fields) == (classes, 3, False)
     first = open_source(dataset, "train", data_dir, **fields)
     if dataset == "imagenet2012":  # which most people have in this format
         as_tfrecord(first.directory)

@@ -29,7 +29,7 @@ def make(make_set, data_dir):
         make_set("my_images", features, {"train": [[example(number) for number in range(6)]]})
         metadata = dataset_metadata("my_images", data_dir, **fields)
         source = open_source("my_images", "train", data_dir, **fields)
-        assert metadata == (source.num_classes, source.channels)
+        assert metadata == (source.num_classes, source.channels, source.multilabel)
         return source
 
     return make
@@ -75,6 +75,44 @@ def test_labels_that_are_numbers(make, kind):
     assert [source.label(number) for number in range(6)] == [0, 1, 2, 3, 0, 1]
 
 
+SEVERAL = [[0, 2], [], [1], [2, 2, 1], [0], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("key", ["labels", "objects/kind"])
+def test_several_labels_of_an_image(make, as_tfrecord, key):
+    kind = KINDS.ClassLabel(names=["cat", "dog", "owl"])
+    features = {
+        "image": KINDS.Image(shape=(4, 4, 3)),
+        "labels": KINDS.Sequence(kind),
+        "objects": KINDS.Sequence({"kind": kind}),
+    }
+
+    def example(number):
+        each = SEVERAL[number] if key == "labels" else []
+        objects = [{"kind": number} for number in SEVERAL[number]] if key != "labels" else []
+        return {"image": png(number), "labels": each, "objects": objects}
+
+    source = make(features, example, label_key=key)
+    assert source.multilabel
+    assert source.class_names == ("cat", "dog", "owl")
+    wanted = [[int(number in classes) for number in range(3)] for classes in SEVERAL]
+    assert source.labels().tolist() == wanted
+    assert source.label(3).tolist() == wanted[3]
+    as_tfrecord(source.directory)
+    again = open_source("my_images", "train", source.directory.parents[1], label_key=key)
+    image, label = again[3]
+    assert (image[0, 0, 0], label.tolist()) == (3, wanted[3])
+
+
+def test_several_numbers_as_labels(make):
+    features = {"image": KINDS.Image(shape=(4, 4, 3)), "label": KINDS.Sequence(np.int64)}
+    source = make(features, lambda number: {"image": png(number), "label": SEVERAL[number]}, num_classes=3)
+    assert source.labels().sum(0).tolist() == [3, 3, 3]
+    source = open_source("my_images", "train", source.directory.parents[1], num_classes=2)
+    with pytest.raises(UserError, match=r"image 0 in .*: the record is damaged \(label 2 is not in range\(2\)\)"):
+        source.label(0)
+
+
 def test_a_number_above_the_classes(make):
     features = {"image": KINDS.Image(shape=(4, 4, 3)), "label": KINDS.Scalar(dtype=np.int64)}
     source = make(features, lambda number: {"image": png(number), "label": number}, num_classes=4)
@@ -116,10 +154,16 @@ IMAGE, LABEL = KINDS.Image(shape=(4, 4, 3)), KINDS.ClassLabel(num_classes=3)
         ({"view": {"photo": IMAGE}, "label": LABEL}, {}, "--config.image_key=view/photo takes that one"),
         ({"image": IMAGE, "label": LABEL}, {"label_key": "labels"}, "the features 'image' and 'labels'; 'labels'"),
         ({"image": IMAGE, "label": LABEL}, {"label_key": "image"}, "'image' is Image of uint8 with 3 channels"),
-        ({"image": IMAGE, "label": LABEL, "objects": KINDS.Sequence({"kind": LABEL})}, {"label_key": "objects/kind"},
-         "'objects/kind' is inside a Sequence, must be a ClassLabel"),
+        ({"image": IMAGE, "objects": KINDS.Sequence({"kind": KINDS.Text()})}, {"label_key": "objects/kind"},
+         "'objects/kind' is Text inside a Sequence, must be a ClassLabel"),
+        ({"image": IMAGE, "label": LABEL, "objects": KINDS.Sequence({"kinds": KINDS.Sequence(LABEL)})},
+         {"label_key": "objects/kinds"}, "'objects/kinds' is Sequence of ClassLabel with 3 classes inside a Sequence"),
+        ({"views": KINDS.Sequence({"image": IMAGE}), "label": LABEL}, {"image_key": "views/image"},
+         "'views/image' is Image of uint8 with 3 channels inside a Sequence, must be an Image"),
+        ({"image": IMAGE, "labels": KINDS.Sequence(LABEL)}, {}, "--config.label_key=labels takes that one"),
         ({"image": IMAGE, "label": KINDS.Scalar(dtype=np.int64)}, {},
-         "'label' is Scalar of int64, must be a ClassLabel with at least 2 classes; --config.num_classes=N allows"),
+         "'label' is Scalar of int64, must be a ClassLabel with at least 2 classes, or a Sequence of it; "
+         "--config.num_classes=N allows"),
         ({"image": IMAGE, "label": KINDS.Scalar(dtype=np.float32)}, {"num_classes": 3}, "'label' is Scalar of float32"),
         ({"image": IMAGE, "label": KINDS.Text()}, {"num_classes": 3}, "'label' is Text, must be"),
         ({"image": KINDS.Image(shape=(4, 4, 4)), "label": LABEL}, {},
@@ -141,4 +185,4 @@ def test_features_that_cannot_be_used(features, fields, message, make_set, data_
 def test_the_message_of_a_known_set_names_the_keys(data_dir):
     with pytest.raises(UserError, match=r"'angle_label'.*, --config\.label_key=angle_label takes that one"):
         open_source("coil100", "train", data_dir)
-    assert json.dumps(dataset_metadata("coil100", data_dir, label_key="object_id")) == "[100, 3]"
+    assert json.dumps(dataset_metadata("coil100", data_dir, label_key="object_id")) == "[100, 3, false]"

@@ -166,7 +166,7 @@ def sequence(feature):
 
 
 NO_IMAGE = "'image' is missing, must be an Image of uint8 with 1 or 3 channels"
-NO_LABEL = "'label' is missing, must be a ClassLabel with at least 2 classes"
+NO_LABEL = "'label' is missing, must be a ClassLabel with at least 2 classes, or a Sequence of it"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ NO_LABEL = "'label' is missing, must be a ClassLabel with at least 2 classes"
         ),
         (lambda: {"label": tensor(np.float32, (10,))}, "'label' is Tensor of float32, shape (10,), must be"),
         (lambda: {"label": text()}, "'label' is Text, must be"),
-        (lambda: {"label": sequence(classes())}, "'label' is Sequence of ClassLabel with 3 classes, must be"),
+        (lambda: {"label": sequence(text())}, "'label' is Sequence of Text, must be"),
         (lambda: {"label": classes(1)}, "'label' is ClassLabel with 1 class, must be"),
         (lambda: {"label": classes(0)}, "'label' is ClassLabel with no classes, must be"),
         (lambda: {"image": text(), "label": text()}, "Image of uint8 with 1 or 3 channels; 'label' is Text, must be"),
