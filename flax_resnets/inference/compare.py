@@ -18,6 +18,7 @@ import numpy as np
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.load import load_classifier
+from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.paired import Interval, over_images, over_seeds
 from flax_resnets.inference.recorded import Recorded, read_recorded
 from flax_resnets.training.config import FREE_FIELDS
@@ -260,7 +261,10 @@ def _evaluation(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default", RuntimeWarning)
         try:
-            return load_classifier(run.directory, **options).evaluate(data_dir=data_dir, progress=progress)
+            found = load_classifier(run.directory, **options).evaluate(data_dir=data_dir, progress=progress)
+            if not isinstance(found, Evaluation):
+                raise UserError(OF_SEVERAL_CLASSES)
+            return found
         except UserError as error:
             notes.append(f"{label}: not compared image by image: {error}")
             return None

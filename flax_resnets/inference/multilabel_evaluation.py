@@ -20,6 +20,11 @@ from flax_resnets.training.multilabel import (
     multilabel_figures,
 )
 
+OF_SEVERAL_CLASSES = (
+    "its images may have any number of classes; flax-resnets evaluate has the figures of each class, and the mistakes"
+)
+"""Why something that is made for images of one class is left out."""
+
 
 class LabelFigures(NamedTuple):
     """The figures of one class, each from 0 to 1. The class is predicted where its probability is above 0.5.
@@ -76,6 +81,7 @@ class MultilabelEvaluation:
         image_name: a function from an image's index to words that say where it is.
         image: a function from an image's index to its pixels, uint8 `(H, W, C)`; None if they are not at hand.
         tta: the test-time augmentation, such as `flip`; None for none.
+        fingerprint: of the set's files, see `Source`; empty if it is not known.
 
     Raises:
         UserError: there are no images.
@@ -98,6 +104,7 @@ class MultilabelEvaluation:
     image_name: Callable[[int], str] = "image {}".format
     image: Callable[[int], np.ndarray] | None = None
     tta: str | None = None
+    fingerprint: str = ""
 
     def __post_init__(self):
         if not len(self.labels):

@@ -26,8 +26,9 @@ from flax_resnets.inference import evaluation_figures
 from flax_resnets.inference.charts import Line, line_chart
 from flax_resnets.inference.class_names import in_words
 from flax_resnets.inference.classifier import Classifier
-from flax_resnets.inference.evaluation import Evaluation, Mistake
+from flax_resnets.inference.evaluation import Evaluation, Outcome
 from flax_resnets.inference.load import load_classifier
+from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.page import Html, charts, details, element, joined, page, picture, table, tiles
 from flax_resnets.inference.recorded import Recorded, read_recorded
 from flax_resnets.machine import describe_machine
@@ -106,7 +107,11 @@ def report(
             notes.append(f"No network: {error}")
         if classifier is not None:
             try:
-                evaluation = classifier.evaluate(data_dir=data_dir, progress=progress)
+                found = classifier.evaluate(data_dir=data_dir, progress=progress)
+                if isinstance(found, Evaluation):
+                    evaluation = found
+                else:
+                    notes.append(f"No mistakes: {OF_SEVERAL_CLASSES}")
             except UserError as error:
                 notes.append(f"No evaluation, and no pictures: {error}")
     for each in caught:
@@ -323,12 +328,12 @@ def worst(subject: Subject) -> Html | None:
     return joined([element("p", note), gallery(subject, mistakes)])
 
 
-def gallery(subject: Subject, entries: Sequence[Mistake]) -> Html:
+def gallery(subject: Subject, entries: Sequence[Outcome]) -> Html:
     """Pictures with their class, what was predicted, and where they are."""
     evaluation = subject.evaluation
     assert evaluation is not None, "pictures are those of an evaluation"
 
-    def figure(entry: Mistake) -> Html:
+    def figure(entry: Outcome) -> Html:
         predicted = element("span", "predicted ", element("b", entry.predicted), f" {entry.probability:.1%}")
         caption = (element("b", entry.class_name), element("br"), predicted, element("br"))
         where = element("span", _place(entry.image_name), class_="soft")

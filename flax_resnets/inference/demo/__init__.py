@@ -128,7 +128,7 @@ class DemoServer(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: DemoServer
+    server: DemoServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = _SECONDS
     server_version, sys_version = "flax_resnets", ""
 
