@@ -90,7 +90,7 @@ class Group:
             return None
         if len(evaluations) == 1:
             return evaluations[0].correct
-        return np.mean([each.correct for each in evaluations], axis=0, dtype=np.float64)
+        return np.stack([each.correct for each in evaluations]).mean(0)
 
 
 @dataclass(frozen=True)
