@@ -72,7 +72,7 @@ def create_state(
     Returns:
         The state, on the default device.
     """
-    variables = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
+    variables: Any = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
     params, batch_stats = (
         {**variables.get(part, {}), **(pretrained or {}).get(part, {})} for part in ("params", "batch_stats")
     )
