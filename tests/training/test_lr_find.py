@@ -74,7 +74,7 @@ def test_momentum_is_what_the_schedule_has_at_the_peak(model, config, data, monk
     class Made(Exception):
         pass
 
-    def make_optimizer(config, learning_rate, momentum):
+    def make_optimizer(config, learning_rate, momentum, *_):
         raise Made(float(momentum(0)))
 
     monkeypatch.setattr(finder, "make_optimizer", make_optimizer)
