@@ -5,9 +5,9 @@
 SOURCE is a file of weights, a run's workdir, a saved folder or hf-hub:owner/name. For another network give
 `--config.model=NAME`; docs/finetune.md has more.
 
-The two phases are fastai's `fine_tune`, and the rates fall from the head to a ninth at the stem.
+The two phases are fastai's `fine_tune`, and each layer has 0.8 times the rate of the layer above it.
 
-RESULT
+No run with pretrained weights is recorded yet: none are part of this repository.
 """
 
 from flax_resnets.training.config import Config
