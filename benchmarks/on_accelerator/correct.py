@@ -384,12 +384,12 @@ def _steps(config: Any, device: Any, count: int, start: Any = None) -> Generator
     from flax_resnets.training.network import make_model
     from flax_resnets.training.placement import replicated, to_devices
     from flax_resnets.training.splits import load_split
+    from flax_resnets.training.timeline import Timeline
 
     data, classes = load_split(config, "train", Display(silent=True))
     mesh = _mesh_of(device)
-    steps = build_steps(
-        config, make_model(config, classes), mesh, data.channels, config.epochs * (len(data) // config.batch_size)
-    )
+    timeline = Timeline(len(data) // config.batch_size)
+    steps = build_steps(config, make_model(config, classes), mesh, data.channels, timeline)
     state = steps.create_state() if start is None else jax.device_put(start, replicated(mesh))
     train_step = steps.train_step_at(config.image_size)
     for batch in data.train_batches(config.batch_size, config.seed, range(count)):
@@ -403,11 +403,12 @@ def _first_losses(ours: _Programs) -> Iterator[Row]:
 
     from flax_resnets.training.build import build_steps
     from flax_resnets.training.network import make_model
+    from flax_resnets.training.timeline import Timeline
 
     ours.start()
     config = _recipe(ours.job.small)
     start = jax.device_get(
-        build_steps(config, make_model(config, 10), _mesh_of(ours.cpu), len(config.mean), config.epochs).create_state()
+        build_steps(config, make_model(config, 10), _mesh_of(ours.cpu), len(config.mean), Timeline(1)).create_state()
     )
     with jax.default_matmul_precision("highest"):
         there, here = (

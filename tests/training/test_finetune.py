@@ -317,6 +317,7 @@ from flax_resnets.data.batches import train_batch
 from flax_resnets.training.build import build_steps
 from flax_resnets.training.config import Config
 from flax_resnets.training.placement import make_mesh, to_devices
+from flax_resnets.training.timeline import Timeline
 
 config = Config(
     model="made", dataset="noise", image_size=8, mean=(0.5,), std=(0.25,), batch_size=16, epochs=2, learning_rate=0.1,
@@ -324,7 +325,7 @@ config = Config(
 )
 model = ResNet((1,), BasicBlock, 4, 32, stem="small", batch_norm="device")
 mesh = make_mesh(config.weight_shards)
-steps = build_steps(config, model, mesh, 1, total_steps=2)
+steps = build_steps(config, model, mesh, 1, Timeline(1))
 labels = np.arange(16, dtype=np.int32) % 4
 images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
 batch = to_devices(train_batch(images, labels, 16, config.seed, 0), mesh)
