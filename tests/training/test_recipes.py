@@ -85,7 +85,7 @@ def test_all_model_options_are_set_back():
         ("wd", "1", "--config.wd: no such field; did you mean weight_decay?"),
         ("bs", "1", "--config.bs: no such field; did you mean batch_size?"),
         ("epochs.more", "1", "no such field"),
-        ("xyzzy", "1", "no such field; the nearest are mixup, resize, "),
+        ("xyzzy", "1", "no such field; the nearest are "),
         ("model_options", "{'width': 8}", "set one option at a time"),
         ("epochs", "ten", "epochs=ten: must be a whole number"),
         ("epochs", "1.5", "epochs=1.5: must be a whole number"),
