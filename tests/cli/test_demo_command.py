@@ -1,11 +1,13 @@
 """The command `demo`: what it prints, how it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +16,8 @@ import pytest
 from flax_resnets import Classifier, cli, create_model
 from flax_resnets.inference.demo import DemoServer
 from flax_resnets.inference.preprocess import Settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "explain.md"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,11 @@ def test_a_port_in_use_is_one_line(saved, capsys):
 def test_a_port_that_is_none(saved, capsys, port):
     assert cli.main(["demo", saved, f"--port={port}"]) == 2
     assert f"--port={port}: " in capsys.readouterr().err
+
+
+def test_the_commands_of_its_page_parse():
+    lines = re.findall(r"^flax-resnets (demo .+)", PAGE.read_text(), flags=re.MULTILINE)
+    assert [cli.parse(line.split()).port for line in lines] == [7860]
 
 
 @pytest.mark.slow

@@ -123,10 +123,10 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"no picture", "picture: not a readable image"),
+        (b"no picture", "picture: not a JPEG, PNG"),
         (png()[:200], "picture: "),
         (b"\xff\xd8\xff\xe0" + bytes(50), "picture: "),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "picture: not a readable image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "picture: not a JPEG, PNG"),
         (bomb(), "picture: "),
         (b"", "picture: "),
     ],

@@ -105,7 +105,7 @@ def test_what_cannot_be_shown_is_said_on_the_page(page, picture, tmp_path):
     assert page.value("element('error').hidden")
     page.drop(text)
     page.wait_for("!element('error').hidden")
-    assert page.value("element('error').textContent").startswith("notes.txt: not a readable image")
+    assert page.value("element('error').textContent").startswith("notes.txt: not a JPEG, PNG")
     # The browser writes a line into the console for each answer that is an error.
     page.events = [each for each in page.events if "422" not in str(each)]
 
