@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -10,6 +11,9 @@ from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure, png
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.training.activations import ActivationRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_FILTERS = 256
 _FIGURES = {"mean": "mean", "std": "standard deviation", "near_zero": "share near zero"}
@@ -35,7 +39,12 @@ def first_filters(classifier: Classifier) -> np.ndarray:
 
 
 def draw_filters(classifier: Classifier) -> bytes:
-    """Draws the filters of the convolution that sees the image, side by side; returns a PNG.
+    """Draws the filters of the convolution that sees the image as a PNG; see `filters_figure`."""
+    return png(filters_figure(classifier))
+
+
+def filters_figure(classifier: Classifier) -> "Figure":
+    """Draws the filters of the convolution that sees the image, side by side.
 
     Grey is 0. Each filter is divided by its largest magnitude, so that the filters' shapes can be compared, not their
     sizes. A filter for colour images is drawn in colour. Of more than 256 filters the first ones are drawn.
@@ -64,20 +73,29 @@ def draw_filters(classifier: Classifier) -> bytes:
     height, width = filters.shape[1:3]
     number = f"the first {len(filters)} of {len(every)}" if len(every) > len(filters) else f"{len(filters)}"
     axes.set_title(f"{classifier.settings.model}: {number} filters of {height} x {width}", fontsize=9)
-    return png(figure)
+    return figure
 
 
 def draw_activations(rows: Sequence[ActivationRow]) -> bytes:
-    """Draws mean, standard deviation and share near zero of each layer's output against the step; returns a PNG.
-
-    Args:
-        rows: as `read_activations` returns them, at least one.
+    """Draws the activations of a run as a PNG; see `activations_figure`.
 
     Example:
         >>> from flax_resnets.models.activations import LayerStatistics
         >>> rows = [ActivationRow(step, {"stem": LayerStatistics(0.1, 1.0, 0.5)}) for step in (0, 10)]
         >>> draw_activations(rows)[1:4]
         b'PNG'
+    """
+    return png(activations_figure(rows))
+
+
+def activations_figure(rows: Sequence[ActivationRow]) -> "Figure":
+    """Draws mean, standard deviation and share near zero of each layer's output against the step.
+
+    Args:
+        rows: as `read_activations` returns them, at least one.
+
+    Raises:
+        UserError: there are none.
     """
     if not rows:
         raise UserError("activations: there are no rows; RecordActivations records them while a run trains")
@@ -97,4 +115,4 @@ def draw_activations(rows: Sequence[ActivationRow]) -> bytes:
         if field == "near_zero":
             axes.set_ylim(0, 1)
             axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    return png(figure)
+    return figure

@@ -54,7 +54,7 @@ th { font-weight: 600; color: var(--soft); }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .8rem; line-height: 1.35; margin-top: .2rem; }
 svg text { font-family: system-ui, sans-serif !important; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--cell, 10rem)), 1fr));
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr));
   gap: 1rem .8rem; }
 .pair { display: flex; gap: .3rem; }
 img { max-width: 100%; height: auto; border-radius: 3px; }
@@ -156,11 +156,6 @@ def picture(pixels: np.ndarray, side: int, description: str = "") -> Html:
         height=height,
         **({"class_": "small"} if small else {}),
     )
-
-
-def drawing(content: bytes, description: str) -> Html:
-    """A PNG file's content as an image inside the page, in its own size or smaller."""
-    return element("img", src=f"data:image/png;base64,{base64.b64encode(content).decode()}", alt=description)
 
 
 def page(title: str, subtitle: str, sections: Iterable[tuple[str, Html]], footer: str) -> str:

@@ -29,16 +29,20 @@ from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.evaluation import Evaluation, Outcome
 from flax_resnets.inference.load import load_classifier
 from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
+from flax_resnets.inference.network_figures import activations_figure, filters_figure
 from flax_resnets.inference.page import Html, charts, details, element, joined, page, picture, table, tiles
 from flax_resnets.inference.recorded import Recorded, read_recorded
 from flax_resnets.machine import describe_machine
+from flax_resnets.training.activations import FILE as ACTIVATIONS
+from flax_resnets.training.activations import read_activations
 from flax_resnets.training.devices import devices_in_words
 from flax_resnets.training.schedule import ScheduleConfig, make_schedules
 from flax_resnets.weights import hub
 
 _CLASSES = 50  # in the table of classes; of more, those with the lowest F1
 _EXAMPLES = 6  # pictures of a class
-_PICTURES = 20  # in a gallery
+_WORST = 20  # mistakes that are shown
+_PICTURES = 10  # in the other galleries
 _PAIRS = 20  # of classes that are confused
 _EPOCHS = 30  # rows up to which the table of epochs is open
 _POINTS = 400  # of the schedule's curves
@@ -320,30 +324,80 @@ def worst(subject: Subject) -> Html | None:
     """The mistakes with the highest losses."""
     if subject.evaluation is None:
         return None
-    mistakes = subject.evaluation.worst(_PICTURES)
+    mistakes = subject.evaluation.worst(_WORST)
     if not mistakes:
         return element("p", "No mistakes.")
     count = int((~subject.evaluation.correct).sum())
     note = f"The {len(mistakes)} of {count:,} mistakes with the highest losses."
-    return joined([element("p", note), gallery(subject, mistakes)])
+    return gallery(subject, mistakes, note)
 
 
-def gallery(subject: Subject, entries: Sequence[Outcome]) -> Html:
-    """Pictures with their class, what was predicted, and where they are."""
+def mislabelled(subject: Subject) -> Html | None:
+    """Images whose label is probably wrong."""
+    if subject.evaluation is None:
+        return None
+    suspects = subject.evaluation.likely_mislabelled(_PICTURES)
+    if not suspects:
+        return element("p", "None: no mistake is as certain as the right answers are.")
+    note = (
+        "Mistakes of which the network is as certain as it is of its right answers: the label may be wrong, or the "
+        "image may show both. See Evaluation.likely_mislabelled."
+    )
+    return gallery(subject, suspects, note)
+
+
+def best(subject: Subject) -> Html | None:
+    """The images with the lowest losses."""
+    if subject.evaluation is None:
+        return None
+    return gallery(subject, subject.evaluation.best(_PICTURES), "The images with the lowest losses.")
+
+
+def gallery(subject: Subject, entries: Sequence[Outcome], note: str) -> Html:
+    """Pictures with their class, what was predicted and why, and where they are.
+
+    Beside each picture is what the network sees of it, with the regions that speak for the predicted class (Grad-CAM).
+    """
     evaluation = subject.evaluation
     assert evaluation is not None, "pictures are those of an evaluation"
+    overlays, reason = _overlays(subject, entries)
 
-    def figure(entry: Outcome) -> Html:
+    def figure(entry: Outcome, overlay: np.ndarray | None) -> Html:
         predicted = element("span", "predicted ", element("b", entry.predicted), f" {entry.probability:.1%}")
         caption = (element("b", entry.class_name), element("br"), predicted, element("br"))
         where = element("span", _place(entry.image_name), class_="soft")
         return element(
             "figure",
-            element("div", _picture(evaluation, entry.index, 160), class_="pair"),
+            element(
+                "div",
+                _picture(evaluation, entry.index, 120),
+                None if overlay is None else picture(overlay, 120, f"what speaks for {entry.predicted}"),
+                class_="pair",
+            ),
             element("figcaption", *caption, where),
         )
 
-    return element("div", *map(figure, entries), class_="gallery")
+    if reason is None:
+        note += " Beside each, in colours from blue to red, the regions that speak for the predicted class (Grad-CAM)."
+    return joined(
+        [
+            element("p", note),
+            None if reason is None else element("p", f"Without Grad-CAM: {reason}", class_="soft"),
+            element("div", *map(figure, entries, overlays), class_="gallery"),
+        ]
+    )
+
+
+def _overlays(subject: Subject, entries: Sequence[Outcome]) -> tuple[list[np.ndarray | None], str | None]:
+    """The explanation of each picture's prediction, or None for all and the reason."""
+    none: list[np.ndarray | None] = [None] * len(entries)
+    if subject.classifier is None or subject.evaluation is None or subject.evaluation.image is None:
+        return none, "the network or the pictures are not at hand"
+    try:
+        pictures = [subject.evaluation.image(entry.index) for entry in entries]
+        return [each.overlay() for each in subject.classifier.explain(pictures)], None
+    except (UserError, OSError) as error:  # a network without feature maps, or a picture that is gone
+        return none, str(error)[:200]
 
 
 def _picture(evaluation: Evaluation, row: int, side: int) -> Html:
@@ -368,6 +422,24 @@ def calibration(subject: Subject) -> Html | None:
     if evaluation is None:
         return None
     return charts([svg(lambda: evaluation_figures.reliability_figure(evaluation))])
+
+
+def filters(subject: Subject) -> Html | None:
+    """The filters of the layer that sees the image."""
+    if subject.classifier is None:
+        return None
+    classifier = subject.classifier
+    try:
+        return element("div", Html(svg(lambda: filters_figure(classifier))), class_="scroll")
+    except UserError:  # no convolution sees the image
+        return None
+
+
+def activations(subject: Subject) -> Html | None:
+    """Mean, standard deviation and share near zero of each layer's output, if the run recorded them."""
+    if subject.run is None or not (rows := read_activations(subject.run.directory / ACTIVATIONS)):
+        return None
+    return element("div", Html(svg(lambda: activations_figure(rows))), class_="scroll")
 
 
 def configuration(subject: Subject) -> Html | None:
@@ -464,7 +536,11 @@ SECTIONS: Mapping[str, Callable[[Subject], Html | None]] = {
     "Confusion matrix": confusion,
     "Most confused classes": pairs,
     "Worst mistakes": worst,
+    "Likely mislabelled": mislabelled,
+    "Best": best,
     "Calibration": calibration,
+    "First filters": filters,
+    "Activations": activations,
     "Configuration": configuration,
     "Data": data,
     "Lineage": lineage,

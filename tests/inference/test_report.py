@@ -25,7 +25,15 @@ def headings(page: str) -> list[str]:
 
 
 def test_a_run_has_all_sections(page):
-    assert headings(page) == [title for title in SECTIONS if title != "Lineage"]
+    assert headings(page) == [title for title in SECTIONS if title not in ("Lineage", "Activations")]
+
+
+def test_pictures_have_their_explanation(page):
+    """Grad-CAM beside each worst, suspect and best picture."""
+    assert "(Grad-CAM)" in page
+    assert "Without Grad-CAM" not in page
+    galleries = page[page.index("<h2>Worst") : page.index("<h2>Calibration")]
+    assert galleries.count('alt="what speaks for ') == galleries.count("<figcaption>") >= 30
 
 
 def test_its_figures_are_those_of_the_run(page, trained):
@@ -116,8 +124,12 @@ def test_a_saved_folder_has_no_curves(trained, tmp_path):
 def test_files_that_not_every_run_has(copy):
     (copy / "lineage.json").write_text(json.dumps({"weights": "<old>/run", "step": None}))
     (copy / "machine.json").write_text(json.dumps({"hardware": "a toaster"}))
+    layers = {"conv<1>": {"mean": 0.0, "std": 1.0, "near_zero": 0.1}}
+    rows = (json.dumps({"step": step, "layers": layers}) + "\n" for step in (0, 4))
+    (copy / "activations.jsonl").write_text("".join(rows))
     page = report(copy)
     assert "&lt;old&gt;/run" in page[page.index("<h2>Lineage") :]
+    assert "conv&lt;1&gt;" in page[page.index("<h2>Activations") :]
     assert "a toaster" in page[page.index("<h2>Environment") :]
 
 
@@ -167,4 +179,5 @@ def test_pictures_that_are_gone():
 
     page = page_of(Subject("gone", None, None, evaluation_of(4, 30, gone)))
     assert "cannot be read: cat.jpg: No such file" in page
+    assert "Without Grad-CAM: " in page
     assert "Worst mistakes" in headings(page)
