@@ -21,7 +21,7 @@ from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
-from flax_resnets.training.loss import OF_EACH_CLASS
+from flax_resnets.training.multilabel import OF_EACH_CLASS
 
 if TYPE_CHECKING:
     from flax_resnets.data.identity import Identity

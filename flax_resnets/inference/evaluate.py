@@ -25,7 +25,7 @@ from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.eval_sums import eval_sums
-from flax_resnets.training.loss import OF_EACH_CLASS
+from flax_resnets.training.multilabel import OF_EACH_CLASS
 
 Tta = Literal["none", "flip", "five_crop"]
 

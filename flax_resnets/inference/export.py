@@ -35,7 +35,7 @@ from flax_resnets.inference.folder import CONFIG, WEIGHTS, tensors_of
 from flax_resnets.models.folding import fold_batch_norm
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
-from flax_resnets.training.loss import OF_EACH_CLASS
+from flax_resnets.training.multilabel import OF_EACH_CLASS
 from flax_resnets.weights.safetensors_format import write_safetensors
 
 if TYPE_CHECKING:

@@ -38,10 +38,6 @@ LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 """The losses by name: functions of logits and targets, both `(N, classes)`, that return the loss of each image
 `(N,)`."""
 
-OF_EACH_CLASS = ("bce",)
-"""Losses that treat each class by itself: an image may have any number of classes, and a class's probability is the
-sigmoid of its logit."""
-
 
 def image_weights(targets: jax.Array, class_weights: Sequence[float]) -> jax.Array:
     """The weight of each image's loss: its class's weight; for a mixed image, the mean by its shares of the classes.

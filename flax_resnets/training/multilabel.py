@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+OF_EACH_CLASS = ("bce",)
+"""Losses that treat each class by itself: an image may have any number of classes, and a class's probability is the
+sigmoid of its logit."""
+
 
 class MultilabelFigures(NamedTuple):
     """Figures over a whole split, each from 0 to 1.

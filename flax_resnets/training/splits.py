@@ -14,7 +14,7 @@ from flax_resnets.fields import shown
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
-from flax_resnets.training.loss import OF_EACH_CLASS
+from flax_resnets.training.multilabel import OF_EACH_CLASS
 
 
 def load_split(config: Config, split: Literal["train", "validation"], display: Display) -> tuple[Split, int]:
