@@ -9,6 +9,7 @@ this machine. Ctrl-C ends it.
 """
 
 import argparse
+import signal
 
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_weights, load
@@ -25,15 +26,18 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serves the page until Ctrl-C.
+    """Serves the page until Ctrl-C or SIGTERM.
 
     Raises:
         UserError: the network cannot be loaded, has no classes, or the port cannot be used.
     """
     from flax_resnets.inference.demo import DemoServer
 
-    classifier = load(arguments)
+    if arguments.own_process:  # also where a shell's script has started it with Ctrl-C ignored
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
     try:
+        classifier = load(arguments)
         with DemoServer(classifier, arguments.source, arguments.port) as server:
             print("compiling the network", flush=True)
             server.warm_up()
@@ -42,4 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print()
     except UserError as error:
-        raise UserError(f"demo: {str(error).replace('port=', '--port=', 1)}") from None
+        if not str(error).startswith("port="):
+            raise
+        raise UserError(f"demo: --{error}") from None

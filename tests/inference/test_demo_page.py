@@ -50,7 +50,7 @@ def page(server, tmp_path):
 
 @pytest.fixture
 def picture(tmp_path) -> Path:
-    path = tmp_path / "a <b>picture</b>.png"
+    path = tmp_path / "a <b>picture &amp;.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)).save(path)
     return path
 
@@ -83,13 +83,13 @@ def test_a_picture_is_chosen_and_another_class_asked_by_the_keyboard_alone(page,
     chooser = page.wait_for_event("Page.fileChooserOpened")
     page.call("DOM.setFileInputFiles", files=[str(picture)], backendNodeId=chooser["backendNodeId"])
     wait_for_result(page)
-    before = page.value("element('overlay').src")
     page.press("Tab")
     page.press("Tab")
     assert page.value("document.activeElement === document.querySelectorAll('#classes button')[1]")
     page.press("Enter")
     page.wait_for("document.querySelectorAll('#classes button')[1].getAttribute('aria-pressed') === 'true'")
-    assert page.value("element('overlay').src") != before
+    second = page.value("document.querySelectorAll('#classes button span')[2].innerText")
+    assert page.value("element('caption').textContent").startswith(f"what speaks for “{second}”")
     assert page.value("document.activeElement === document.querySelectorAll('#classes button')[1]")
 
 
