@@ -53,6 +53,7 @@ th { font-weight: 600; color: var(--soft); }
 .charts svg { width: 100%; height: auto; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .8rem; line-height: 1.35; margin-top: .2rem; }
+figcaption .soft { font-size: inherit; }
 svg text { font-family: system-ui, sans-serif !important; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr));
   gap: 1rem .8rem; }
