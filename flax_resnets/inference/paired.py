@@ -92,7 +92,7 @@ def over_seeds(ours: Sequence[float], theirs: Sequence[float]) -> Interval | Non
 
     Example:
         >>> print(*(f"{each:.3f}" for each in over_seeds([0.90, 0.92, 0.91], [0.85, 0.88, 0.86])))
-        0.047 0.017 0.076 0.012
+        0.047 0.015 0.078 0.016
     """
     if min(len(ours), len(theirs)) < 2:
         return None

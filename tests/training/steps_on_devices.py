@@ -65,12 +65,13 @@ def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -
     eval_step = make_eval_step(model, config, mesh)
     statistics_step = make_statistics_step(model, config, mesh)
     recalibrated = statistics_step(state.params, state.batch_stats, jnp.int32(0), batch_of(0))
+    evaluation = evaluate(eval_step, state, eval_batches(images, labels, 64), mesh)
     program = train_step.as_text()
     return {
         "losses": losses,
         "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
         "recalibrated": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(recalibrated))],
-        "evaluation": evaluate(eval_step, state, eval_batches(images, labels, 64), mesh),
+        "evaluation": [figure for figure in evaluation if figure is not None],
         "bytes_of_weights": sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params)),
         "placed_as_before": jax.tree.all(
             jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), state, shardings)
