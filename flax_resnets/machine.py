@@ -1,12 +1,18 @@
-"""Describes the machine on which a measurement was made."""
+"""Describes the machine and the libraries with which a run or a measurement was made."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 # Environment variables that change speed.
 _SETTINGS = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_", "XLA_", "JAX_", "OMP_", "MKL_", "KMP_", "TF_ONEDNN", "DNNL_")
+
+# Those that decide numbers and speed.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -27,6 +33,20 @@ def describe_machine() -> dict[str, Any]:
             if name.startswith(_SETTINGS) and not name.endswith("_DIR")  # directories do not change speed
         },
     }
+
+
+def library_versions(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
+    """The versions of those libraries that are installed.
+
+    Example:
+        >>> list(library_versions(("numpy", "no-such-library")))
+        ['numpy']
+    """
+    versions = {}
+    for library in libraries:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[library] = version(library)
+    return versions
 
 
 def cores() -> int:

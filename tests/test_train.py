@@ -70,7 +70,8 @@ def test_a_run_leaves_what_the_readme_says(unbroken):
     assert [row["event"] for row in rows] == ["epoch", "epoch", "epoch", "done"]
     assert len(rows[-1]["state_digest"]) == 64
     names = {path.name for path in unbroken.iterdir()}
-    assert names == {"config.json", "data.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
+    files = {"config.json", "data.json", "machine.json", "metrics.jsonl", "curves.png"}
+    assert names == files | {"checkpoints", "tensorboard"}
     assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 1000
 
 

@@ -6,8 +6,7 @@
     python -m benchmarks.records.results --check
 
 `--add` copies a finished run into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl, and
-machine.json, which describes the machine that `--add` runs on, unless the workdir has one from the machine where the
-run was made. `--hardware` describes the run's hardware in words, if it is more than its CPU. `--data` says which part
+machine.json, the run's own; for a run that has none, it describes the machine that `--add` runs on. `--hardware` describes the run's hardware in words, if it is more than its CPU. `--data` says which part
 of the dataset was used, if it was not all of it. A run with the recipe and the seed of a kept run, but another
 state_digest, is refused without `--replace`. With `--so-far` a run that is not finished is added, and the table says
 how many epochs it has; the same run replaces it when it has more.
@@ -23,13 +22,12 @@ import json
 import statistics
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure
-from flax_resnets.machine import describe_machine
+from flax_resnets.machine import describe_machine, library_versions
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +171,7 @@ def add_run(
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
     machine = run.machine or this_machine()  # what came with the run is what it ran on
+    machine = {name: value for name, value in machine.items() if name != "environment"}  # it may name directories
     given = {"hardware": hardware or machine.get("hardware"), "data": data or machine.get("data")}
     (target / "machine.json").write_text(json.dumps({**machine, **given}, indent=2) + "\n")
     return target
@@ -182,8 +181,7 @@ def this_machine() -> dict[str, Any]:
     """A machine.json's content, of the machine that this runs on."""
     described = describe_machine()
     machine = {name: described[name] for name in ("cpu", "cores", "python")}
-    versions = {library: version(library) for library in ("jax", "flax", "optax")}
-    return {"hardware": None, "data": None, **machine, "versions": versions}
+    return {"hardware": None, "data": None, **machine, "versions": library_versions(("jax", "flax", "optax"))}
 
 
 def read_results(results: Path) -> dict[str, list[Run]]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "models": "lists the networks, with parameters and GMACs",
     "summary": "lists a network's layers: output shapes, parameters, multiply-adds",
     "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
+    "env": "prints what a report of a bug needs: versions, devices, settings",
 }
 
 # The commands that compute much: on a CPU they start with memory in huge pages.

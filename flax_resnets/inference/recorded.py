@@ -24,7 +24,7 @@ class Recorded:
         done: the last row; None if the run is not done.
         identity: content of `data.json`; None if there is none.
         lineage: content of `lineage.json`, the weights that the run began with; empty if there is none.
-        machine: content of `machine.json`, which `results/` has for each run; empty if there is none.
+        machine: content of `machine.json`, see `MachineRecord`; empty if there is none.
     """
 
     directory: Path

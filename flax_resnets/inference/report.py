@@ -12,7 +12,6 @@ import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import jax
@@ -32,7 +31,7 @@ from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.network_figures import activations_figure, filters_figure
 from flax_resnets.inference.page import Html, charts, details, element, joined, page, picture, table, tiles
 from flax_resnets.inference.recorded import Recorded, read_recorded
-from flax_resnets.machine import describe_machine
+from flax_resnets.machine import describe_machine, library_versions
 from flax_resnets.training.activations import FILE as ACTIVATIONS
 from flax_resnets.training.activations import read_activations
 from flax_resnets.training.devices import devices_in_words
@@ -46,7 +45,6 @@ _PICTURES = 10  # in the other galleries
 _PAIRS = 20  # of classes that are confused
 _EPOCHS = 30  # rows up to which the table of epochs is open
 _POINTS = 400  # of the schedule's curves
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @dataclass(frozen=True)
@@ -502,7 +500,7 @@ def environment(subject: Subject) -> Html:
         "system": here["platform"],
         "Python": platform.python_version(),
         "flax_resnets": __version__,
-        **{library: found for library in _LIBRARIES if (found := _version(library))},
+        **library_versions(),
         **here["environment"],
     }
     return joined([*tables, element("h3", "Of this report"), _of_two(facts)])
@@ -568,10 +566,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None

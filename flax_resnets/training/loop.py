@@ -30,6 +30,7 @@ from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.lineage import write_lineage
+from flax_resnets.training.machine_record import MachineRecord
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
 from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
@@ -76,8 +77,8 @@ def run(
     Args:
         config: the run's configuration, as `load_config` returns it.
         workdir: a directory, or `gs://BUCKET/PATH`. It is made if it does not exist, and gets `config.json`,
-            `data.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and `curves.png`, and `broken_images.txt` if
-            images are left out.
+            `data.json`, `machine.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and `curves.png`, and
+            `broken_images.txt` if images are left out.
         callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
         amend: whether the workdir's run goes on, from its last checkpoint, under a configuration that differs from its
             own. The learning rate's schedule begins anew over what is left, except `step` and `constant`, which go on.
@@ -229,7 +230,7 @@ class Run:
         self.config = trainer.config
         self.workdir = workdir
         self.stop = stop
-        own = (Terminal(trainer.display), TensorBoard(), Curves()) if is_first() else ()
+        own = (Terminal(trainer.display), MachineRecord(), TensorBoard(), Curves()) if is_first() else ()
         self._callbacks = (*own, *callbacks)
         self._course = course
         self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip)

@@ -28,7 +28,15 @@ from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_FIELDS, Con
 from flax_resnets.training.lease import leased
 from flax_resnets.training.metrics import read_rows
 
-_FILES = ("config.json", "data.json", "metrics.jsonl", "curves.png", "broken_images.txt", lineage.FILE)
+_FILES = (
+    "config.json",
+    "data.json",
+    "metrics.jsonl",
+    "curves.png",
+    "broken_images.txt",
+    lineage.FILE,
+    "machine.json",
+)
 
 
 class Course(NamedTuple):

@@ -84,6 +84,7 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     assert sorted(path.name for path in unbroken.iterdir()) == [
         "checkpoints",
         "curves.png",
+        "machine.json",
         "metrics.jsonl",
         "tensorboard",
     ]
