@@ -292,7 +292,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("quickstart", "quickstart: no such flag; see --help"),
         ("--compile_only", "--compile_only: needs --topology"),
         ("--compile_only=yes", "--compile_only: takes no value: 'yes'"),
-        ("--compile-only", "--compile-only: no such flag; did you mean --compile_only?"),
+        ("--compile_onyl", "--compile_onyl: no such flag; did you mean --compile_only?"),
         ("--topology=v5e:4x4", "--topology=v5e:4x4: goes with --compile_only"),
         ("--coordinator=localhost:1234", "--coordinator=localhost:1234: goes with --num_processes"),
         ("--process_id=0", "--process_id=0: goes with --coordinator"),

@@ -6,8 +6,9 @@
     python -m benchmarks.records.results --check
 
 `--add` copies a finished run into results/NAME/seedK/: its config.json without `data_dir`, its metrics.jsonl, and
-machine.json, the run's own; for a run that has none, it describes the machine that `--add` runs on. `--hardware` describes the run's hardware in words, if it is more than its CPU. `--data` says which part
-of the dataset was used, if it was not all of it. A run with the recipe and the seed of a kept run, but another
+machine.json, the run's own; for a run that has none, it describes the machine that `--add` runs on. `--hardware`
+describes the run's hardware in words, if it is more than its CPU. `--data` says which part of the dataset was used, if
+it was not all of it. A run with the recipe and the seed of a kept run, but another
 state_digest, is refused without `--replace`. With `--so-far` a run that is not finished is added, and the table says
 how many epochs it has; the same run replaces it when it has more.
 

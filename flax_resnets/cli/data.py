@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             sources["validation"] = open_split(config, "validation")
         except UserError as error:
+            if config.validation_split is not None:  # asked for in words
+                raise
             lacking = str(error)
     contents: dict[str, Contents] = {}
     for split, source in sources.items():

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         rest = []
         for argument in arguments:
             if not (self._takes_fields and argument.startswith(_FIELD)):
-                rest.append(argument)
+                rest.append(self._as_spelt(argument))
                 continue
             flag, equals, value = argument.partition("=")
             if not equals:
@@ -75,6 +75,15 @@ class Parser(argparse.ArgumentParser):
         if self._takes_config and not parsed.config:
             self.error("--config=RECIPE is needed; `flax-resnets train` lists the recipes")
         return parsed
+
+    def _as_spelt(self, argument: str) -> str:
+        """The argument with its flag as the parser spells it: `--data-dir` and `--data_dir` mean the same."""
+        flag, equals, value = argument.partition("=")
+        for action in self._actions:
+            for name in action.option_strings:
+                if name.replace("_", "-") == flag.replace("_", "-"):
+                    return f"{name}{equals}{value}"
+        return argument
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `UserError`."""

@@ -149,8 +149,13 @@ def _lines() -> Iterator[str]:
 
 def _as_json(name: str, result: "list[Prediction] | UserError") -> str:
     if isinstance(result, UserError):
-        return json.dumps({"image": name, "error": str(result)}) + "\n"
+        return json.dumps({"image": name, "error": _reason(name, result)}) + "\n"
     return json.dumps({"image": name, "predictions": [each._asdict() for each in result]}) + "\n"
+
+
+def _reason(name: str, error: UserError) -> str:
+    """The error without the image's name, which has a column of its own."""
+    return str(error).removeprefix(f"{printable(name)}: ")
 
 
 class _Line:
@@ -166,7 +171,7 @@ def _as_csv(name: str, result: "list[Prediction] | UserError") -> str:
     line = _Line()
     writer = csv.writer(line, lineterminator="\n")
     if isinstance(result, UserError):
-        writer.writerow([printable(name), "", "", "", "", result])
+        writer.writerow([printable(name), "", "", "", "", _reason(name, result)])
     else:
         for rank, (class_name, index, probability) in enumerate(result, start=1):
             writer.writerow([printable(name), rank, printable(class_name), index, f"{probability:.6g}", ""])
@@ -185,13 +190,11 @@ class _Table:
         self._name_width = 0
 
     def __call__(self, name: str, result: "list[Prediction] | UserError") -> str:
-        name = printable(name)
-        self._name_width = max(self._name_width, len(name))
+        self._name_width = max(self._name_width, len(printable(name)))
         if isinstance(result, UserError):
-            reason = str(result).removeprefix(f"{name}: ")
-            return f"{name:<{self._name_width}}  error: {reason}\n"
+            return f"{printable(name):<{self._name_width}}  error: {_reason(name, result)}\n"
         cells = [f"{each.probability:>6.1%} {printable(each.class_name):<{self._width}}" for each in result]
-        return f"{name:<{self._name_width}}  {'  '.join(cells)}".rstrip() + "\n"
+        return f"{printable(name):<{self._name_width}}  {'  '.join(cells)}".rstrip() + "\n"
 
 
 @contextlib.contextmanager

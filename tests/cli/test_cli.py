@@ -161,3 +161,9 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("flax_resnets.cli.models.run", interrupted)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "flax_resnets: interrupted\n"
+
+
+def test_a_flag_may_be_written_with_hyphens_or_underscores(capsys):
+    out = run(capsys, "summary", "lenet", "--num_classes=3", "--image_size", "32")
+    assert out == run(capsys, "summary", "lenet", "--num-classes=3", "--image-size", "32")
+    assert cli.parse(["train", "--config=quickstart", "--num-processes=2"]).num_processes == 2

@@ -95,6 +95,7 @@ def test_a_picture_is_overwritten_with_force_alone(capsys):
             "data: --picture=shown.jpg: must be a file whose name ends in .png",
         ),
         ("fashion_mnist_sample --picture=no/such/shown.png", "data: --picture=no/such/shown.png: no such directory"),
+        ("fashion_mnist_sample --config.validation_split=nonsuch", "validation_split=nonsuch: "),
         ("fashion_mnist_sample --chekc", "data: --chekc: no such flag; did you mean --check?"),
     ],
 )
