@@ -1,7 +1,9 @@
 """Names of classes: in words where a dataset numbers them, and as a user gives them."""
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 from flax_resnets.errors import UserError
@@ -22,7 +24,19 @@ IMAGENETTE: Mapping[str, str] = {
 }
 """Imagenette's classes by their WordNet identifiers, by which the dataset names them."""
 
-TABLES: Sequence[Mapping[str, str]] = (IMAGENETTE,)
+
+def _imagenet() -> dict[str, str]:
+    text = (resources.files("flax_resnets.inference") / "imagenet.csv").read_text(encoding="utf-8")
+    return dict(list(csv.reader(text.splitlines()))[1:])
+
+
+IMAGENET: Mapping[str, str] = _imagenet()
+"""The 1,000 classes of ILSVRC 2012, in the order of their labels: WordNet identifiers, and the synsets' words.
+
+Both are WordNet's; its licence is in WORDNET_LICENSE.
+"""
+
+TABLES: Sequence[Mapping[str, str]] = (IMAGENETTE, IMAGENET)
 """Tables from the names in a dataset to words. To add one: a table, and its name here."""
 
 

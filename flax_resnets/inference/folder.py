@@ -29,6 +29,7 @@ from flax import linen as nn
 from flax_resnets import __version__
 from flax_resnets.errors import UserError
 from flax_resnets.fields import field_types
+from flax_resnets.inference.class_names import IMAGENET
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.models.registry import MODELS
 from flax_resnets.models.resnet import ResNet
@@ -282,6 +283,8 @@ def _labels(
     """The names of the classes, or their numbers if the file has no names; and words for some of the names."""
     names = content.get("label_names", theirs.get("label_names"))
     words = content.get("label_descriptions", theirs.get("label_descriptions"))
+    if names is None and num_classes == len(IMAGENET) and str(theirs.get("tag", "")).endswith("in1k"):
+        names = list(IMAGENET)  # of timm's own weights, whose files name no classes
     if names is None:
         if num_classes > 2**20:
             raise UserError(f"num_classes={num_classes}: has no label_names, and is too many to number")

@@ -33,8 +33,8 @@ def load_classifier(
 
     Args:
         source: the workdir of a run; a folder that `Classifier.save` or timm made; one of the two in a bucket,
-            `gs://BUCKET/PATH`, which is copied to the directory of caches; or `hf-hub:owner/name`, such a folder on the
-            Hugging Face hub.
+            `gs://BUCKET/PATH`, which is copied to the directory of caches; `hf-hub:owner/name`, such a folder on the
+            Hugging Face hub; or a name of `list_models(pretrained=True)`, such as `resnet50.a1_in1k`, which is there.
         checkpoint: of a run: `best`, that of the epoch with the highest accuracy (if an image may have any number of
             classes, mean average precision); `last`, the newest; or the number of a step that is kept. Of other sources
             only `best`.
@@ -54,6 +54,7 @@ def load_classifier(
     """
     names = None if class_names is None else _checked_names(class_names)
     keep_compiled_programs()
+    source = hub.by_name(source) if isinstance(source, str) else source
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         config, weights = hub.download(source, "config.json"), hub.download(source)
         return _saved(source, config, weights, read_json(config, source), checkpoint, average, names)

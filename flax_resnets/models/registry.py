@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 
 from flax_resnets.errors import UserError
+from flax_resnets.models.pretrained import find_pretrained, pretrained_weights
 from flax_resnets.models.resnet import (
     BasicBlock,
     PreActBasicBlock,
@@ -149,28 +150,40 @@ def model_options(name: str) -> list[str]:
     return [field.name for field in dataclasses.fields(module) if field.name not in _SET_BY_NAME]
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """The names that `create_model` accepts, if they match a shell pattern; variants of a network follow each other.
 
+    Args:
+        pattern: such as `resnet*d`.
+        pretrained: whether to list trained weights, such as `resnet18.a1_in1k`: a network's name and a tag, as timm has
+            them. `load_classifier` and `load_weights` take these names.
+
     Example:
+        >>> list_models("resnet18d.*", pretrained=True)
+        ['resnet18d.ra2_in1k', 'resnet18d.ra4_e3600_r224_in1k']
         >>> list_models("resnet*d")
         ['resnet18d', 'resnet34d', 'resnet50d', 'resnet101d', 'resnet152d', 'resnet26d']
     """
-    return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in (pretrained_weights() if pretrained else MODELS) if fnmatch.fnmatchcase(name, pattern)]
 
 
-def create_model(name: str | None = None, /, num_classes: int = 1000, **overrides: Any) -> nn.Module:
+def create_model(
+    name: str | None = None, /, num_classes: int = 1000, *, pretrained: bool = False, **overrides: Any
+) -> nn.Module:
     """Makes the network of that name, as a linen module.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`; or, with `pretrained`, of `list_models(pretrained=True)`.
         num_classes: outputs of the head; 0 for a network that returns pooled features.
+        pretrained: makes the network of trained weights, such as `resnet50.a1_in1k`. A linen module holds no weights:
+            `load_weights(model, "resnet50.a1_in1k")` gives them as variables, and `load_classifier` gives both with
+            preprocessing and class names.
         **overrides: attributes of the module, such as `stem="small"` or `dtype=jnp.bfloat16`; also `name` (as a
             submodule of another module) and `parent`, which every linen module has.
 
     Raises:
-        UserError: there is no such network, the network has no such attribute, or the attribute cannot have that value.
-            For a wrong name, the message has the nearest names.
+        UserError: there is no such network or no such weights, the network has no such attribute, or the attribute
+            cannot have that value. For a wrong name, the message has the nearest names.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -185,6 +198,8 @@ def create_model(name: str | None = None, /, num_classes: int = 1000, **override
         if "name" not in overrides:
             raise TypeError("create_model: the network's name is missing; list_models() has them")
         name = str(overrides.pop("name"))  # the network's name, given as a keyword
+    if pretrained or "." in name:
+        name = _of_pretrained(name, pretrained)
     entry, options = _entry(name), [*model_options(name), "num_classes"]
     for option in overrides:
         if option not in (*options, "name", "parent"):
@@ -195,6 +210,19 @@ def create_model(name: str | None = None, /, num_classes: int = 1000, **override
         return entry.constructor(num_classes=num_classes, **overrides)
     except ValueError as error:  # about an attribute's value; the message names the attribute
         raise UserError(f"{name}: {error}") from error
+
+
+def _of_pretrained(name: str, pretrained: bool) -> str:
+    """The name of the network of trained weights, by their name."""
+    if "." not in name:
+        _entry(name)
+    found = find_pretrained(name)
+    if not pretrained:
+        raise UserError(
+            f"model={name!r}: names trained weights, which a linen module does not hold; create_model({found.model!r}) "
+            f"makes the network, load_weights(model, {name!r}) its variables, load_classifier({name!r}) both"
+        )
+    return found.model
 
 
 def _entry(name: str) -> ModelEntry:

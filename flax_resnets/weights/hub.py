@@ -1,11 +1,32 @@
 """Weights from the Hugging Face hub, by its own library `huggingface_hub`."""
 
 import importlib
+import os
+import re
 from pathlib import Path
 
 from flax_resnets.errors import UserError
+from flax_resnets.models.pretrained import find_pretrained, pretrained_weights
 
 PREFIX = "hf-hub:"
+
+
+def by_name(source: str) -> str:
+    """Where trained weights are that are named as `list_models(pretrained=True)` does; any other source as it is.
+
+    A file or directory of that name comes first.
+
+    Raises:
+        UserError: the name has the form of such weights, and there are none.
+
+    Example:
+        >>> by_name("resnet50.a1_in1k"), by_name("runs/quickstart")
+        ('hf-hub:timm/resnet50.a1_in1k', 'runs/quickstart')
+    """
+    is_name = source in pretrained_weights() or re.fullmatch(r"\w+\.\w+_in1k", source)
+    if not is_name or os.path.lexists(source):
+        return source
+    return f"{PREFIX}{find_pretrained(source).repository}"
 
 
 def download(source: str, name: str = "model.safetensors") -> Path:

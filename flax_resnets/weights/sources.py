@@ -54,6 +54,7 @@ def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str
     if isinstance(source, Mapping):
         label, content = "source", source
     elif isinstance(source, (str, os.PathLike)):
+        source = hub.by_name(source) if isinstance(source, str) else source
         label, content = str(source), _read_file(source)
     else:
         raise UserError(

@@ -15,6 +15,7 @@ from flax_resnets.inference import folder as of_folder
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.models.registry import MODELS, list_models
 from flax_resnets.training.network import make_model
+from flax_resnets.weights import hub
 from flax_resnets.weights.load import expected_shapes
 from flax_resnets.weights.names import nested
 
@@ -180,6 +181,29 @@ def test_a_folder_that_timm_made(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 90, 70, 3)).astype(np.uint8)
     np.testing.assert_array_equal(loaded.logits(images), saved.logits(images))
     assert loaded.words[0] == "tench"
+
+
+def test_timms_own_weights_have_imagenets_names(tmp_path, monkeypatch):
+    """Their files name no classes; timm knows them from its tables, and so does this library."""
+    names = [str(number) for number in range(1000)]
+    made("resnet20_cifar", names, model_options={}).save(tmp_path / "saved")
+
+    def as_on_the_hub(config):
+        del config["pretrained_cfg"]["label_names"]
+        config["pretrained_cfg"]["tag"] = "a1_in1k"
+
+    loaded = load_classifier(without_our_part(tmp_path / "saved", as_on_the_hub))
+    assert (loaded.class_names[0], loaded.words[0]) == ("n01440764", "tench")
+    assert (loaded.class_names[999], loaded.words[999]) == ("n15075141", "toilet tissue, toilet paper, bathroom tissue")
+    asked = []
+
+    def download(source, name="model.safetensors"):
+        asked.append(source)
+        return tmp_path / "saved" / name
+
+    monkeypatch.setattr(hub, "download", download)
+    assert load_classifier("resnet50.a1_in1k").words == loaded.words
+    assert asked == ["hf-hub:timm/resnet50.a1_in1k"] * 2
 
 
 def test_what_timms_file_does_not_say(tmp_path):

@@ -336,6 +336,18 @@ def test_the_hubs_file_is_read(tmp_path, monkeypatch):
     ]
 
 
+def test_weights_by_timms_name_are_on_the_hub(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors(ARRAYS))
+    asked = []
+    fake_hub(monkeypatch, lambda errors, *request: asked.append(request) or path)
+    label, tensors = open_source("resnet18.a1_in1k")
+    assert (label, list(tensors)) == ("hf-hub:timm/resnet18.a1_in1k", list(ARRAYS))
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors", None)]
+    with pytest.raises(UserError, match=r"^resnet18.a_in1k: no such weights; did you mean resnet18.a3_in1k"):
+        open_source("resnet18.a_in1k")
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

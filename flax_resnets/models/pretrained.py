@@ -1,0 +1,72 @@
+"""Trained weights by timm's names, such as `resnet50.a1_in1k`: a network's name, a dot, and a tag for its training.
+
+The table is pretrained.csv, which `benchmarks.records.pretrained` writes from timm's own.
+"""
+
+import csv
+import difflib
+import functools
+from collections.abc import Mapping
+from importlib import resources
+from typing import NamedTuple
+
+from flax_resnets.errors import UserError
+
+
+class Pretrained(NamedTuple):
+    """One set of trained weights.
+
+    Attributes:
+        name: timm's, such as `resnet50.a1_in1k`.
+        repository: on the Hugging Face hub, whose card tells the accuracy and the training.
+        num_classes: outputs of the head.
+        size, test_size: side of the images in training, and of those at which timm evaluates it, in pixels.
+        licence: of the weights, by its SPDX identifier in lower case.
+    """
+
+    name: str
+    repository: str
+    num_classes: int
+    size: int
+    test_size: int
+    licence: str
+
+    @property
+    def model(self) -> str:
+        """The network's name."""
+        return self.name.partition(".")[0]
+
+
+@functools.cache
+def pretrained_weights() -> Mapping[str, Pretrained]:
+    """The table, by name.
+
+    Example:
+        >>> pretrained_weights()["resnet50.a1_in1k"].repository
+        'timm/resnet50.a1_in1k'
+    """
+    text = (resources.files("flax_resnets.models") / "pretrained.csv").read_text(encoding="utf-8")
+    rows = list(csv.reader(text.splitlines()))[1:]
+    return {row[0]: Pretrained(row[0], row[1], *map(int, row[2:5]), licence=row[5]) for row in rows}
+
+
+def find_pretrained(name: str) -> Pretrained:
+    """The entry of that name.
+
+    Raises:
+        UserError: there is none; the message has those of the network, or the nearest.
+
+    Example:
+        >>> find_pretrained("resnet18.a9_in1k")
+        Traceback (most recent call last):
+        flax_resnets.errors.UserError: resnet18.a9_in1k: no such weights; did you mean resnet18.a3_in1k, ...?
+    """
+    table = pretrained_weights()
+    if name in table:
+        return table[name]
+    of_it = [each for each in table if each.partition(".")[0] == name.partition(".")[0]]
+    close = difflib.get_close_matches(name, of_it or table, n=4, cutoff=0 if of_it else 0.6)
+    if not of_it and "." not in name:
+        raise UserError(f"{name}: has no trained weights by name; list_models(pretrained=True) lists what has")
+    right = f"did you mean {', '.join(close)}?" if close else "list_models(pretrained=True) lists them"
+    raise UserError(f"{name}: no such weights; {right}")
