@@ -361,24 +361,33 @@ def resized_example(source: Source, index: int, size: int, resize: str) -> tuple
     return resized(image, size, resize), label
 
 
-def resized(image: np.ndarray, size: int, resize: str, interpolation: str = "lanczos") -> np.ndarray:
+def resized(
+    image: np.ndarray, size: int, resize: str, interpolation: str = "lanczos", shorter_side: int | None = None
+) -> np.ndarray:
     """Resizes one uint8 image from `(height, width, channels)` to `(size, size, channels)`.
 
     The filter is Lanczos, over the whole area of an output pixel, so shrinking does not alias. `interpolation` names
-    another of Pillow's: `bicubic` or `bilinear`.
+    another of Pillow's: `bicubic` or `bilinear`. With `shorter_side` the result is the centre of the image whose
+    shorter side was resized to so many pixels, at least `size`: torchvision's Resize and CenterCrop, of whole pixels.
 
     Example:
         >>> resized(np.zeros((40, 30, 3), np.uint8), 16, "crop").shape
         (16, 16, 3)
     """
     height, width, channels = image.shape
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) and shorter_side in (None, size):
         return image
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    kernel = Image.Resampling[interpolation.upper()]
+    if shorter_side is not None:
+        shorter = min(height, width)
+        whole = [shorter_side if side == shorter else int(shorter_side * side / shorter) for side in (width, height)]
+        left, top = (round((side - size) / 2) for side in whole)  # to even numbers, as torchvision
+        centre = picture.resize(whole, kernel).crop((left, top, left + size, top + size))
+        return np.asarray(centre).reshape(size, size, channels)
     box = None
     if resize == "crop":
         side = min(height, width)
         top, left = (height - side) / 2, (width - side) / 2
         box = (left, top, left + side, top + side)
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    kernel = Image.Resampling[interpolation.upper()]
     return np.asarray(picture.resize((size, size), kernel, box=box)).reshape(size, size, channels)

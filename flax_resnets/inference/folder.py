@@ -5,10 +5,11 @@ for the preprocessing come closest to ours; what it has no words for is kept und
 ignores, so that a classifier that is loaded here again computes the same bits. Where timm has no such option of a
 network, `model_args` has it under our name, and timm refuses the folder instead of computing something else.
 
-How far timm's preprocessing is from ours, `benchmarks.parity.timm_reads_ours` measures. With `resize="squash"` and one
-resize, both see the same to 3e-5 levels of 255. With `crop`, timm resizes before it crops and rounds to whole pixels:
-on patterns of 64 pixels the mean difference was 0.7 levels, the largest 8. A second resize on the device, which timm
-lacks, makes up to 3 levels on average.
+A network that timm trained sees here the same pixels as there: its shorter side is resized and the centre cropped, in
+whole pixels. How far timm's preprocessing is from that of a network trained here, `benchmarks.parity.timm_reads_ours`
+measures. With `resize="squash"` and one resize, both see the same to 3e-5 levels of 255. With `crop`, timm resizes
+before it crops and rounds to whole pixels: on patterns of 64 pixels the mean difference was 0.7 levels, the largest 8.
+A second resize on the device, which timm lacks, makes up to 3 levels on average.
 
 Only these two files are read, and nothing in them is executed.
 """
@@ -194,6 +195,8 @@ def _data_of_timm(settings: Settings) -> dict[str, Any]:
     size, channels = settings.image_size, settings.channels
     stored = settings.store_size or size
     kept = max(1, round(settings.crop_pct * stored))
+    if settings.shorter_side is not None:
+        stored = settings.shorter_side
     whole = max(size, round(size * stored / kept))
     crop_pct = size / whole
     while math.floor(size / crop_pct) < whole:  # timm rounds down
@@ -254,21 +257,27 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
     crop_pct = data["crop_pct"]
     if type(crop_pct) not in (int, float) or not 0.01 <= crop_pct <= 1:
         raise UserError(f"crop_pct={_short(crop_pct)}: must be from 0.01 to 1")
-    stored = math.floor(width / crop_pct)
     settings = Settings(
         model=cast(str, content.get("architecture")),
         model_options=options,
         dataset="",
         image_size=width,
         channels=channels,
-        store_size=stored,
         resize=cast(Any, resize),
-        crop_pct=width / stored if stored > 0 else 1.0,
+        **_resized_by_timm(resize, width, crop_pct),
         interpolation=cast(Any, data["interpolation"]),
         mean=cast(Any, data["mean"]),
         std=cast(Any, data["std"]),
     )
     return _checked(settings)
+
+
+def _resized_by_timm(resize: str, side: int, crop_pct: float) -> dict[str, Any]:
+    """Timm resizes to `side / crop_pct` and crops: the whole image's square, or the centre of the shorter side's."""
+    whole = math.floor(side / crop_pct)
+    if resize == "crop":
+        return {"store_size": side, "shorter_side": whole}
+    return {"store_size": whole, "crop_pct": side / whole if whole > 0 else 1.0}
 
 
 def _checked(settings: Settings) -> Settings:

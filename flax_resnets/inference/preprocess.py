@@ -32,6 +32,8 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
         loss: name of the loss that the network was trained by.
         mean, std: see `Normalise`; always numbers.
         interpolation: Pillow's filter by which an image is resized to `store_size`; training's is `lanczos`.
+        shorter_side: of networks that timm trained: pixels to which an image's shorter side is resized before the
+            centre of `store_size` is cropped. None for `resize` as it is.
     """
 
     image_size: int
@@ -41,6 +43,7 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
     mean: tuple[float, ...] = ()  # which no rule allows: it must be given
     std: tuple[float, ...] = ()
     interpolation: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
+    shorter_side: int | None = None
 
     RULES = (
         Rule("image_size eval_batch_size", lambda v: v >= 1, "at least 1"),
@@ -51,6 +54,8 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
     def check(self) -> None:
         """See `Fields.check`."""
         super().check()
+        if self.shorter_side is not None and not (self.store_size or self.image_size) <= self.shorter_side <= 10_000:
+            raise UserError(f"shorter_side={self.shorter_side}: must be from store_size up to 10,000 pixels")
         if len(self.mean) not in (1, self.channels):
             raise UserError(f"mean: has {len(self.mean)} values, the images have {self.channels} channels")
 
@@ -102,7 +107,7 @@ class Preprocess:
         """
         settings = self.settings
         pixels = item.pixels(settings.channels, **self.decoding)
-        return resized(pixels, self.stored_size, settings.resize, settings.interpolation)
+        return resized(pixels, self.stored_size, settings.resize, settings.interpolation, settings.shorter_side)
 
     @property
     def decoding(self) -> dict[str, Any]:

@@ -336,3 +336,21 @@ def test_shrinking_does_not_alias():
     stripes = np.zeros((64, 64, 1), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(resized(stripes, 16, "squash").astype(int) - 127).max() < 16
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(
+    ("shape", "size", "shorter_side"),
+    [((333, 500, 3), 224, 256), ((500, 375, 1), 224, 235), ((160, 160, 3), 160, 168), ((97, 61, 3), 64, 64)],
+)
+def test_the_centre_of_a_resized_image_is_torchvisions(shape, size, shorter_side, interpolation):
+    """Resize and CenterCrop in whole pixels, as torchvision's transforms write them with Pillow."""
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    result = resized(image, size, "crop", interpolation, shorter_side)
+    height, width = shape[:2]
+    shorter = min(height, width)
+    whole = [int(shorter_side * side / shorter) for side in (width, height)]
+    picture = Image.fromarray(image.squeeze(-1) if shape[2] == 1 else image)
+    theirs = np.asarray(picture.resize(whole, Image.Resampling[interpolation.upper()])).reshape(*whole[::-1], shape[2])
+    left, top = (round((side - size) / 2) for side in whole)
+    np.testing.assert_array_equal(result, theirs[top : top + size, left : left + size])

@@ -149,6 +149,7 @@ def test_options_that_timm_has_are_in_its_words(options, arguments, tmp_path):
         ({"store_size": 80, "crop_pct": 0.8}, 0.8, "squash"),
         ({"store_size": 73, "crop_pct": 64 / 73, "resize": "crop"}, 64 / 73, "center"),
         ({"store_size": 96, "crop_pct": 1.0}, 1.0, "squash"),
+        ({"shorter_side": 73, "resize": "crop"}, 64 / 73, "center"),
         ({"store_size": 96, "crop_pct": 0.875}, 64 / 73, "squash"),
     ],
 )
@@ -170,7 +171,7 @@ def without_our_part(folder: Path, change=lambda config: None) -> Path:
 
 def test_a_folder_that_timm_made(tmp_path):
     saved = made(
-        "resnet26d", model_options={"activation": "silu"}, channels=1, resize="crop", store_size=80, crop_pct=0.8
+        "resnet26d", model_options={"activation": "silu"}, channels=1, resize="crop", store_size=64, shorter_side=80
     )
     saved.save(tmp_path / "saved")
     loaded = load_classifier(without_our_part(tmp_path / "saved"))
@@ -211,12 +212,8 @@ def test_what_timms_file_does_not_say(tmp_path):
     made("resnet18", model_options={}, image_size=224, channels=3).save(tmp_path / "saved")
     loaded = load_classifier(without_our_part(tmp_path / "saved", lambda config: config.pop("pretrained_cfg")))
     settings = loaded.settings
-    assert (settings.interpolation, settings.resize, settings.image_size, settings.store_size) == (
-        "bicubic",
-        "crop",
-        224,
-        256,
-    )
+    assert (settings.interpolation, settings.resize, settings.image_size) == ("bicubic", "crop", 224)
+    assert (settings.shorter_side, settings.store_size, settings.crop_pct) == (256, 224, 1.0)
     assert settings.mean == (0.485, 0.456, 0.406)
     assert loaded.class_names == ("0", "1", "2")
     assert load_classifier(tmp_path / "saved", class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
