@@ -30,7 +30,10 @@ def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
     parser.add_config()
     parser.add_argument(
-        "--workdir", metavar="DIR", help="directory of the run, or gs://BUCKET/PATH; default runs/<recipe's name>"
+        "--workdir",
+        metavar="DIR",
+        help="directory of the run, or gs://BUCKET/PATH; default runs/RECIPE, and with changed fields "
+        "runs/RECIPE-FIELD=VALUE",
     )
     parser.add_argument(
         "--amend",
@@ -66,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     topology, place = _compile_target(arguments), _place_among_processes(arguments)
     if arguments.workdir == "":
-        raise UserError("--workdir=: needs a value; without the flag it is runs/<recipe's name>")
+        raise UserError("--workdir=: needs a value; without the flag it is runs/RECIPE")
     if arguments.own_process and (topology or place[0]):
         startup.release_signals()
     if topology:
@@ -74,14 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Imported here, because --help and a misspelt flag need not wait for JAX.
     from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.default_workdir import default_workdir
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
-    from flax_resnets.training.recipes import load_config, run_name
+    from flax_resnets.training.recipes import load_config
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     expect_no_tpu()
     config = load_config(arguments.config, arguments.overrides)
-    workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir", buckets=True)
+    if arguments.workdir is None:
+        workdir = default_workdir(arguments.config, config, arguments.amend)
+    else:
+        workdir = expanded(arguments.workdir, "--workdir", buckets=True)
     keep_compiled_programs()
     try:
         if arguments.own_process or place[0]:
@@ -113,7 +120,9 @@ def _say(text: str) -> None:
 def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir: Path) -> list[str]:
     """The arguments for the same run with the next seed and a workdir of its own."""
     seed = (config.seed + 1) % 2**32
-    flags = {"--config": arguments.config, "--workdir": f"{workdir}-seed{seed}"}
+    flags = {"--config": arguments.config}
+    if arguments.workdir is not None:
+        flags["--workdir"] = f"{workdir}-seed{seed}"
     for name in ("coordinator", "num_processes", "process_id"):
         if (value := getattr(arguments, name)) is not None:
             flags[f"--{name}"] = value
