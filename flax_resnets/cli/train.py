@@ -54,6 +54,7 @@ def add_arguments(parser: Parser) -> None:
         help="print one line of JSON: FLOPs, bytes moved, memory, all-reduces, and an estimate of the step's time",
     )
     elsewhere.add_argument("--topology", metavar="TPUS", help="such as v5e:4x4, v4:2x2x1, v5p:2x2x1 or v6e:8x8")
+    parser.add_argument("--in_sweep", action="store_true", help=argparse.SUPPRESS)  # which says how to go on
     width = max(map(len, recipes()), default=0)
     parser.epilog = "\n".join(["recipes:", *(f"  {name:<{width}}  {headline(p)}" for name, p in recipes().items())])
 
@@ -94,12 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.own_process or place[0]:
             join(*place)
         run(config, workdir, amend=arguments.amend)
-        if is_first():
-            again = _with_another_seed(arguments, config, workdir)
-            _say(f"next, with another seed, to see how much was luck: {_command(arguments, again)}")
+        if is_first() and not arguments.in_sweep:
+            other = _with_another_seed(arguments, config, workdir)
+            _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")
     except Stopped as stop:
         if is_first():
-            _say(f"stopped by {stop}; to go on: {_command(arguments, arguments.arguments)}")
+            _say(f"stopped by {stop}" + ("" if arguments.in_sweep else f"; to go on: {command_to_type(arguments, 'train', arguments.arguments)}"))
     except Diverged as error:
         if is_first():
             print(f"{arguments.program}: {error}", file=sys.stderr)
@@ -130,18 +131,24 @@ def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir:
     return [f"{name}={value}" for name, value in (flags | changes).items()]
 
 
-def _command(arguments: argparse.Namespace, given: list[str]) -> str:
-    """A command line to paste into a shell, for the directory in which this program was called."""
+def command_to_type(arguments: argparse.Namespace, command: str, given: list[str]) -> str:
+    """A command line to paste into a shell, for the directory in which this program was called.
+
+    Args:
+        arguments: those of this program's command line.
+        command: of the line.
+        given: what follows the command.
+    """
     if arguments.own_process and os.path.basename(sys.argv[0]) == "flax-resnets":
-        return shlex.join(["flax-resnets", "train", *given])
+        return shlex.join(["flax-resnets", command, *given])
     python = sys.executable or "python"
     found = shutil.which("python")
     if found and os.path.dirname(found) == os.path.dirname(python) and os.path.samefile(found, python):
         python = "python"
-    if arguments.program == "train.py":
+    if arguments.program == "train.py" and command == "train":
         script = sys.argv[0] if arguments.own_process else "train.py"
         return shlex.join([python, script, *given])
-    return shlex.join([python, "-m", "flax_resnets", "train", *given])
+    return shlex.join([python, "-m", "flax_resnets", command, *given])
 
 
 def _compile_for(topology: str, arguments: argparse.Namespace) -> int:
