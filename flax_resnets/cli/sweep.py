@@ -118,7 +118,8 @@ def _train(
             break
         if state in ("done", "diverged"):
             continue
-        say(f"\nrun {number} of {len(states)}: {', '.join(f'{name}={text}' for name, text in point.overrides.items())}")
+        say("")
+        say(f"run {number} of {len(states)}: {', '.join(f'{name}={text}' for name, text in point.overrides.items())}")
         code = _start(_command(arguments, point, sweep.directory / point.name), stop, say_to_stderr=arguments.json)
         if code == 3:
             sweep.diverged.append(point.name)

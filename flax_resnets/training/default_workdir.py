@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax_resnets.errors import UserError
+from flax_resnets.training.amendments import is_amendable
 from flax_resnets.training.config import FREE_FIELDS, Config
 from flax_resnets.training.recipes import load_config, run_name
 from flax_resnets.training.workdir import changed_fields, nothing_to_keep, recorded_config
@@ -19,14 +20,13 @@ _LONGEST_VALUE, _LONGEST_NAME = 40, 160  # characters; a file system takes 255 b
 def default_workdir(source: str | Path, config: Config, amend: bool = False) -> Path:
     """The workdir of a run that names none.
 
-    It is `runs/RECIPE`, or `runs/RECIPE-FIELD=VALUE` with changed fields. A run may also lie under a name with only some
-    of these fields: it was amended since, or an earlier version named it by the recipe alone. So all these names are
-    looked at, and the one that holds this very run is the workdir.
+    It is `runs/RECIPE`, or `runs/RECIPE-FIELD=VALUE` with changed fields. If this very run is already under another such
+    name, it goes on there: it was amended since, or an earlier version named it by the recipe alone.
 
     Args:
         source: the recipe, as `--config` names it.
         config: its configuration, with the command line's changes.
-        amend: whether a run is to be amended. Then it may also be the only run under these names.
+        amend: whether a run is to be amended: the only one under such a name that can be.
 
     Raises:
         UserError: several runs could be meant to be amended.
@@ -37,23 +37,29 @@ def default_workdir(source: str | Path, config: Config, amend: bool = False) -> 
     """
     recipe, changes = run_name(source), changes_in_words(load_config(source), config)
     named = _RUNS / shortened("-".join([recipe, *changes]), _LONGEST_NAME)
-    with_some = re.compile(re.escape(recipe) + "".join(f"(-{re.escape(change)})?" for change in changes))
-    there = {_RUNS / name for name in (os.listdir(_RUNS) if _RUNS.is_dir() else ()) if with_some.fullmatch(name)}
-    runs = [path for path in sorted(there | {named}) if (path / "config.json").is_file()]
-    these = [path for path in runs if _holds(path, config)]
-    if these or not amend:
-        return these[0] if these else named
-    if len(runs) > 1:
-        raise UserError(f"--amend: {' or '.join(map(str, runs))}? Name one, such as --workdir={runs[0]}")
-    return runs[0] if runs else named
+    such = re.compile(rf"{re.escape(recipe)}(-[\w.]+=.*)?", re.DOTALL)
+    there = sorted(name for name in (os.listdir(_RUNS) if _RUNS.is_dir() else ()) if such.fullmatch(name))
+    differ = {path: _changes(config, path) for path in (named, *(_RUNS / name for name in there))}
+    if these := [path for path, changes in differ.items() if changes == {}]:
+        return these[0]
+    could = [(len(changes), path) for path, changes in differ.items() if changes and is_amendable(changes)]
+    if not amend or not could:
+        return named
+    paths = [path for _, path in sorted(could)]
+    if len(paths) > 1:
+        which = " or ".join(map(str, paths[:2])) + (f" or {len(paths) - 2} others" if paths[2:] else "")
+        raise UserError(f"--amend: {which}? Name one, such as --workdir={paths[0]}")
+    return paths[0]
 
 
-def _holds(workdir: Path, config: Config) -> bool:
-    """Whether the workdir has this very run, with something to go on from."""
+def _changes(config: Config, workdir: Path) -> dict[str, Any] | None:
+    """What a workdir's run has otherwise than a configuration; None if there is none that can go on."""
+    if not (workdir / "config.json").is_file():
+        return None
     try:
-        return not nothing_to_keep(workdir) and not changed_fields(config, recorded_config(workdir), workdir)
+        return None if nothing_to_keep(workdir) else changed_fields(config, recorded_config(workdir), workdir)
     except (UserError, OSError):  # it is damaged, or no run
-        return False
+        return None
 
 
 def changes_in_words(before: Config, after: Config) -> list[str]:

@@ -245,7 +245,7 @@ def opened(directory: Path, base: Config, asked: Sequence[Point]) -> Iterator["S
 
 def _take_away(directory: Path) -> None:
     """Removes a sweep's directory if it holds nothing but the record."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         if os.listdir(directory) == [RECORD]:
             (directory / RECORD).unlink()
         directory.rmdir()

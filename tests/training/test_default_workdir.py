@@ -70,14 +70,16 @@ def test_a_run_of_an_earlier_version_goes_on_where_it_is():
     assert of(learning_rate="0.01") == "runs/quickstart-learning_rate=0.01"
 
 
-def test_the_run_to_amend_is_the_one_with_fewer_changes():
+def test_the_run_to_amend_is_the_only_one_that_could_be():
     assert of(amend=True, epochs="15") == "runs/quickstart-epochs=15"  # where there is none, as the message will say
-    made("runs/quickstart-seed=1", seed="1")
-    assert of(amend=True, seed="1", epochs="15") == "runs/quickstart-seed=1"
-    made("runs/quickstart")
-    with pytest.raises(UserError, match=r"^--amend: runs/quickstart or runs/quickstart-seed=1\? Name one"):
-        of(amend=True, seed="1", epochs="15")
-    assert of(amend=True, epochs="15") == "runs/quickstart"
-    made("runs/quickstart", epochs="15", learning_rate="0.002")
-    assert of(epochs="15", learning_rate="0.002") == "runs/quickstart"  # once amended it goes on
-    assert of(amend=True, epochs="15", learning_rate="0.002") == "runs/quickstart"
+    made("runs/quickstart-epochs=5-seed=1", epochs="5", seed="1")
+    made("runs/mine", epochs="6", seed="1")  # named by the user, who can do so again
+    assert of(amend=True, seed="1", epochs="15") == "runs/quickstart-epochs=5-seed=1"
+    assert of(amend=True, epochs="15") == "runs/quickstart-epochs=15"  # another seed is another run
+    made("runs/quickstart", epochs="10", learning_rate="0.002")
+    made("runs/quickstart-learning_rate=0.01", learning_rate="0.01")
+    with pytest.raises(UserError, match=r"^--amend: runs/quickstart-learning_rate=0.01 or runs/quickstart\? Name one"):
+        of(amend=True, learning_rate="0.01", epochs="15")
+    for amend in (False, True):  # one that is amended goes on by the same command
+        made("runs/quickstart-learning_rate=0.01", epochs="15", learning_rate="0.02")
+        assert of(amend, epochs="15", learning_rate="0.02") == "runs/quickstart-learning_rate=0.01"
