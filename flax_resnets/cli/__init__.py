@@ -19,6 +19,7 @@ from flax_resnets.errors import UserError, plain_warnings
 
 COMMANDS = {
     "train": "trains a network by a recipe, or resumes a run",
+    "sweep": "trains a recipe with several values of some fields, and compares the results",
     "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
     "predict": "classifies images with a trained network",
     "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",

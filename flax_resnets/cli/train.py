@@ -30,7 +30,10 @@ def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
     parser.add_config()
     parser.add_argument(
-        "--workdir", metavar="DIR", help="directory of the run, or gs://BUCKET/PATH; default runs/<recipe's name>"
+        "--workdir",
+        metavar="DIR",
+        help="directory of the run, or gs://BUCKET/PATH; default runs/RECIPE, and with changed fields "
+        "runs/RECIPE-FIELD=VALUE",
     )
     parser.add_argument(
         "--amend",
@@ -51,6 +54,7 @@ def add_arguments(parser: Parser) -> None:
         help="print one line of JSON: FLOPs, bytes moved, memory, all-reduces, and an estimate of the step's time",
     )
     elsewhere.add_argument("--topology", metavar="TPUS", help="such as v5e:4x4, v4:2x2x1, v5p:2x2x1 or v6e:8x8")
+    parser.add_argument("--in_sweep", action="store_true", help=argparse.SUPPRESS)  # which says how to go on
     width = max(map(len, recipes()), default=0)
     parser.epilog = "\n".join(["recipes:", *(f"  {name:<{width}}  {headline(p)}" for name, p in recipes().items())])
 
@@ -66,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     topology, place = _compile_target(arguments), _place_among_processes(arguments)
     if arguments.workdir == "":
-        raise UserError("--workdir=: needs a value; without the flag it is runs/<recipe's name>")
+        raise UserError("--workdir=: needs a value; without the flag it is runs/RECIPE")
     if arguments.own_process and (topology or place[0]):
         startup.release_signals()
     if topology:
@@ -74,25 +78,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Imported here, because --help and a misspelt flag need not wait for JAX.
     from flax_resnets.training.compilation import keep_compiled_programs
+    from flax_resnets.training.default_workdir import default_workdir
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
-    from flax_resnets.training.recipes import load_config, run_name
+    from flax_resnets.training.recipes import load_config
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     expect_no_tpu()
     config = load_config(arguments.config, arguments.overrides)
-    workdir = expanded(arguments.workdir or Path("runs") / run_name(arguments.config), "--workdir", buckets=True)
+    if arguments.workdir is None:
+        workdir = default_workdir(arguments.config, config, arguments.amend)
+    else:
+        workdir = expanded(arguments.workdir, "--workdir", buckets=True)
     keep_compiled_programs()
     try:
         if arguments.own_process or place[0]:
             join(*place)
         run(config, workdir, amend=arguments.amend)
-        if is_first():
-            again = _with_another_seed(arguments, config, workdir)
-            _say(f"next, with another seed, to see how much was luck: {_command(arguments, again)}")
+        if is_first() and not arguments.in_sweep:
+            other = _with_another_seed(arguments, config, workdir)
+            _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")
     except Stopped as stop:
         if is_first():
-            _say(f"stopped by {stop}; to go on: {_command(arguments, arguments.arguments)}")
+            _say(f"stopped by {stop}" + ("" if arguments.in_sweep else f"; to go on: {command_to_type(arguments, 'train', arguments.arguments)}"))
     except Diverged as error:
         if is_first():
             print(f"{arguments.program}: {error}", file=sys.stderr)
@@ -113,7 +121,9 @@ def _say(text: str) -> None:
 def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir: Path) -> list[str]:
     """The arguments for the same run with the next seed and a workdir of its own."""
     seed = (config.seed + 1) % 2**32
-    flags = {"--config": arguments.config, "--workdir": f"{workdir}-seed{seed}"}
+    flags = {"--config": arguments.config}
+    if arguments.workdir is not None:
+        flags["--workdir"] = f"{workdir}-seed{seed}"
     for name in ("coordinator", "num_processes", "process_id"):
         if (value := getattr(arguments, name)) is not None:
             flags[f"--{name}"] = value
@@ -121,18 +131,24 @@ def _with_another_seed(arguments: argparse.Namespace, config: "Config", workdir:
     return [f"{name}={value}" for name, value in (flags | changes).items()]
 
 
-def _command(arguments: argparse.Namespace, given: list[str]) -> str:
-    """A command line to paste into a shell, for the directory in which this program was called."""
+def command_to_type(arguments: argparse.Namespace, command: str, given: list[str]) -> str:
+    """A command line to paste into a shell, for the directory in which this program was called.
+
+    Args:
+        arguments: those of this program's command line.
+        command: of the line.
+        given: what follows the command.
+    """
     if arguments.own_process and os.path.basename(sys.argv[0]) == "flax-resnets":
-        return shlex.join(["flax-resnets", "train", *given])
+        return shlex.join(["flax-resnets", command, *given])
     python = sys.executable or "python"
     found = shutil.which("python")
     if found and os.path.dirname(found) == os.path.dirname(python) and os.path.samefile(found, python):
         python = "python"
-    if arguments.program == "train.py":
+    if arguments.program == "train.py" and command == "train":
         script = sys.argv[0] if arguments.own_process else "train.py"
         return shlex.join([python, script, *given])
-    return shlex.join([python, "-m", "flax_resnets", "train", *given])
+    return shlex.join([python, "-m", "flax_resnets", command, *given])
 
 
 def _compile_for(topology: str, arguments: argparse.Namespace) -> int:

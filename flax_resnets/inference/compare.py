@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import re
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,20 @@ class Member:
     def accuracy(self) -> float | None:
         """That after the last finished epoch, 0 to 1; None if there is none."""
         return self.run.epochs[-1].accuracy if self.run.epochs else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run's results as values that JSON can hold."""
+        last = self.run.epochs[-1] if self.run.epochs else None
+        return {
+            "run": str(self.run.directory),
+            "seed": self.seed,
+            "epochs": last.epoch if last else 0,
+            "done": self.run.done is not None,
+            "accuracy": self.accuracy,
+            "best_accuracy": self.run.best.accuracy if self.run.best else None,
+            "valid_loss": last.valid_loss if last and math.isfinite(last.valid_loss) else None,
+            "seconds": self.run.seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -142,28 +157,13 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as values that JSON can hold."""
-
-        def of_run(member: Member) -> dict[str, Any]:
-            last = member.run.epochs[-1] if member.run.epochs else None
-            best = member.run.best
-            return {
-                "run": str(member.run.directory),
-                "seed": member.seed,
-                "epochs": last.epoch if last else 0,
-                "done": member.run.done is not None,
-                "accuracy": member.accuracy,
-                "best_accuracy": best.accuracy if best else None,
-                "valid_loss": last.valid_loss if last and math.isfinite(last.valid_loss) else None,
-                "seconds": member.run.seconds,
-            }
-
         groups = [
             {
                 "group": each.label,
                 "accuracy_mean": each.mean,
                 "accuracy_deviation": each.deviation,
                 "settings": {name: json.loads(values[i]) for name, values in self.settings.items()},
-                "runs": [of_run(member) for member in each.members],
+                "runs": [member.as_dict() for member in each.members],
             }
             for i, each in enumerate(self.groups)
         ]
@@ -302,6 +302,9 @@ def _data(run: Recorded) -> str:
 def _common_label(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
+    without = {re.sub("[-_./]?seed=?[0-9]+", "", name) for name in names}
+    if len(without) == 1 and (name := without.pop()):
+        return name
     letters = itertools.takewhile(lambda each: len(set(each)) == 1, zip(*names, strict=False))
     common = "".join(each[0] for each in letters).rstrip("0123456789").removesuffix("seed")
     return common.rstrip("/-_.= ") or names[0]

@@ -45,10 +45,11 @@ def comparison_page(comparison: Comparison) -> str:
 
 def result_rows(comparison: Comparison) -> list[list[str]]:
     """The row of each group, with its label and the cells of `RESULT_COLUMNS`."""
-    return [_result_row(group) for group in comparison.groups]
+    return [result_row(group) for group in comparison.groups]
 
 
-def _result_row(group: Group) -> list[str]:
+def result_row(group: Group) -> list[str]:
+    """The group's label and the cells of `RESULT_COLUMNS`."""
     runs = [member.run for member in group.members]
     finished = sorted({run.epochs[-1].epoch if run.epochs else 0 for run in runs})
     losses = [run.epochs[-1].valid_loss for run in runs if run.epochs]
@@ -153,7 +154,7 @@ def _lines(members: Sequence[Member], label: str, name: str, scale: float, colou
 
 def _runs(comparison: Comparison) -> Html:
     rows = [
-        [group.label, str(member.run.directory), *_result_row(Group(member.label, (member,)))[2:]]
+        [group.label, str(member.run.directory), *result_row(Group(member.label, (member,)))[2:]]
         for group in comparison.groups
         for member in group.members
     ]

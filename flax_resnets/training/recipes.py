@@ -35,8 +35,13 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
     """
     path = _path(source)
     config = _of_run(path) if path.suffix == ".json" else _of_recipe(path)
+    return with_overrides(config, overrides or {})
+
+
+def with_overrides(config: Config, overrides: Mapping[str, str]) -> Config:
+    """The configuration with the command line's changes; see `load_config`."""
     changes: dict[str, Any] = {}
-    for name, text in (overrides or {}).items():
+    for name, text in overrides.items():
         head, _, option = name.partition(".")
         if head not in FIELD_TYPES or (option and head != "model_options"):
             raise UserError(f"--config.{name}: {unknown_field(name)}")
