@@ -14,7 +14,7 @@ DIFFERENCE_COLUMNS = ("difference", "over images", "over seeds", "p")
 
 METHODS = (
     "Accuracies are in per cent, after the last finished epoch, with the standard deviation over the seeds; "
-    "differences are in points.",
+    "differences are in points. Best is the highest accuracy of the runs' best epochs.",
     "Over images: the 95 % interval of Bonett and Price (2012) for paired shares, on the same validation images; it "
     "covers the choice of the images, not that of the seeds.",
     "Over seeds: Welch's 95 % t interval of the means; it needs two seeds in each group.",

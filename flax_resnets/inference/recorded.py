@@ -9,8 +9,9 @@ from typing import Any
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.errors import UserError
 from flax_resnets.inference.load import local_directory, read_json
+from flax_resnets.training.best import BestBy, best_by_of, best_of
 from flax_resnets.training.config import DEFAULTS
-from flax_resnets.training.metrics import EpochMetrics, best_first, read_rows
+from flax_resnets.training.metrics import EpochMetrics, read_rows
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Recorded:
         config: content of `config.json`; fields that an early version did not have have their defaults.
         epochs: the rows of `metrics.jsonl`, in order.
         done: the last row; None if the run is not done.
+        best_by: which of the epochs is the best, see `flax_resnets.training.best.BestConfig`.
         identity: content of `data.json`; None if there is none.
         lineage: content of `lineage.json`, the weights that the run began with; empty if there is none.
         machine: content of `machine.json`, see `MachineRecord`; empty if there is none.
@@ -31,6 +33,7 @@ class Recorded:
     config: Mapping[str, Any]
     epochs: tuple[EpochMetrics, ...]
     done: Mapping[str, Any] | None
+    best_by: BestBy
     identity: Identity | None
     lineage: Mapping[str, Any]
     machine: Mapping[str, Any]
@@ -42,8 +45,8 @@ class Recorded:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch with the highest accuracy; None if no epoch is finished."""
-        return next(iter(best_first(self.epochs)), None)
+        """The best epoch by `best_by`; None if no epoch is finished."""
+        return best_of(self.epochs, self.best_by)
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -97,7 +100,11 @@ def read_recorded(source: str | os.PathLike[str]) -> Recorded | None:
     for name in ("data.json", "metrics.jsonl"):
         if os.path.lexists(directory / name) and not os.path.isfile(directory / name):
             raise UserError(f"{directory / name}: must be a file")
-    epochs, done = read_rows(directory / "metrics.jsonl")
+    try:
+        best_by = best_by_of(config)
+    except UserError as error:
+        raise UserError(f"{directory / 'config.json'}: {error}") from None
+    epochs, done = read_rows(directory / "metrics.jsonl", best_by=best_by)
 
     def if_there(name: str) -> dict[str, Any]:
         path = directory / name
@@ -108,6 +115,7 @@ def read_recorded(source: str | os.PathLike[str]) -> Recorded | None:
         {**DEFAULTS, **config},
         tuple(epochs),
         done,
+        best_by,
         read_identity(directory / "data.json"),
         if_there("lineage.json"),
         if_there("machine.json"),

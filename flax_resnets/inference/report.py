@@ -162,7 +162,9 @@ def result(subject: Subject) -> Html:
             (f"{evaluation.images:,}", "validation images"),
         ]
     elif run is not None and run.best is not None:
-        figures.append((_percent(run.best.accuracy), f"accuracy after epoch {run.best.epoch}, as the run recorded it"))
+        lowest = ", that of the lowest validation loss" if run.best_by == "loss" else ""
+        which = f"accuracy after epoch {run.best.epoch}{lowest}, as the run recorded it"
+        figures.append((_percent(run.best.accuracy), which))
     if classifier is not None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
         figures.append((f"{parameters:,}", "parameters"))

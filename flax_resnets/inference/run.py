@@ -16,8 +16,9 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import field_types
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.preprocess import Settings
+from flax_resnets.training.best import BestBy, best_by_of, best_first, in_words
 from flax_resnets.training.lineage import FILE, read_lineage
-from flax_resnets.training.metrics import EpochMetrics, best_first, read_rows
+from flax_resnets.training.metrics import read_rows
 from flax_resnets.training.network import make_model
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line, read_weights, saved_steps
 
@@ -55,7 +56,11 @@ def classifier_of_run(
             f"{workdir}: has no data.json, because an early version made it; name the classes: class_names=[...], "
             "or --class-names"
         )
-    step, weights = _weights(workdir, checkpoint, bool(average))
+    try:
+        best_by = best_by_of(config)
+    except UserError as error:
+        raise UserError(f"{workdir / 'config.json'}: {error}") from None
+    step, weights = _weights(workdir, checkpoint, bool(average), best_by)
     misfits: list[list[str]] = []
     for channels in _channels(config, identity):
         settings = _settings(workdir, config, channels, identity)
@@ -124,7 +129,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in paths}
 
 
-def _weights(workdir: Path, checkpoint: str | int, average: bool) -> tuple[int, dict[str, Any]]:
+def _weights(workdir: Path, checkpoint: str | int, average: bool, best_by: BestBy) -> tuple[int, dict[str, Any]]:
     """The step that is taken, and its weights."""
     vanished = False
     while True:
@@ -132,7 +137,7 @@ def _weights(workdir: Path, checkpoint: str | int, average: bool) -> tuple[int, 
         if not steps:
             raise UserError(f"{workdir}: has no checkpoint yet; a run saves one at the end of each epoch")
         damaged: list[str] = []
-        for step in _candidates(workdir, checkpoint, steps):
+        for step in _candidates(workdir, checkpoint, steps, best_by):
             directory = workdir / "checkpoints" / str(step)
             with abandoned_reads_are_silent():
                 try:
@@ -154,7 +159,7 @@ def _weights(workdir: Path, checkpoint: str | int, average: bool) -> tuple[int, 
         vanished = True
 
 
-def _candidates(workdir: Path, checkpoint: str | int, steps: list[int]) -> list[int]:
+def _candidates(workdir: Path, checkpoint: str | int, steps: list[int], best_by: BestBy) -> list[int]:
     """The steps to try, in order."""
     if isinstance(checkpoint, int):
         if checkpoint not in steps:
@@ -163,7 +168,7 @@ def _candidates(workdir: Path, checkpoint: str | int, steps: list[int]) -> list[
     newest_first = steps[::-1]
     if checkpoint == "last":
         return newest_first
-    rows = best_first(_rows(workdir))
+    rows = best_first(read_rows(workdir / "metrics.jsonl")[0], best_by)
     if not rows:
         _warn(f"{workdir}: has no row of an epoch; taking the newest checkpoint, {newest_first[0]}")
         return newest_first
@@ -172,14 +177,10 @@ def _candidates(workdir: Path, checkpoint: str | int, steps: list[int]) -> list[
     if rows[0].step not in steps:
         best = rows[0]
         _warn(
-            f"{workdir}: the best checkpoint, {best.step} ({best.score_in_words}), is not there, or not yet; "
+            f"{workdir}: the best checkpoint, {best.step} ({in_words(best, best_by)}), is not there, or not yet; "
             f"taking {ranked[0]}"
         )
     return ranked
-
-
-def _rows(workdir: Path) -> list[EpochMetrics]:
-    return read_rows(workdir / "metrics.jsonl")[0]
 
 
 def _listed(steps: Sequence[int]) -> str:

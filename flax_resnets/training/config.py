@@ -12,6 +12,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import MOST, Rule, field_types, shown
 from flax_resnets.models.normalization import ghost_size
 from flax_resnets.training.average import AverageConfig
+from flax_resnets.training.best import BestConfig
 from flax_resnets.training.finetune import FineTuneConfig
 from flax_resnets.training.lineage import WeightsConfig
 from flax_resnets.training.loss import LossConfig
@@ -33,6 +34,7 @@ class Config(
     AverageConfig,
     WeightsConfig,
     FineTuneConfig,
+    BestConfig,
 ):
     """Everything that decides a run's numbers. Two runs with the same Config end in the same bits on the same machine.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from flax_resnets.figures import new_figure, png
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.best import BestBy, best_first
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from flax_resnets.training.loop import Run
 
 
-# The figures that are drawn, with their names in the picture; the first decides which epoch is the best.
+# The figures that are drawn, with their names in the picture; by the first of them `best_by=accuracy` judges.
 _OF_IMAGES = {"accuracy": "top-1", "top5_accuracy": "top-5"}
 _OF_CLASSES = {"mean_average_precision": "mAP", "f1": "F1", "accuracy": "accuracy"}
 
@@ -22,16 +23,17 @@ class Curves(Callback):
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
         """Draws the rows of all epochs so far."""
-        draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip)
+        draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip, run.config.best_by)
 
 
-def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
-    """Draws losses and accuracies against the epoch as a PNG file.
+def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False, best_by: BestBy = "accuracy") -> None:
+    """Draws losses and accuracies against the epoch as a PNG file. A dotted line is at the best epoch.
 
     Args:
         epochs: rows of the epochs, at least one.
         path: file to write.
         eval_flip: whether the accuracies are with a test-time flip; if so, the picture says it.
+        best_by: which epoch is the best; the dotted line is in the picture of the figure that decides.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -53,6 +55,8 @@ def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False)
         losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
         name, label = next(iter(shown.items()))
         accuracies.plot(numbers, [100 * row[f"ema_{name}"] for row in averaged], marker="o", label=f"{label}, EMA")
+    best = best_first(epochs, best_by)[0].epoch
+    (losses if best_by == "loss" else accuracies).axvline(best, linestyle=":", color="0.4", label=f"best: epoch {best}")
     for axes in (losses, accuracies):
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05

@@ -18,6 +18,7 @@ from flax_resnets.data.statistics import PixelStatistics
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
+from flax_resnets.training.best import in_words
 from flax_resnets.training.build import check_devices
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
@@ -233,7 +234,7 @@ class Run:
         own = (Terminal(trainer.display), MachineRecord(), TensorBoard(), Curves()) if is_first() else ()
         self._callbacks = (*own, *callbacks)
         self._course = course
-        self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip)
+        self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip, self.config.best_by)
         self._checkpoints = Checkpoints(workdir / "checkpoints", self._kept_steps)
 
     @property
@@ -243,7 +244,7 @@ class Run:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The row with the highest `score`, the first of these if several are equal; None if there are no rows."""
+        """The row of the best epoch by `best_by`; None if there are no rows."""
         return self._log.best
 
     @property
@@ -267,7 +268,8 @@ class Run:
             step = int(self.state.step)
             if self._log.done is not None and step == total:
                 flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
-                best = self.best.score_in_words if self.best else f"accuracy {self._log.done['best_accuracy']:.4f}"
+                accuracy = f"accuracy {self._log.done['best_accuracy']:.4f}"
+                best = in_words(self.best, self.config.best_by) if self.best else accuracy
                 say(f"{self.workdir}: already done, best {best}{flip}")
                 return
             if not is_new:
@@ -299,8 +301,8 @@ class Run:
             assert self.best is not None, "a run is done after its last epoch"
             saved = ", ".join(map(str, self._checkpoints.steps()))
             say(
-                f"best {self.best.score_in_words}, in epoch {self.best.epoch} of {self.config.epochs}; in "
-                f"{self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
+                f"best {in_words(self.best, self.config.best_by)}, in epoch {self.best.epoch} of {self.config.epochs}; "
+                f"in {self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
             )
 
     def _first_state(self) -> tuple[TrainState, bool]:

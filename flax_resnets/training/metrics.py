@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.amendments import EVENT as AMENDED
 from flax_resnets.training.amendments import read_amendments
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.best import BestBy, best_of
 from flax_resnets.training.timeline import Timeline
 
 
@@ -56,16 +56,6 @@ class EpochMetrics:
     ema_mean_average_precision: float | None = None
     ema_f1: float | None = None
 
-    @property
-    def score(self) -> float:
-        """What the best epoch has most of: mean average precision if there is one, otherwise accuracy."""
-        return self.accuracy if self.mean_average_precision is None else self.mean_average_precision
-
-    @property
-    def score_in_words(self) -> str:
-        """Such as `accuracy 0.9130`."""
-        return f"{'accuracy' if self.mean_average_precision is None else 'mean average precision'} {self.score:.4f}"
-
     def as_row(self) -> dict[str, int | float]:
         """The figures that are not None, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
@@ -79,6 +69,7 @@ class MetricsLog:
         timeline: of the run; used to check the step of each epoch's row.
         writes: whether this process writes files; other processes only keep the rows in memory.
         eval_flip: whether accuracies are measured with a test-time flip; the last row then says so.
+        best_by: which epoch is the best, see `flax_resnets.training.best.BestConfig`.
 
     Attributes:
         epochs: the rows so far.
@@ -88,11 +79,19 @@ class MetricsLog:
         UserError: a line of `metrics.jsonl` is not a row of this run.
     """
 
-    def __init__(self, workdir: Path, timeline: Timeline, writes: bool = True, eval_flip: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        timeline: Timeline,
+        writes: bool = True,
+        eval_flip: bool = False,
+        best_by: BestBy = "accuracy",
+    ):
         self._writes = writes
         self._eval_flip = eval_flip
+        self._best_by: BestBy = best_by
         self._path = workdir / "metrics.jsonl"
-        self.epochs, self.done = read_rows(self._path, timeline)
+        self.epochs, self.done = read_rows(self._path, timeline, best_by)
         self._amendments = read_amendments(workdir)
 
     @property
@@ -102,8 +101,8 @@ class MetricsLog:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The epoch with the highest accuracy, the first if several are equal; None if there is no epoch."""
-        return next(iter(best_first(self.epochs)), None)
+        """The best epoch by `best_by`; None if there is no epoch."""
+        return best_of(self.epochs, self._best_by)
 
     def start(self, step: int) -> None:
         """Starts recording after this number of steps. Later rows are removed, because the run repeats those steps."""
@@ -124,7 +123,7 @@ class MetricsLog:
     def finish(self, state_digest: str) -> None:
         """Appends the last row."""
         assert self.best is not None, "a run is done after its last epoch"
-        self.done = _done(self.best, state_digest)
+        self.done = _done(self.best, self._best_by, state_digest)
         if self._writes:
             flip = {"eval_flip": True} if self._eval_flip else {}
             self._append(_line("done", self.done | flip))
@@ -140,12 +139,15 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def read_rows(path: Path, timeline: Timeline | None = None) -> tuple[list[EpochMetrics], dict[str, Any] | None]:
+def read_rows(
+    path: Path, timeline: Timeline | None = None, best_by: BestBy = "accuracy"
+) -> tuple[list[EpochMetrics], dict[str, Any] | None]:
     """The rows in a run's `metrics.jsonl`, also of a run that is under way or was made by an earlier version.
 
     Args:
         path: of the file; if there is none, there are no rows.
         timeline: of the run; used to check the step of each row. None to leave that out.
+        best_by: of the run, see `flax_resnets.training.best.BestConfig`.
 
     Returns:
         The rows of the epochs, in order; and the last row without its event, or None if the run is not done. Earlier
@@ -168,24 +170,20 @@ def read_rows(path: Path, timeline: Timeline | None = None) -> tuple[list[EpochM
             if event == "epoch":
                 epochs.append(_checked(row, epochs[-1].epoch if epochs else 0, timeline))
             elif event != AMENDED:
-                best = next(iter(best_first(epochs)), None)
-                computed = _done(best, row["state_digest"]) if best else {}
+                best = best_of(epochs, best_by)
+                computed = _done(best, best_by, row["state_digest"]) if best else {}
                 done = {**computed, "best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise UserError(f"{path}:{number}: not a row of this run ({str(error)[:200]})") from None
     return epochs, done
 
 
-def best_first(rows: Iterable[EpochMetrics]) -> list[EpochMetrics]:
-    """The rows in order of their `score`, the highest first; of equal ones, the earlier first."""
-    return sorted(rows, key=lambda row: (-row.score, row.epoch))
-
-
-def _done(best: EpochMetrics, state_digest: str) -> dict[str, Any]:
+def _done(best: EpochMetrics, best_by: BestBy, state_digest: str) -> dict[str, Any]:
     precision = best.mean_average_precision
     return {
         "best_accuracy": best.accuracy,
         **({} if precision is None else {"best_mean_average_precision": precision}),
+        **({"best_valid_loss": best.valid_loss} if best_by == "loss" else {}),
         "best_epoch": best.epoch,
         "best_step": best.step,
         "state_digest": state_digest,

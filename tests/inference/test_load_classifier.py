@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -55,6 +56,20 @@ def test_the_best_the_last_and_a_step(workdir):
     assert step_of(load_classifier(workdir)) == 8
     assert step_of(load_classifier(str(workdir), checkpoint="last")) == 12
     assert step_of(load_classifier(workdir, checkpoint=8)) == 8
+
+
+def test_the_best_by_loss(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    lowest = min(rows_of(workdir)[1:], key=lambda row: row.valid_loss)
+    rewrite_rows(workdir, {row.epoch: 0.9 - 0.1 * (row == lowest) for row in rows_of(workdir)})
+    for best_by, is_lowest in (("loss", True), ("accuracy", False)):
+        (workdir / "config.json").write_text(json.dumps(config | {"best_by": best_by}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the checkpoint of the first epoch is gone
+            assert (step_of(load_classifier(workdir)) == lowest.step) == is_lowest
+    (workdir / "config.json").write_text(json.dumps(config | {"best_by": 1}))
+    with pytest.raises(UserError, match=r"config\.json: best_by=1: must be accuracy or loss"):
+        load_classifier(workdir)
 
 
 def test_the_weights_are_those_whose_accuracy_the_run_names(trained, files, validation):
