@@ -3,9 +3,9 @@
     python train.py --config configs/rn18_imagenette.py
 
 Reached: 85.68 ± 0.28 % on all 3,925 validation images after the last epoch (mean and sample standard deviation of seeds
-0 to 3: 85.86, 85.27, 85.86, 85.73), no test-time augmentation. Seed 0 took 19 minutes of training on 2 CPU cores (x86-64
-virtual machine); seeds 1 and 2 took 50 to 61 minutes on one of these cores, partly shared with other work. Python 3.13,
-jax 0.12.0.1, float32.
+0 to 3: 85.86, 85.27, 85.86, 85.73), no test-time augmentation. Seed 0 took 19 minutes of training on 2 CPU cores
+(x86-64 virtual machine); seeds 1 and 2 took 50 to 61 minutes on one of these cores, partly shared with other work.
+Python 3.13, jax 0.12.0.1, float32.
 
 The textbook's ResNet-18 (fastai's, same stem, same epochs) reaches 75.7 %. With AdamW, ReLU and no label smoothing,
 this recipe reaches 80.79 % at seed 0: docs/experiments.md shows what each setting is worth at 64 px.
