@@ -15,6 +15,7 @@ from flax_resnets.figures import new_figure, png
 from flax_resnets.inference.compare import Group, Member
 from flax_resnets.inference.compare_page import RESULT_COLUMNS, result_row
 from flax_resnets.inference.recorded import read_recorded
+from flax_resnets.training.best import score
 from flax_resnets.training.sweep import Point
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ class Outcome:
 
     @property
     def score(self) -> float | None:
-        """After the last finished epoch; see `EpochMetrics.score`."""
-        return self.member.run.epochs[-1].score if self.member is not None and self.member.run.epochs else None
+        """Of the last finished epoch, by the recipe's `best_by`; see `flax_resnets.training.best.score`."""
+        if self.member is None or not self.member.run.epochs:
+            return None
+        return score(self.member.run.epochs[-1], self.member.run.best_by)
 
     def as_dict(self) -> dict[str, Any]:
         """The run as values that JSON can hold."""
