@@ -68,7 +68,7 @@ def test_the_best_by_loss(workdir):
             warnings.simplefilter("ignore", RuntimeWarning)  # the checkpoint of the first epoch is gone
             assert (step_of(load_classifier(workdir)) == lowest.step) == is_lowest
     (workdir / "config.json").write_text(json.dumps(config | {"best_by": 1}))
-    with pytest.raises(UserError, match=r"config\.json: best_by=1: must be accuracy or loss"):
+    with pytest.raises(UserError, match=r"config\.json: best_by=1: must be one of accuracy, loss"):
         load_classifier(workdir)
 
 

@@ -61,7 +61,7 @@ def test_in_words_it_says_by_what():
 def test_a_configuration_of_an_earlier_version_or_of_none_at_all():
     assert best_by_of({}) == "accuracy"
     assert best_by_of({"best_by": "loss"}) == "loss"
-    with pytest.raises(UserError, match="best_by=f1: must be accuracy or loss"):
+    with pytest.raises(UserError, match="best_by=f1: must be one of accuracy, loss"):
         best_by_of({"best_by": "f1"})
 
 
