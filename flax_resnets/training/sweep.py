@@ -218,7 +218,7 @@ def opened(directory: Path, base: Config, asked: Sequence[Point]) -> Iterator["S
         The sweep. If none of its runs left anything when the `with` block ends, a directory that this made is removed.
 
     Raises:
-        UserError: the directory holds another sweep or a run, another process has it open, or it cannot be written.
+        UserError: the directory has another sweep or a run, another process has it open, or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -275,7 +275,7 @@ def recorded(directory: Path, base: Config, asked: Sequence[Point]) -> tuple[lis
         raise UserError(f"{path}: is no record of a sweep ({error}); pick another --workdir") from None
     if of_fields and of_fields != {*fields}:
         raise UserError(
-            f"sweep: {directory}: holds another sweep, over {', '.join(sorted(of_fields))} (now "
+            f"sweep: {directory}: has another sweep, over {', '.join(sorted(of_fields))} (now "
             f"{', '.join(sorted(fields))}); pick another --workdir"
         )
     if differ:
