@@ -1,5 +1,6 @@
 """Draws a run's losses and accuracies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from flax_resnets.training.loop import Run
 
 
@@ -25,12 +28,16 @@ class Curves(Callback):
         draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip)
 
 
-def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
-    """Draws losses and accuracies against the epoch as a PNG file.
+def draw_curves(epochs: Sequence[EpochMetrics], path: Path, eval_flip: bool = False) -> None:
+    """Writes `curves_figure` as a PNG file."""
+    write_whole(path, png(curves_figure(epochs, eval_flip)))
+
+
+def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False) -> "Figure":
+    """A figure of losses and accuracies against the epoch.
 
     Args:
         epochs: rows of the epochs, at least one.
-        path: file to write.
         eval_flip: whether the accuracies are with a test-time flip; if so, the picture says it.
     """
     from matplotlib.ticker import MaxNLocator
@@ -59,4 +66,4 @@ def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    write_whole(path, png(figure))
+    return figure

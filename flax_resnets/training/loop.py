@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
-from flax_resnets.training.curves import Curves
+from flax_resnets.training.curves import Curves, curves_figure
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
 from flax_resnets.training.display import Display
 from flax_resnets.training.finetune import plan_of
@@ -31,7 +32,7 @@ from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.lineage import write_lineage
 from flax_resnets.training.machine_record import MachineRecord
-from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog, columns
 from flax_resnets.training.network import make_model
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import own_rows
@@ -46,6 +47,11 @@ from flax_resnets.training.tensorboard import TensorBoard
 from flax_resnets.training.terminal import Terminal
 from flax_resnets.training.trainer import Trainer
 from flax_resnets.training.workdir import Course, check_workdir, course_of, forget, opened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flax_resnets.inference.classifier import Classifier
 
 
 class Diverged(Exception):
@@ -250,6 +256,51 @@ class Run:
     def digest(self) -> str | None:
         """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
         return self._log.done["state_digest"] if self._log.done else None
+
+    @property
+    def columns(self) -> dict[str, list[int | float]]:
+        """The history by columns: for each figure the list of its values, one an epoch.
+
+        Example:
+            >>> pandas.DataFrame(run.columns)  # doctest: +SKIP
+        """
+        return columns(self.history)
+
+    def plot(self) -> "Figure":
+        """The losses and accuracies of all finished epochs as a matplotlib figure, which a notebook shows.
+
+        Raises:
+            UserError: no epoch is finished.
+
+        Example:
+            >>> run.plot().savefig("curves.pdf")  # doctest: +SKIP
+        """
+        if not self.history:
+            raise UserError(f"{self.workdir}: no epoch is finished, so there is nothing to plot")
+        return curves_figure(self.history, self.config.eval_flip)
+
+    def classifier(
+        self,
+        checkpoint: Literal["best", "last"] | int = "best",
+        *,
+        average: bool | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> "Classifier":
+        """The trained network of one of the run's checkpoints, ready to classify images.
+
+        Args:
+            checkpoint, average, class_names: see `flax_resnets.load_classifier`.
+
+        Raises:
+            UserError: the run has no such checkpoint.
+
+        Example:
+            >>> run.classifier().predict("shoe.png")  # doctest: +SKIP
+            [[Prediction('Sneaker', 7, 0.97), Prediction('Sandal', 5, 0.02), ...]]
+        """
+        from flax_resnets.inference.load import load_classifier  # training alone does not need it
+
+        return load_classifier(self.workdir, checkpoint=checkpoint, average=average, class_names=class_names)
 
     def _kept_steps(self) -> list[int]:
         """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""

@@ -176,6 +176,19 @@ def read_rows(path: Path, timeline: Timeline | None = None) -> tuple[list[EpochM
     return epochs, done
 
 
+def columns(rows: Iterable[EpochMetrics]) -> dict[str, list[int | float]]:
+    """The figures of the epochs by name, a list with a value for each row. `pandas.DataFrame` takes it.
+
+    A figure that no row has is left out. If only some rows have it, as after an amendment, the others have not-a-number.
+
+    Args:
+        rows: of the epochs.
+    """
+    each = [row.as_row() for row in rows]
+    names = [item.name for item in dataclasses.fields(EpochMetrics) if any(item.name in row for row in each)]
+    return {name: [row.get(name, math.nan) for row in each] for name in names}
+
+
 def best_first(rows: Iterable[EpochMetrics]) -> list[EpochMetrics]:
     """The rows in order of their `score`, the highest first; of equal ones, the earlier first."""
     return sorted(rows, key=lambda row: (-row.score, row.epoch))
