@@ -10,7 +10,7 @@ from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.errors import UserError
 from flax_resnets.inference.load import local_directory, read_json
 from flax_resnets.training.config import DEFAULTS
-from flax_resnets.training.metrics import EpochMetrics, best_first, read_rows
+from flax_resnets.training.metrics import ENDED_BY, EpochMetrics, best_first, read_rows
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Recorded:
     def best(self) -> EpochMetrics | None:
         """The epoch with the highest accuracy; None if no epoch is finished."""
         return next(iter(best_first(self.epochs)), None)
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the run before its last epoch; None if nothing did, or it is not done."""
+        return self.done.get(ENDED_BY) if self.done else None
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -361,7 +361,7 @@ def test_a_run_gives_its_classifier_and_its_curves_also_if_it_was_done_before(tm
     last = finished.classifier("last", average=True)
     assert last.step == 12
     jax.tree.map(np.testing.assert_array_equal, last.variables["params"], finished.state.ema.params)
-    with pytest.raises(UserError, match="checkpoint=7: .* has checkpoints 6, 12, best and last"):
+    with pytest.raises(UserError, match=r"checkpoint=7: .* has checkpoints 6, 12, best and last"):
         finished.classifier(7)
 
 
