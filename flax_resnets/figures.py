@@ -11,14 +11,18 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of this width and height in inches.
+    """An empty figure of this width and height in inches. A notebook shows it.
 
     It is made without pyplot, because pyplot's current figure and window belong to the importing program.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:  # IPython calls it; pyplot would tell IPython of figures of its own alone
+            return png(self)
+
+    figure = ShownFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

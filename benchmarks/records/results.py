@@ -30,6 +30,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure
 from flax_resnets.machine import describe_machine, library_versions
 from flax_resnets.training.config import DEFAULTS, FREE_FIELDS
+from flax_resnets.training.metrics import ENDED_BY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -304,7 +305,8 @@ def _row(recipe: str, runs: list[Run], reference: dict[str, Any] | None) -> list
 
 
 def _epochs(run: Run) -> str:
-    return str(run.config["epochs"]) if run.done else f"{len(run.epochs)} of {run.config['epochs']}"
+    wanted = run.config["epochs"]
+    return str(wanted) if run.done and len(run.epochs) == wanted else f"{len(run.epochs)} of {wanted}"
 
 
 def _notes(runs: list[Run]) -> list[str]:
@@ -312,6 +314,9 @@ def _notes(runs: list[Run]) -> list[str]:
     notes = [f"on {data}" for data in dict.fromkeys(run.machine.get("data") for run in runs) if data]
     if runs[0].config.get("eval_flip"):
         notes.append("evaluated with each image and its mirror image (`eval_flip`)")
+    if early := [run for run in runs if ENDED_BY in run.done]:
+        after = ", ".join(str(len(run.epochs)) for run in early)
+        notes.append(f"ended by {early[0].done[ENDED_BY]} after {after} epochs")
     averaged = [run.epochs[-1]["ema_accuracy"] for run in runs if "ema_accuracy" in run.epochs[-1]]
     if averaged:
         notes.append(f"the weights' average (EMA), last epoch: {with_spread(averaged)}")
@@ -353,7 +358,8 @@ def _check_same(recipe: str, one: Run, other: Run) -> None:
 
     A run that lacks a field is older than the field, and had its default.
     """
-    if len(one.epochs) != len(other.epochs) and one.config["epochs"] == other.config["epochs"]:
+    early = ENDED_BY in one.done or ENDED_BY in other.done
+    if len(one.epochs) != len(other.epochs) and one.config["epochs"] == other.config["epochs"] and not early:
         raise UserError(
             f"{recipe}: has runs of {len(one.epochs)} and {len(other.epochs)} epochs; they cannot be averaged"
         )

@@ -355,6 +355,11 @@ def _remarks(comparison: Comparison) -> list[str]:
             remarks.append(
                 f"{member.label}: is not done; {epochs} of {member.run.config.get('epochs')} epochs are finished."
             )
+        elif member.run.ended_by:
+            remarks.append(
+                f"{member.label}: ended by {member.run.ended_by} after {epochs} of {member.run.config.get('epochs')} "
+                "epochs."
+            )
     datasets = {member.evaluation.dataset for member in comparison.members if member.evaluation is not None}
     others = [
         each.group.label

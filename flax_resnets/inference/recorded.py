@@ -11,7 +11,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.inference.load import local_directory, read_json
 from flax_resnets.training.best import BestBy, best_by_of, best_of
 from flax_resnets.training.config import DEFAULTS
-from flax_resnets.training.metrics import EpochMetrics, read_rows
+from flax_resnets.training.metrics import ENDED_BY, EpochMetrics, read_rows
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Recorded:
     def best(self) -> EpochMetrics | None:
         """The best epoch by `best_by`; None if no epoch is finished."""
         return best_of(self.epochs, self.best_by)
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the run before its last epoch; None if nothing did, or it is not done."""
+        return self.done.get(ENDED_BY) if self.done else None
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def result(subject: Subject) -> Html:
         figures.append((f"{parameters:,}", "parameters"))
     if run is not None:
         last = run.epochs[-1].epoch if run.epochs else 0
-        figures.append((f"{last} of {run.config.get('epochs', '?')}", f"epochs, {'done' if run.done else 'not done'}"))
+        ended = "not done" if run.done is None else f"ended by {run.ended_by}" if run.ended_by else "done"
+        figures.append((f"{last} of {run.config.get('epochs', '?')}", f"epochs, {ended}"))
         if run.epochs:
             figures.append((_duration(run.seconds), "training time, without evaluation"))
     what = []
@@ -225,7 +226,7 @@ def schedule(subject: Subject) -> Html | None:
     except (UserError, TypeError, KeyError):  # a schedule of another version
         return None
     at = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int))
-    now = run.epochs[-1].step if run.epochs and not run.done else None
+    now = run.epochs[-1].step if run.epochs and (run.ended_by or not run.done) else None
     drawn = [
         line_chart([Line(None, at.tolist(), np.broadcast_to(f(at), at.shape).tolist(), colour)], "step", label, now)
         for f, label, colour in ((rate, "learning rate", 0), (momentum, "momentum", 1))

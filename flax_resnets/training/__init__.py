@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flax_resnets.training.callbacks import Callback
     from flax_resnets.training.config import Config
+    from flax_resnets.training.csv_logger import CSVLogger
+    from flax_resnets.training.early_stopping import EarlyStopping
     from flax_resnets.training.loop import run
     from flax_resnets.training.recipes import load_config
+    from flax_resnets.training.weights_and_biases import WandB
 
-__all__ = ["Callback", "Config", "load_config", "run"]
+__all__ = ["CSVLogger", "Callback", "Config", "EarlyStopping", "WandB", "load_config", "run"]
 
 # The module of each name. The type checker reads the imports above instead.
-_MODULES = {"Callback": "callbacks", "Config": "config", "load_config": "recipes", "run": "loop"}
+_MODULES = {
+    "CSVLogger": "csv_logger",
+    "Callback": "callbacks",
+    "Config": "config",
+    "EarlyStopping": "early_stopping",
+    "WandB": "weights_and_biases",
+    "load_config": "recipes",
+    "run": "loop",
+}
 
 
 def __getattr__(name: str) -> Any:

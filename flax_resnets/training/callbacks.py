@@ -13,7 +13,12 @@ class Callback:
     """Base class of callbacks. A run calls these methods; here they do nothing, and a subclass overrides what it needs.
 
     The methods stand in the order in which a run calls them. A callback may read the run but must not change it. It can
-    ask the run to stop with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
+    ask for the run's end after the current epoch with `run.end_early("why")`, and for a stop, after which the same
+    command goes on, with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
+
+    An error in a callback stops the run: it saves its state and raises a UserError that names the callback, its method
+    and the error. A callback's attributes are not saved. When a run goes on after a stop, its callbacks find the
+    earlier epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
 
     Example:
         >>> class Printer(Callback):
@@ -40,7 +45,7 @@ class Callback:
         """An epoch is evaluated and its row is in `metrics.jsonl`. The epoch's checkpoint is saved next."""
 
     def on_run_end(self, run: "Run") -> None:
-        """The run is done: the last epoch's checkpoint is saved."""
+        """The run is done, after its last epoch or early: the last checkpoint is saved."""
 
     def close(self) -> None:
         """Called when the run has ended, by its last epoch, a stop or an error."""

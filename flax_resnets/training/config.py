@@ -51,6 +51,11 @@ class Config(
         eval_batch_size: images in an evaluation step; the result does not depend on it. None for `batch_size`.
         epochs: passes over the training split. Images that do not fill the last batch of an epoch are left out of this
             epoch; the next epoch shuffles all images again.
+        patience: number of epochs without a better score after which the run ends before its last epoch; None to train
+            all `epochs`. The score is that of `best_by`, of the weights themselves; that of their average (EMA) does
+            not count. The schedule does not know of it: with
+            `one_cycle`, `flat_cosine` and `warmup_cosine` the run ends before the rate has fallen, and most of the
+            accuracy comes while it falls. See `flax_resnets.training.early_stopping.EarlyStopping`.
         weight_shards: number of devices that share one copy of the weights, their average and the optimizer's state,
             with a part on each; 1 for a whole copy on each device. The numbers stay the same. See
             `flax_resnets.training.placement.weight_sharding`.
@@ -59,6 +64,8 @@ class Config(
         save_every: steps between checkpoints within an epoch; None to save only at the end of each epoch.
         keep_every: epochs between checkpoints that are kept for good; None to keep the latest two and the best alone.
         log_every: steps between TensorBoard points.
+        wandb: project in Weights & Biases to which the run is sent; None for none. See
+            `flax_resnets.training.weights_and_biases.WandB`.
 
     Raises:
         UserError: a field has the wrong type or a value that is not allowed.
@@ -78,18 +85,27 @@ class Config(
     accumulate: int = 1
     eval_batch_size: int | None = None
     epochs: int
+    patience: int | None = None
     weight_shards: int = 1
     max_skipped_steps: int = 20
     save_every: int | None = None
     keep_every: int | None = None
     log_every: int = 50
+    wandb: str | None = None
 
     RULES = (
-        Rule("image_size batch_size accumulate eval_batch_size epochs", lambda v: v >= 1, "at least 1"),
+        Rule("image_size batch_size accumulate eval_batch_size epochs patience", lambda v: v >= 1, "at least 1"),
         Rule("save_every keep_every log_every max_skipped_steps weight_shards", lambda v: v >= 1, "at least 1"),
-        Rule("batch_size accumulate eval_batch_size epochs save_every", lambda v: v <= MOST, f"at most {MOST}"),
+        Rule(
+            "batch_size accumulate eval_batch_size epochs patience save_every", lambda v: v <= MOST, f"at most {MOST}"
+        ),
         Rule("keep_every log_every max_skipped_steps weight_shards", lambda v: v <= MOST, f"at most {MOST}"),
         Rule("image_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
+        Rule(
+            "wandb",
+            lambda v: 0 < len(v) <= 128 and not set(v) & set("/\\#?%:"),
+            "a project's name of up to 128 characters, without / \\ # ? % :",
+        ),
         Rule(
             "progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"
         ),
@@ -158,9 +174,15 @@ def __getattr__(name: str) -> Any:
 
 FIELD_TYPES: Mapping[str, Any] = field_types(Config)
 
-# The fields that may differ when a run resumes: where data and weights are, how often files are written. None of them
-# changes the run's numbers.
-FREE_FIELDS = ("data_dir", "images", "eval_batch_size", "save_every", "keep_every", "log_every", "weight_shards")
+# The fields that may differ when a run resumes: where data and weights are, how often files are written and where they
+# are sent. None of them changes the run's numbers.
+FREE_FIELDS = (
+    *("data_dir", "images", "eval_batch_size", "save_every", "keep_every", "log_every", "weight_shards"),
+    "wandb",
+)
+
+# Those, and one that decides only after which epoch the run ends.
+FREE_ON_RESUME = (*FREE_FIELDS, "patience")
 
 # The values of fields that are missing in a config.json of an earlier version.
 DEFAULTS: Mapping[str, Any] = json.loads(

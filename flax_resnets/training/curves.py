@@ -1,5 +1,6 @@
 """Draws a run's losses and accuracies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from flax_resnets.training.loop import Run
 
 
@@ -26,12 +29,18 @@ class Curves(Callback):
         draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip, run.config.best_by)
 
 
-def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False, best_by: BestBy = "accuracy") -> None:
-    """Draws losses and accuracies against the epoch as a PNG file. A dotted line is at the best epoch.
+def draw_curves(
+    epochs: Sequence[EpochMetrics], path: Path, eval_flip: bool = False, best_by: BestBy = "accuracy"
+) -> None:
+    """Writes `curves_figure` as a PNG file."""
+    write_whole(path, png(curves_figure(epochs, eval_flip, best_by)))
+
+
+def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_by: BestBy = "accuracy") -> "Figure":
+    """A figure of losses and accuracies against the epoch. A dotted line is at the best epoch.
 
     Args:
         epochs: rows of the epochs, at least one.
-        path: file to write.
         eval_flip: whether the accuracies are with a test-time flip; if so, the picture says it.
         best_by: which epoch is the best; the dotted line is in the picture of the figure that decides.
     """
@@ -63,4 +72,4 @@ def draw_curves(epochs: list[EpochMetrics], path: Path, eval_flip: bool = False,
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    write_whole(path, png(figure))
+    return figure

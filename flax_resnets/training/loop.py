@@ -5,8 +5,9 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -24,20 +25,22 @@ from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
-from flax_resnets.training.curves import Curves
+from flax_resnets.training.curves import Curves, curves_figure
 from flax_resnets.training.devices import devices_in_words, idle_accelerator, start_jax
 from flax_resnets.training.display import Display
+from flax_resnets.training.early_stopping import EarlyStopping
 from flax_resnets.training.finetune import plan_of
 from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.interruption import Interruption, Stopped, interruption
 from flax_resnets.training.lineage import write_lineage
 from flax_resnets.training.machine_record import MachineRecord
-from flax_resnets.training.metrics import EpochMetrics, MetricsLog
+from flax_resnets.training.metrics import ENDED_BY, EpochMetrics, MetricsLog, columns
 from flax_resnets.training.network import make_model
+from flax_resnets.training.observers import Observers
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import own_rows
 from flax_resnets.training.pretrained import start_of
-from flax_resnets.training.processes import check_alike, is_first, wait_for_all
+from flax_resnets.training.processes import check_alike, first_text, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.run_data import described, open_data, record_data
 from flax_resnets.training.splits import list_broken, load_images
@@ -46,7 +49,13 @@ from flax_resnets.training.step import Evaluation, StepOutput, evaluate
 from flax_resnets.training.tensorboard import TensorBoard
 from flax_resnets.training.terminal import Terminal
 from flax_resnets.training.trainer import Trainer
+from flax_resnets.training.weights_and_biases import WandB
 from flax_resnets.training.workdir import Course, check_workdir, course_of, forget, opened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flax_resnets.inference.classifier import Classifier
 
 
 class Diverged(Exception):
@@ -83,7 +92,8 @@ def run(
         callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
         amend: whether the workdir's run goes on, from its last checkpoint, under a configuration that differs from its
             own. The learning rate's schedule begins anew over what is left, except `step` and `constant`, which go on.
-            The resumed run is recognised by the changed configuration.
+            The resumed run is recognised by the changed configuration. A run that ended early, by `patience` or a
+            callback, goes on, even if nothing is changed.
         stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
             must be the result of `interruption()`.
 
@@ -91,7 +101,8 @@ def run(
         The finished run, with its rows, its best epoch and its last state.
 
     Raises:
-        UserError: the configuration, the data or the workdir cannot be used.
+        UserError: the configuration, the data or the workdir cannot be used. Or a callback raised an error, which is
+            the `__cause__`; what was trained until then is saved.
         Diverged: the loss or gradient was not finite for too many steps in a row. If there is no checkpoint from before
             them, the run's files except TensorBoard's are removed from the workdir, so that a new run can begin in it.
         Stopped: a signal or `stop` stopped the run, and its state is saved.
@@ -121,6 +132,8 @@ def run(
     # Finds a misspelt name before the data is read.
     plan_of(config, make_model(config, num_classes=10), (config.image_size, config.image_size, 3))
     weights = start_of(config, workdir)
+    if config.wandb is not None:
+        callbacks = (WandB(config.wandb), *callbacks)
     with interruption() if stop is None else stop as stop:
         with stop.at_once():  # downloading and decoding can take hours
             train_source, valid_source, data = open_data(config, workdir, display.say)
@@ -152,7 +165,7 @@ def run(
             if is_first():
                 # Waiting for a lock in a bucket can take a minute.
                 with stop.at_once() if storage.is_bucket(workdir) else contextlib.nullcontext():
-                    stack.enter_context(opened(config, workdir, display.say, course))
+                    stack.enter_context(opened(config, workdir, display.say, course, amend))
             wait_for_all("workdir opened")
             check_alike(data.to_json(), f"data_dir={config.data_dir}: must hold the same images for all processes")
             if start is not None:
@@ -213,6 +226,7 @@ class Run:
     Attributes:
         trainer, workdir, stop: as above.
         config: the trainer's configuration.
+        data: the identity of the data, with the names of the classes; None if it is not recorded.
         state: the state after the last step. Weights and running statistics are `state.params` and
             `state.batch_stats`.
     """
@@ -232,7 +246,10 @@ class Run:
         self.workdir = workdir
         self.stop = stop
         own = (Terminal(trainer.display), MachineRecord(), TensorBoard(), Curves()) if is_first() else ()
-        self._callbacks = (*own, *callbacks)
+        patience = (EarlyStopping(self.config.patience),) if self.config.patience else ()
+        self._observers = Observers((*own, *patience), callbacks, stop, trainer.display.say)
+        self._ending = ""
+        self.data: Identity | None = None
         self._course = course
         self._log = MetricsLog(workdir, trainer.timeline, is_first(), self.config.eval_flip, self.config.best_by)
         self._checkpoints = Checkpoints(workdir / "checkpoints", self._kept_steps)
@@ -248,9 +265,83 @@ class Run:
         return self._log.best
 
     @property
+    def done(self) -> dict[str, Any] | None:
+        """The last row of `metrics.jsonl`, without its event; None before the run is done."""
+        return self._log.done
+
+    @property
     def digest(self) -> str | None:
         """The `state_digest` in the last row of `metrics.jsonl`; None before the run is done."""
-        return self._log.done["state_digest"] if self._log.done else None
+        return self.done["state_digest"] if self.done else None
+
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the run before its last epoch, such as `patience`; None if nothing did, or it is not done."""
+        return self.done.get(ENDED_BY) if self.done else None
+
+    def end_early(self, why: str) -> None:
+        """Asks for the run's end after the current epoch, as planned: the run is then done, and calls `on_run_end`.
+
+        In a run of several processes one of them may ask. `run.stop.ask()` is another thing: it stops the run within
+        the epoch, and the same command goes on.
+
+        Args:
+            why: what ends the run, in few words; the last row of `metrics.jsonl` has it as `ended_by`.
+
+        Example:
+            >>> class GoodEnough(Callback):
+            ...     def on_epoch_end(self, run, row):
+            ...         if row.accuracy >= 0.95:
+            ...             run.end_early("95 % reached")
+        """
+        self._ending = self._ending or str(why) or "a callback"
+
+    @property
+    def columns(self) -> dict[str, list[int | float]]:
+        """The history by columns: for each figure the list of its values, one an epoch.
+
+        Example:
+            >>> pandas.DataFrame(run.columns)  # doctest: +SKIP
+        """
+        return columns(self.history)
+
+    def plot(self) -> "Figure":
+        """The losses and accuracies of all finished epochs as a matplotlib figure, which a notebook shows.
+
+        Raises:
+            UserError: no epoch is finished.
+
+        Example:
+            >>> run.plot().savefig("curves.pdf")  # doctest: +SKIP
+        """
+        if not self.history:
+            raise UserError(f"{self.workdir}: no epoch is finished, so there is nothing to plot")
+        return curves_figure(self.history, self.config.eval_flip, self.config.best_by)
+
+    def classifier(
+        self,
+        checkpoint: Literal["best", "last"] | int = "best",
+        *,
+        average: bool | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> "Classifier":
+        """The trained network of one of the run's checkpoints, ready to classify images.
+
+        Args:
+            checkpoint: `best`, that of the best epoch; `last`; or the number of a step that is kept.
+            average: whether to take the average of the weights (EMA), if the run keeps it.
+            class_names: in the order of the labels; None for those of the data.
+
+        Raises:
+            UserError: the run has no such checkpoint.
+
+        Example:
+            >>> run.classifier().predict("shoe.png")  # doctest: +SKIP
+            [[Prediction('Sneaker', 7, 0.97), Prediction('Sandal', 5, 0.02), ...]]
+        """
+        from flax_resnets.inference.load import load_classifier  # training alone does not need it
+
+        return load_classifier(self.workdir, checkpoint=checkpoint, average=average, class_names=class_names)
 
     def _kept_steps(self) -> list[int]:
         """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""
@@ -259,18 +350,18 @@ class Run:
 
     def go_on(self, data: Identity | None = None) -> None:
         """Trains to the last epoch; see `fit`."""
+        self.data = data
         say, total = self.trainer.display.say, self.trainer.total_steps
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.closing(self._checkpoints))
-            for callback in self._callbacks:
-                stack.callback(callback.close)
+            stack.enter_context(self._observers)
             self.state, is_new = self._first_state()
             step = int(self.state.step)
-            if self._log.done is not None and step == total:
+            if self.done is not None and (step == total or self._ended_early_at(step)):
                 flip = ", with a test-time flip (eval_flip)" if self.config.eval_flip else ""
-                accuracy = f"accuracy {self._log.done['best_accuracy']:.4f}"
+                accuracy = f"accuracy {self.done['best_accuracy']:.4f}"
                 best = in_words(self.best, self.config.best_by) if self.best else accuracy
-                say(f"{self.workdir}: already done, best {best}{flip}")
+                say(f"{self.workdir}: already done{self._end_in_words()}, best {best}{flip}")
                 return
             if not is_new:
                 say(f"{self.workdir}: going on from step {step} of {total}")
@@ -291,18 +382,21 @@ class Run:
             # One reader for the whole run, so that it reads ahead into the next epoch while this epoch is evaluated.
             batches = stack.enter_context(contextlib.closing(self.trainer.batches(range(step, total))))
             try:
-                self._tell(lambda callback: callback.on_run_begin(self))
+                self._observers.tell("on_run_begin", self)
+                if self._observers.failed and jax.process_count() == 1:
+                    return  # nothing new to save; with several processes all must stop at the same point
                 self._epochs(batches)
-                self._tell(lambda callback: callback.on_run_end(self))
+                self._observers.tell("on_run_end", self)
             except _NotFinite as streak:
                 self._checkpoints.wait()
                 kept = [saved for saved in self._checkpoints.steps() if saved <= streak.begun]
                 raise _diverged(streak, kept, self.workdir) from None
-            assert self.best is not None, "a run is done after its last epoch"
+            assert self.best is not None, "a run is done after an epoch"
             saved = ", ".join(map(str, self._checkpoints.steps()))
             say(
-                f"best {in_words(self.best, self.config.best_by)}, in epoch {self.best.epoch} of {self.config.epochs}; "
-                f"in {self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ (steps {saved})"
+                f"best {in_words(self.best, self.config.best_by)}, in epoch {self.best.epoch} of {self.config.epochs}"
+                f"{self._end_in_words()}; in {self.workdir}: curves.png, metrics.jsonl, tensorboard/, checkpoints/ "
+                f"(steps {saved})"
             )
 
     def _first_state(self) -> tuple[TrainState, bool]:
@@ -313,7 +407,7 @@ class Run:
             return self._amended(state), False
         # A run that was killed between its first row and its first checkpoint has one row. The second row is written
         # only when that checkpoint is complete, see `_epochs`.
-        if len(self.history) > 1 or self._log.done is not None:
+        if len(self.history) > 1 or self.done is not None:
             raise UserError(f"workdir={self.workdir}: has metrics and no checkpoint; pick another to start over")
         if self.history:
             say(f"{self.workdir}: its first checkpoint was not finished; starting from the beginning")
@@ -344,12 +438,16 @@ class Run:
         say(f"{self.workdir}: amended at step {step}, epoch {amendment.epoch}: {amendment.in_words()}{anew}")
         return carried
 
-    def _tell(self, call: Callable[[Callback], None]) -> None:
-        for callback in self._callbacks:
-            call(callback)
+    def _ended_early_at(self, step: int) -> bool:
+        # If the last checkpoint is damaged, the run has to reach the end again.
+        return self.ended_by is not None and bool(self.history) and self.history[-1].step == step
+
+    def _end_in_words(self) -> str:
+        """A part of a sentence on an early end; empty if there was none."""
+        return f", ended after epoch {self._log.last_epoch} by {self.ended_by}" if self.ended_by else ""
 
     def _epochs(self, batches: Iterator[Batch[jax.Array]]) -> None:
-        """Trains, evaluates and saves each epoch up to the last."""
+        """Trains, evaluates and saves each epoch up to the last, or to that in which a callback asks for the end."""
         seconds, images = 0.0, 0
         while not self.stop:
             step = int(self.state.step)
@@ -360,16 +458,17 @@ class Run:
                     break  # stopped before all images were evaluated
                 self._checkpoints.wait()  # until the previous checkpoint is complete
                 self._log.add_epoch(row)
-                self._tell(lambda callback, row=row: callback.on_epoch_end(self, row))
+                self._observers.tell("on_epoch_end", self, row)
                 self._checkpoints.save(self.state)
-            if step == self.trainer.total_steps:
+            ending = first_text(self._ending) if position == 0 and self.history else ""
+            if step == self.trainer.total_steps or ending:
                 self._checkpoints.wait()
-                self._log.finish(state_digest(self.state))
+                self._log.finish(state_digest(self.state), ending if step < self.trainer.total_steps else None)
                 return
             if position == 0:
                 state = self.state
                 self.state = state.replace(loss_sum=state.loss_sum * 0, loss_count=state.loss_count * 0)
-            self._tell(lambda callback, epoch=epoch: callback.on_epoch_begin(self, epoch + 1))
+            self._observers.tell("on_epoch_begin", self, epoch + 1)
             started = time.perf_counter()
             with out_of_memory(
                 f"batch_size={self.config.batch_size}", "a smaller one, or a larger accumulate, needs less"
@@ -411,7 +510,7 @@ class Run:
             skipped = int(output.skipped_in_a_row)
             if skipped >= self.config.max_skipped_steps:
                 raise _NotFinite(step - skipped, skipped)
-            self._tell(lambda callback, step=step, output=output: callback.on_step_end(self, step, output))
+            self._observers.tell("on_step_end", self, step, output)
         if self.state.ema and self.config.ema_batch_norm == "recalibrate" and int(self.state.step) == end:
             # Even if the run is about to stop, so that the checkpoint at an epoch's end has the statistics to evaluate.
             self._recalibrate(epoch, end)
@@ -449,7 +548,7 @@ class Run:
         # configuration may be larger than the memory.
         most = -(-len(trainer.valid) // trainer.mesh.size) * trainer.mesh.size
         size = min(self.config.eval_batch_size or self.config.batch_size, most)
-        self._tell(lambda callback: callback.on_evaluation_begin(self, -(-len(trainer.valid) // size)))
+        self._observers.tell("on_evaluation_begin", self, -(-len(trainer.valid) // size))
         with (
             out_of_memory(f"eval_batch_size={size}", "a smaller one needs less"),
             contextlib.closing(trainer.valid.eval_batches(size, own_rows(trainer.mesh, size))) as batches,
@@ -460,7 +559,7 @@ class Run:
         """Yields the batches of an evaluation and tells the callbacks; ends early if the run is asked to stop."""
         for done, batch in enumerate(batches, start=1):
             yield batch
-            self._tell(lambda callback, done=done: callback.on_evaluation_step(self, done))
+            self._observers.tell("on_evaluation_step", self, done)
             if self.stop:
                 return
 

@@ -4,16 +4,20 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from flax_resnets import storage
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, printable
 from flax_resnets.training.amendments import EVENT as AMENDED
 from flax_resnets.training.amendments import read_amendments
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.best import BestBy, best_of
 from flax_resnets.training.timeline import Timeline
+
+ENDED_BY = "ended_by"
+"""Field of the last row of a run that ended before its last epoch: what ended it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,10 +124,15 @@ class MetricsLog:
         if self._writes:
             self._append(_line("epoch", row.as_row()))
 
-    def finish(self, state_digest: str) -> None:
-        """Appends the last row."""
-        assert self.best is not None, "a run is done after its last epoch"
-        self.done = _done(self.best, self._best_by, state_digest)
+    def finish(self, state_digest: str, ended_by: str | None = None) -> None:
+        """Appends the last row.
+
+        Args:
+            state_digest: of the last state.
+            ended_by: what ended the run before its last epoch; None if it trained all.
+        """
+        assert self.best is not None, "a run is done after an epoch"
+        self.done = _done(self.best, self._best_by, state_digest, ended_by)
         if self._writes:
             flip = {"eval_flip": True} if self._eval_flip else {}
             self._append(_line("done", self.done | flip))
@@ -151,7 +160,8 @@ def read_rows(
 
     Returns:
         The rows of the epochs, in order; and the last row without its event, or None if the run is not done. Earlier
-        versions wrote no `best_epoch` and `best_step` into it; these are computed from the epochs' rows.
+        versions wrote no `best_epoch` and `best_step` into it; these are computed from the epochs' rows. It has
+        `ended_by` only if the run ended before its last epoch.
 
     Raises:
         UserError: a line is not a row of this run.
@@ -171,14 +181,42 @@ def read_rows(
                 epochs.append(_checked(row, epochs[-1].epoch if epochs else 0, timeline))
             elif event != AMENDED:
                 best = best_of(epochs, best_by)
-                computed = _done(best, best_by, row["state_digest"]) if best else {}
+                computed = _done(best, best_by, row["state_digest"], row.get(ENDED_BY)) if best else {}
                 done = {**computed, "best_accuracy": float(row["best_accuracy"]), "state_digest": row["state_digest"]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise UserError(f"{path}:{number}: not a row of this run ({str(error)[:200]})") from None
     return epochs, done
 
 
-def _done(best: EpochMetrics, best_by: BestBy, state_digest: str) -> dict[str, Any]:
+def columns(rows: Iterable[EpochMetrics]) -> dict[str, list[int | float]]:
+    """The figures of the epochs by name, a list with a value for each row. `pandas.DataFrame` takes it.
+
+    A figure that no row has is left out. If only some rows have it, as after an amendment, the others have NaN.
+
+    Args:
+        rows: of the epochs.
+    """
+    each = [row.as_row() for row in rows]
+    names = [item.name for item in dataclasses.fields(EpochMetrics) if any(item.name in row for row in each)]
+    return {name: [row.get(name, math.nan) for row in each] for name in names}
+
+
+def reopen(path: Path) -> None:
+    """Removes the last row of a run that ended early, so that the run goes on; other runs stay as they are.
+
+    Args:
+        path: of the run's `metrics.jsonl`; it need not exist.
+
+    Raises:
+        UserError: see `read_rows`.
+    """
+    done = read_rows(path)[1]
+    if done is not None and ENDED_BY in done:
+        lines = (storage.read(path) or b"").decode().split("\n")[:-1]
+        write_whole(path, "".join(line + "\n" for line in lines if json.loads(line)["event"] != "done").encode())
+
+
+def _done(best: EpochMetrics, best_by: BestBy, state_digest: str, ended_by: str | None) -> dict[str, Any]:
     precision = best.mean_average_precision
     return {
         "best_accuracy": best.accuracy,
@@ -187,6 +225,7 @@ def _done(best: EpochMetrics, best_by: BestBy, state_digest: str) -> dict[str, A
         "best_epoch": best.epoch,
         "best_step": best.step,
         "state_digest": state_digest,
+        **({ENDED_BY: printable(str(ended_by))[:100]} if ended_by else {}),
     }
 
 

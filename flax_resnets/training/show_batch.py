@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,18 +104,42 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    mean, std = statistics_of(config)
-    pixels = batch.images * np.array(std, np.float32) + np.array(mean, np.float32)
+    pixels = _as_stored(batch.images[:images], config)
     for i in range(images):
         row, column = divmod(i, columns)
         above, below = grid[2 * row, column], grid[2 * row + 1, column]
         above.set_title(_in_lines(labels.in_words(batch.labels[i], class_names)), fontsize=8, parse_math=False)
         below.set_title(in_words(batch.targets[i], class_names), fontsize=8, parse_math=False)
-        for axes, picture in ((above, batch.stored[i]), (below, pixels[i].clip(0, 1))):
+        for axes, picture in ((above, batch.stored[i]), (below, pixels[i])):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255 if axes is above else 1)
     sizes = f"stored at {batch.stored.shape[1]} px, shown at {batch.images.shape[1]}"
     figure.suptitle(f"{title}, step {batch.step} of {batch.steps} (epoch {batch.epoch}): {sizes}", fontsize=10)
     return png(figure)
+
+
+def sheet(batch: ShownBatch, config: Config, images: int = 32) -> np.ndarray:
+    """The first images of a batch as the network sees them, side by side on white; uint8 `(H, W, C)`.
+
+    Small images are enlarged to about 64 pixels. Unlike `draw` it names no classes, and takes no time.
+
+    Args:
+        batch: as `show_batch` returns it.
+        config: the run, as `completed` returns it; its `mean` and `std` are used to undo the normalisation.
+        images: how many images to show; all if the batch has fewer.
+    """
+    pixels = (255 * _as_stored(batch.images[:images], config)).round().astype(np.uint8)
+    factor = max(1, 64 // pixels.shape[1])
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+    columns = min(len(pixels), _COLUMNS)
+    missing = -len(pixels) % columns
+    pixels = np.pad(pixels, ((0, missing), (2, 2), (2, 2), (0, 0)), constant_values=255)
+    return einops.rearrange(pixels, "(row column) h w c -> (row h) (column w) c", column=columns)
+
+
+def _as_stored(images: np.ndarray, config: Config) -> np.ndarray:
+    """Undoes the normalisation; 0 to 1."""
+    mean, std = statistics_of(config)
+    return (images * np.array(std, np.float32) + np.array(mean, np.float32)).clip(0, 1)
 
 
 def in_words(target: np.ndarray, class_names: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import jax
+import numpy as np
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.record_writer import RecordWriter
@@ -15,6 +17,7 @@ from flax_resnets import storage
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
+from flax_resnets.training.show_batch import sheet, show_batch
 from flax_resnets.training.step import StepOutput
 
 if TYPE_CHECKING:
@@ -64,6 +67,14 @@ class EventFile:
         """Records one number."""
         self._write(Event(step=step, summary=summary.scalar(name, value)))
 
+    def add_text(self, name: str, text: str, step: int) -> None:
+        """Records a text in Markdown."""
+        self._write(Event(step=step, summary=summary.text(name, text)))
+
+    def add_picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Records a picture, uint8 `(H, W, C)`."""
+        self._write(Event(step=step, summary=summary.image(name, pixels, dataformats="HWC")))
+
     def flush(self) -> None:
         """Writes everything to the disk."""
         self._records.flush()
@@ -91,11 +102,16 @@ class EventFile:
             self.flush()
 
 
+def _first_images(run: "Run") -> np.ndarray:
+    return sheet(show_batch(run.config, run.trainer.train, run.trainer.num_classes), run.config)
+
+
 class TensorBoard(Callback):
     """Writes a run's figures for TensorBoard, into `tensorboard/` of the workdir.
 
     `step/loss`, `step/learning_rate` and `step/momentum` come every `log_every` steps; each number of an epoch's row,
-    such as `epoch/accuracy`, at the epoch's end.
+    such as `epoch/accuracy`, at the epoch's end. At the beginning come the configuration as a text and, in a run of one
+    process, the images of the first step as the network sees them.
     """
 
     def __init__(self):
@@ -103,7 +119,12 @@ class TensorBoard(Callback):
 
     def on_run_begin(self, run: "Run") -> None:
         """Begins an event file."""
-        self._file = EventFile(run.workdir / "tensorboard", purge_step=int(run.state.step) + 1)
+        step = int(run.state.step)
+        self._file = EventFile(run.workdir / "tensorboard", purge_step=step + 1)
+        # Under the number of the next step, because TensorBoard ignores what earlier files have from there on.
+        self._file.add_text("config", f"```json\n{run.config.to_json()}```", step + 1)
+        if step == 0 and jax.process_count() == 1:
+            self._file.add_picture("training_images", _first_images(run), 0)
 
     def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
         """Records a step's figures."""

@@ -24,9 +24,9 @@ from flax_resnets.training.amendments import (
     record,
 )
 from flax_resnets.training.atomic import temporary_of, write_whole
-from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_FIELDS, Config
+from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_ON_RESUME, Config
 from flax_resnets.training.lease import leased
-from flax_resnets.training.metrics import read_rows
+from flax_resnets.training.metrics import read_rows, reopen
 
 _FILES = (
     "config.json",
@@ -36,6 +36,7 @@ _FILES = (
     "broken_images.txt",
     lineage.FILE,
     "machine.json",
+    "wandb.json",
 )
 
 
@@ -57,15 +58,19 @@ class Course(NamedTuple):
 
 @contextlib.contextmanager
 def opened(
-    config: Config, workdir: Path, say: Callable[[str], None] = print, course: Course | None = None
+    config: Config,
+    workdir: Path,
+    say: Callable[[str], None] = print,
+    course: Course | None = None,
+    amend: bool = False,
 ) -> Iterator[None]:
     """Makes the workdir, or checks that it holds this run, and locks it against other processes.
 
     If a new run fails with a UserError before its first checkpoint, the files that it wrote are removed. Otherwise the
     corrected command would be refused, because the workdir would hold another run. `say` is called with what the user
-    should know about the lock of a workdir in a bucket. If `course` is a new amendment's, the amendment is recorded.
+    should know about the lock of a workdir in a bucket. If `course` is a new amendment's, the amendment is recorded. A
+    run that ended early goes on if `amend` is true, or if its `patience` is now another.
     """
-    amend = course is not None and course.is_new
     with contextlib.ExitStack() as stack:
         try:
             before = storage.names(workdir)
@@ -74,10 +79,13 @@ def opened(
             else:
                 workdir.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(workdir, wait=False))
-            check_workdir(config, workdir, amend)  # another process may have begun a run since the last check
-            if course is not None and amend:
+            is_new = course is not None and course.is_new
+            check_workdir(config, workdir, is_new)  # another process may have begun a run since the last check
+            if course is not None and is_new:
                 # Before the configuration: an amendment that the configuration does not follow is not in force.
                 record(course.amendment, course.before, workdir)
+            elif has_checkpoints(workdir) and (amend or recorded_config(workdir)["patience"] != config.patience):
+                reopen(workdir / "metrics.jsonl")
             write_whole(workdir / "config.json", config.to_json().encode())
         except BlockingIOError:
             raise UserError(f"workdir={workdir}: another process is training in it; wait, or pick another") from None
@@ -105,7 +113,7 @@ def _take_away(workdir: Path, before: set[str] | None) -> None:
 
     If `before` is None, the run made the workdir, and the workdir is removed too.
     """
-    for name in (*_FILES, "checkpoints", "tensorboard"):
+    for name in (*_FILES, "checkpoints", "tensorboard", "wandb"):
         if name not in (before or ()):
             storage.remove(workdir / name)
     if before is None and not storage.is_bucket(workdir):
@@ -202,7 +210,7 @@ def changed_fields(config: Config, theirs: Mapping[str, Any], workdir: Path) -> 
     return {
         name: (theirs.get(name), value)
         for name, value in ours.items()
-        if name not in FREE_FIELDS and theirs.get(name) != value
+        if name not in FREE_ON_RESUME and theirs.get(name) != value
     }
 
 

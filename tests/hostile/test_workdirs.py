@@ -19,7 +19,7 @@ from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.checksums import write_checksums
-from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS
+from flax_resnets.training.config import FIELD_TYPES, FREE_ON_RESUME
 from flax_resnets.training.display import Display
 from flax_resnets.training.loop import Run, Stopped
 from flax_resnets.training.metrics import EpochMetrics, MetricsLog
@@ -131,7 +131,7 @@ def test_a_configuration_that_is_not_this_runs(train_refuses, sandbox, content, 
     train_refuses([f"--config={RECIPE}", *CHANGES, "--workdir=run"], named)
 
 
-FIXED_FIELDS = sorted(FIELD_TYPES.keys() - set(FREE_FIELDS))
+FIXED_FIELDS = sorted(FIELD_TYPES.keys() - set(FREE_ON_RESUME))
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])

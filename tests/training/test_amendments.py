@@ -75,7 +75,7 @@ class Watch(Callback):
             run.stop.ask()
 
 
-class Killed(Exception):
+class Killed(BaseException):
     pass
 
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from flax_resnets.training.curves import draw_curves
+from flax_resnets.training.curves import curves_figure, draw_curves
 from flax_resnets.training.metrics import EpochMetrics
 
 
@@ -27,6 +27,10 @@ def test_the_picture_is_a_png(tmp_path):
     draw_curves([row(1), row(2)], tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1000, 400)
+
+
+def test_a_notebook_shows_the_figure():
+    assert curves_figure([row(1)])._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):

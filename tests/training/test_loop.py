@@ -347,6 +347,24 @@ def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
     assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
 
 
+def test_a_run_gives_its_classifier_and_its_curves_also_if_it_was_done_before(tmp_path):
+    config = small(learning_rate="3e-2", ema_decay="0.5")
+    finished = run(config, tmp_path / "run")
+    for each in (finished, run(config, tmp_path / "run")):
+        assert each.columns["epoch"] == [1, 2]
+        assert each.columns["ema_accuracy"] == [row.ema_accuracy for row in finished.history]
+        assert "f1" not in each.columns
+        assert [line.get_label() for line in each.plot().axes[1].lines] == ["top-1", "top-5", "top-1, EMA"]
+        best = each.classifier()
+        assert best.step == finished.best.step
+        assert best.evaluate().accuracy == finished.best.accuracy
+    last = finished.classifier("last", average=True)
+    assert last.step == 12
+    jax.tree.map(np.testing.assert_array_equal, last.variables["params"], finished.state.ema.params)
+    with pytest.raises(UserError, match=r"checkpoint=7: .* has checkpoints 6, 12, best and last"):
+        finished.classifier(7)
+
+
 @pytest.mark.parametrize(
     ("config", "workdir", "message"),
     [

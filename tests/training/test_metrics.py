@@ -7,7 +7,7 @@ import math
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training.metrics import EpochMetrics, MetricsLog, read_rows
+from flax_resnets.training.metrics import EpochMetrics, MetricsLog, columns, read_rows
 from flax_resnets.training.timeline import Timeline
 
 STEPS = 10  # in an epoch
@@ -104,6 +104,17 @@ def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path):
     log.finish("abc")
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["eval_flip"] is True
     assert MetricsLog(tmp_path, Timeline(STEPS)).done == log.done
+
+
+def test_columns_have_a_value_for_each_row():
+    averaged = dataclasses.replace(row(2, 0.75), ema_accuracy=0.7)
+    found = columns([row(1, 0.5), averaged])
+    assert found["epoch"] == [1, 2]
+    assert found["accuracy"] == [0.5, 0.75]
+    assert math.isnan(found["ema_accuracy"][0])
+    assert found["ema_accuracy"][1] == 0.7
+    assert "ema_valid_loss" not in found
+    assert columns([]) == {}
 
 
 def test_epochs_may_be_missing_but_never_come_twice(tmp_path):
