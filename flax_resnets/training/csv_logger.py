@@ -46,7 +46,9 @@ class CSVLogger(Callback):
         path = self._path if self._path.is_absolute() else run.workdir / self._path
         before = storage.read(path)
         if before and not _is_of(run, before.decode(errors="replace"), inside=path.parent == run.workdir):
-            raise UserError(f"{path}: is no CSV file of this run, and would be overwritten; give CSVLogger another path")
+            raise UserError(
+                f"{path}: is no CSV file of this run, and would be overwritten; give CSVLogger another path"
+            )
         self._file = path
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,7 @@ def test_an_id_is_made_once_for_a_workdir(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "a/b", "a" * 129])
 def test_a_project_has_a_name_that_wandb_takes(name):
-    with pytest.raises(UserError, match="wandb=.*: must be a project's name"):
+    with pytest.raises(UserError, match=r"wandb=.*: must be a project's name"):
         load_config("quickstart", {"wandb": name})
 
 
@@ -101,7 +102,9 @@ def test_a_run_that_is_stopped_and_goes_on_is_one_run(wandb, make_trainer, confi
     told = {item.key: json.loads(item.value_json) for item in begun[0].config.update}
     assert {name: told[name] for name in ("epochs", "learning_rate")} == {"epochs": 3, "learning_rate": 1e-2}
 
-    logged = [[values(each.history.item) for each in found if each.HasField("history")] for found in (stopped, finished)]
+    logged = [
+        [values(each.history.item) for each in found if each.HasField("history")] for found in (stopped, finished)
+    ]
     epochs = [row for rows in logged for row in rows if "epoch/accuracy" in row]
     assert [(row["step"], row["epoch/accuracy"]) for row in epochs] == [(r.step, r.accuracy) for r in done.history]
     assert [row["step"] for row in logged[0] if "step/loss" in row] == [2, 4, 6, 8, 10]
@@ -133,8 +136,6 @@ class NoServer:
 
 @pytest.mark.wandb
 def test_without_a_server_it_goes_on_offline_and_says_so(wandb, monkeypatch, tmp_path):
-    import sys
-
     server, said = NoServer(wandb), []
     monkeypatch.setitem(sys.modules, "wandb", server)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: server)
@@ -143,6 +144,4 @@ def test_without_a_server_it_goes_on_offline_and_says_so(wandb, monkeypatch, tmp
         SimpleNamespace(workdir=tmp_path, config=load_config("quickstart"), trainer=trainer, history=[])
     )
     assert server.begun == [None, "offline"]
-    assert said == [
-        "wandb=shoes: offline (no answer for 30 seconds); `wandb sync /wandb/offline-run-1` sends the run"
-    ]
+    assert said == ["wandb=shoes: offline (no answer for 30 seconds); `wandb sync /wandb/offline-run-1` sends the run"]
