@@ -17,8 +17,8 @@ class Callback:
     command goes on, with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
 
     An error in a callback stops the run: it saves its state and raises a UserError that names the callback, its method
-    and the error. A callback's attributes are not saved. When a run goes on after a stop, its callbacks find the
-    earlier epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
+    and the error. A callback's attributes are not saved. When a run goes on after a stop, its callbacks find earlier
+    epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
 
     Example:
         >>> class Printer(Callback):

@@ -24,6 +24,7 @@ def finished(
     accuracies=(0.5, 0.7, 0.6),
     *,
     of: int | None = None,
+    ended_by: str | None = None,
     ema: bool = False,
     speed: float = 32.0,
     **fields,
@@ -54,8 +55,8 @@ def finished(
             **({"ema_valid_loss": 2.0, "ema_accuracy": accuracy + 0.05} if ema else {}),
         )
         log.add_epoch(row)
-    if of is None:
-        log.finish(f"digest {seed} {accuracies}")
+    if of is None or ended_by:
+        log.finish(f"digest {seed} {accuracies}", ended_by)
     return workdir
 
 
@@ -247,6 +248,14 @@ def test_a_run_is_shown_as_far_as_it_got(tmp_path, run, add):
     code, said = run("--add", tmp_path / "a", "--recipe", "noise", "--so-far")
     assert code == 2
     assert "holds a run with state_digest" in said
+
+
+def test_runs_that_ended_early_are_averaged_and_named(tmp_path, run, add):
+    add(finished(tmp_path / "a", accuracies=(0.5, 0.7, 0.6), of=9, ended_by="patience", patience=1))
+    add(finished(tmp_path / "b", seed=1, accuracies=(0.5, 0.4), of=9, ended_by="patience", patience=1))
+    run()
+    assert cells(tmp_path)[2:6] == ["**50.00 ± 14.14 %**", "70.00 %", "2", "3 of 9"]
+    assert cells(tmp_path)[-1] == "ended by patience after 3, 2 epochs"
 
 
 def test_another_run_of_the_same_seed_goes_only_by_replace(tmp_path, run, add):

@@ -201,6 +201,15 @@ def test_a_run_without_an_epoch_and_a_seed_that_comes_twice(runs):
     assert "<svg" in comparison_page(comparison)
 
 
+def test_a_run_that_ended_early_is_done(runs):
+    path = runs / "smoothed_seed0" / "metrics.jsonl"
+    first, _, last = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(last) | {'ended_by': 'patience'})}\n")
+    comparison = compare([runs / "plain_seed0", runs / "smoothed_seed0"])
+    assert all(member.run.done for member in comparison.members)
+    assert "smoothed_seed0: ended by patience after 1 of 2 epochs." in comparison.notes
+
+
 def test_names_become_no_tags(runs):
     bad = (runs / "plain_seed0").rename(runs / "<b onclick=x>$a")
     page = comparison_page(compare([bad, runs / "smoothed_seed0"]))

@@ -112,6 +112,17 @@ def test_a_run_under_way(copy):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_run_that_ended_early(copy):
+    rows = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    done = json.loads(rows[-1]) | {"ended_by": "<patience>"}
+    (copy / "metrics.jsonl").write_text("".join(rows[:2]) + json.dumps(done) + "\n")
+    page = report(copy, checkpoint="last")
+    assert "2 of 3" in page
+    assert "epochs, ended by &lt;patience&gt;" in page
+    assert "The dotted line is the end of the last finished epoch" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_saved_folder_has_no_curves(trained, tmp_path):
     load_classifier(trained).save(tmp_path / "saved")
     page = report(tmp_path / "saved")

@@ -17,6 +17,7 @@ from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.config import Config
 from flax_resnets.training.interruption import Interruption, Stopped
 from flax_resnets.training.loop import Run, run
+from flax_resnets.training.step import Evaluation
 
 
 def newest(workdir: Path) -> int:
@@ -233,6 +234,22 @@ def test_what_cannot_be_amended_says_why(config, workdir, changes, message):
 def test_another_batch_size_waits_for_the_epochs_end(config, killed):
     with pytest.raises(UserError, match="batch_size=5: the newest checkpoint, of step 2, is within an epoch"):
         amend(dataclasses.replace(config, schedule="constant", epochs=3), killed, batch_size=5)
+
+
+def test_after_an_amendment_patience_begins_anew(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("flax_resnets.training.loop.evaluate", lambda *_: Evaluation(1.0, 0.5, 0.5))  # never better
+    patient = dataclasses.replace(config, epochs=4, patience=1)
+    assert run(patient, tmp_path / "run").ended_by == "patience"
+    assert len(rows(tmp_path / "run", "epoch")) == 2
+    for _ in range(2):
+        longer = run(dataclasses.replace(patient, epochs=6), tmp_path / "run", amend=True)
+        assert len(longer.history) == 3
+        assert (rows(tmp_path / "run", "done")[-1]["ended_by"], longer.ended_by) == ("patience", "patience")
+    assert "already done" not in capsys.readouterr().out  # because --amend asks whether there is patience left
+    run(dataclasses.replace(patient, epochs=6), tmp_path / "run")
+    assert "already done, ended after epoch 3 by patience" in capsys.readouterr().out
+    (amended,) = rows(tmp_path / "run", "amended")
+    assert amended["changes"] == {"epochs": [4, 6]}
 
 
 def test_the_refusal_of_another_configuration_names_amend(config, workdir):

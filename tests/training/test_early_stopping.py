@@ -148,7 +148,8 @@ class AfterAnEpoch(Callback):
 
 
 def test_a_callback_asks_for_the_end_of_an_epoch(make_trainer, config, unbroken, tmp_path, capsys):
-    done = fit(make_trainer(config), tmp_path, callbacks=[AfterAnEpoch()])
+    with opened(config, tmp_path):
+        done = fit(make_trainer(config), tmp_path, callbacks=[AfterAnEpoch()])
     assert (len(done.history), done.digest, done.ended_by) == (1, unbroken[0].digests[0], r"enough\n\x1b[31m")
     fit(make_trainer(config), tmp_path, callbacks=[AfterAnEpoch()])
     assert r"already done, ended after epoch 1 by enough\n\x1b[31m, best" in capsys.readouterr().out

@@ -203,6 +203,18 @@ def test_in_a_bucket_two_processes_stop_together_and_four_go_on(alone, emulator)
 
 
 @pytest.mark.slow
+def test_two_processes_lose_patience_together(tmp_path):
+    arguments = "--config.patience=1", "--config.epochs=9", "--config.learning_rate=1e-9"
+    said, other = finish(start(tmp_path / "run", 2, 1, *arguments))
+    assert said_nothing(other), other
+    *epochs, done = rows(tmp_path / "run")
+    assert len(epochs) == done["best_epoch"] + 1 < 9
+    assert done["ended_by"] == "patience"
+    assert f"ended after epoch {len(epochs)} by patience" in said
+    assert "already done, ended after" in finish(start(tmp_path / "run", 2, 1, *arguments))[0]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_when_a_process_dies_the_others_end_and_the_same_command_goes_on(alone, tmp_path, number):
     workdir = tmp_path / "run"

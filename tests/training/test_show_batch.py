@@ -14,7 +14,7 @@ from PIL import Image
 from flax_resnets.errors import UserError
 from flax_resnets.training.optimizers import OptimizerConfig, make_optimizer
 from flax_resnets.training.placement import make_mesh, to_devices
-from flax_resnets.training.show_batch import ShownBatch, draw, in_words, show_batch
+from flax_resnets.training.show_batch import ShownBatch, draw, in_words, sheet, show_batch
 from flax_resnets.training.state import create_state
 from flax_resnets.training.step import make_train_step
 
@@ -67,6 +67,18 @@ def test_a_step_has_its_epochs_image_size(config, data):
     growing = dataclasses.replace(config, progressive=((1, 8), (2, 10)))
     sizes = [show_batch(growing, data, 4, step).images.shape[1] for step in (0, 5, 6, 12, 17)]
     assert sizes == [8, 8, 10, 12, 12]
+
+
+def test_a_sheet_has_the_images_side_by_side(config, data):
+    config = dataclasses.replace(config, flip=False)
+    shown = show_batch(config, data, 4)
+    picture = sheet(shown, config, images=11)
+    assert (picture.shape, picture.dtype) == ((2 * 64, 8 * 64, 1), np.uint8)
+    cells = picture.reshape(2, 64, 8, 64).swapaxes(1, 2).reshape(16, 64, 64)
+    np.testing.assert_array_equal(cells[:11, 2:-2:5, 2:-2:5], shown.stored[:11, ..., 0])
+    assert (cells[11:] == 255).all()
+    assert (cells[:, :2] == 255).all()
+    assert sheet(shown, config, images=3).shape == (64, 3 * 64, 1)
 
 
 def test_half_precision_is_shown_too(config, data):

@@ -62,10 +62,10 @@ def test_it_is_told_from_where_a_run_goes_on(tmp_path):
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
     """The error is raised in the training thread. A writer thread would die, and training would wait forever."""
     board = TensorBoard()
-    monkeypatch.setattr(EventFile, "flush", lambda self: None)  # not yet
-    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
-    board.on_run_begin(a_run(tmp_path, 0))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(EventFile, "flush", lambda self: None)  # not yet
+        patch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
+        board.on_run_begin(a_run(tmp_path, 0))
     row = SimpleNamespace(as_row=lambda: {"accuracy": 0.5}, step=10)
     with pytest.raises(OSError, match="No space left"):
         board.on_epoch_end(a_run(tmp_path, 10), row)
@@ -75,10 +75,10 @@ def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_its_file_is_never_an_empty_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
-    with pytest.raises(OSError, match="No space left"):
-        TensorBoard().on_run_begin(a_run(tmp_path, 0))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(record_writer, "open_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
+        with pytest.raises(OSError, match="No space left"):
+            TensorBoard().on_run_begin(a_run(tmp_path, 0))
     board = TensorBoard()
     board.on_run_begin(a_run(tmp_path, 0))  # the file's header is written before anything is recorded
     assert all(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())

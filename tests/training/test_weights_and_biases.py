@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,7 @@ def test_an_id_is_made_once_for_a_workdir(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "a/b", "a" * 129])
 def test_a_project_has_a_name_that_wandb_takes(name):
-    with pytest.raises(UserError, match="wandb=.*: must be a project's name"):
+    with pytest.raises(UserError, match=r"wandb=.*: must be a project's name"):
         load_config("quickstart", {"wandb": name})
 
 
@@ -135,8 +136,6 @@ class NoServer:
 
 @pytest.mark.wandb
 def test_without_a_server_it_goes_on_offline_and_says_so(wandb, monkeypatch, tmp_path):
-    import sys
-
     server, said = NoServer(wandb), []
     monkeypatch.setitem(sys.modules, "wandb", server)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: server)
