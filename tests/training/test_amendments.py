@@ -247,7 +247,7 @@ def test_while_the_head_trains_alone_the_run_is_not_amended(config, tmp_path):
     )
     go_on(phases, tmp_path / "run", stop_at=5)
     assert newest(tmp_path / "run") < 12
-    with pytest.raises(UserError, match="freeze_epochs=0: .* has 1, and it says how the run began; pick another"):
+    with pytest.raises(UserError, match=r"freeze_epochs=0: .* has 1, and it says how the run began; pick another"):
         amend(phases, tmp_path / "run", freeze_epochs=0)
     amended, watch = amend(phases, tmp_path / "run", learning_rate=1e-3, freeze=("conv1",))
     assert [row.epoch for row in amended.history] == [1, 2, 3]
