@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -43,7 +43,9 @@ from benchmarks.records.results import read_json
 from flax_resnets import storage
 from flax_resnets.errors import UserError
 from flax_resnets.machine import describe_machine
+from flax_resnets.training.amendments import in_force, read_amendments
 from flax_resnets.training.atomic import write_whole
+from flax_resnets.training.workdir import recorded_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +68,9 @@ EPOCHS, STEPS_PER_EPOCH = 3, 12
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CREDENTIALS = re.compile(r"I\d+ .* google_auth_provider\.cc.*\n")  # TensorStore says which it uses
 _WITHIN = 30.0  # seconds within which a run must end after a signal
+
+# When to cause a fault: seconds after the start, a text to wait for on the terminal, or a condition.
+Moment = float | str | Callable[[], bool]
 
 
 @dataclass
@@ -119,7 +124,7 @@ def command(workdir: Path, *flags: str) -> list[str]:
 def start(
     workdir: Path,
     *flags: str,
-    at: float | str | None = None,
+    at: Moment | None = None,
     do: Callable[[int], object] | None = None,
     within: float = 600.0,
     watch: Callable[[int], object] | None = None,
@@ -131,7 +136,7 @@ def start(
     Args:
         workdir: of the run.
         *flags: further arguments.
-        at: when to cause the fault: seconds after the start, or a text to wait for on the terminal.
+        at: when to cause the fault.
         do: causes the fault; is called with the process id.
         within: seconds within which the process must end after the fault.
         watch: is called with the process id about ten times a second.
@@ -156,7 +161,12 @@ def start(
     try:
         while process.poll() is None:
             now = time.monotonic()
-            due = now >= begun + at if isinstance(at, float) else at is not None and at in _plain(shown[ours])
+            if isinstance(at, float):
+                due = now >= begun + at
+            elif isinstance(at, str):
+                due = at in _plain(shown[ours])
+            else:
+                due = at is not None and at()
             if do and due and done is None:
                 do(process.pid)
                 done, deadline = now, time.monotonic() + within
@@ -164,6 +174,10 @@ def start(
                 raise RuntimeError(f"had not ended {now - (done or begun):.0f} s later")
             if watch:
                 watch(process.pid)
+            if callable(at) and not done:  # it may hold for a millisecond
+                _read(shown, 0)
+                time.sleep(0.0005)
+                continue
             wait = begun + at - now if isinstance(at, float) and not due else 0.05
             _read(shown, min(wait, 0.05))
         ended = time.monotonic()
@@ -275,7 +289,16 @@ def ground(scratch: Path, seed: int = 0) -> Ground:
     return Ground(scratch, scratch / "unbroken", done.seconds, seed)
 
 
-def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int, *flags: str) -> Iterator[None]:
+def interrupted(
+    on: Ground,
+    entry: Entry,
+    number: signal.Signals,
+    times: int,
+    *flags: str,
+    begin: Callable[[Path], object] | None = None,
+    moments: Sequence[Callable[[Path], Moment]] = (),
+    cache: Path | None = None,
+) -> Iterator[None]:
     """Sends signals to a run at random moments, start after start, until the run is finished; then takes another run.
 
     SIGKILL ends the process, and the next start resumes from the last checkpoint. After SIGINT and SIGTERM the run must
@@ -289,6 +312,9 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int, *f
         number: the signal.
         times: number of signals; the last run is then finished without one.
         *flags: further arguments of each start.
+        begin: makes the workdir of each run; None for runs from their beginning.
+        moments: makes moments of a workdir. Every second signal is at one of these, in turn, and not at a random one.
+        cache: see `start`.
 
     Yields:
         After each finished run.
@@ -302,9 +328,14 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int, *f
     workdir, known = on.scratch / f"{number.name} 0", None
     life = on.life
     while entry.tried < times or storage.exists(workdir):
-        at = chance.uniform(first, life) if entry.tried < times else None
+        if begin is not None and not storage.exists(workdir):
+            begin(workdir)
+        at: Moment = chance.uniform(first, life)
+        if moments and entry.tried % 2:
+            at = moments[entry.tried // 2 % len(moments)](workdir)
+        do = (lambda pid: os.kill(pid, number)) if entry.tried < times else None
         try:
-            done = start(workdir, *flags, at=at, do=lambda pid: os.kill(pid, number), within=_WITHIN)
+            done = start(workdir, *flags, at=at, do=do, within=_WITHIN, cache=cache)
         except RuntimeError as error:
             done = Start(-signal.SIGKILL, "", f"{number.name}: {error}", 0.0, None)
         if known is not None and done.began_at is not None:
@@ -313,7 +344,8 @@ def interrupted(on: Ground, entry: Entry, number: signal.Signals, times: int, *f
         if done.stopping is not None:
             entry.tried += 1
             life *= 1.03
-            phases[done.phase] = phases.get(done.phase, 0) + 1
+            phase = _where(done, workdir) if moments else done.phase
+            phases[phase] = phases.get(phase, 0) + 1
             stopping.append(done.stopping)
             if done.phase != "before the first step":
                 known = done.step
@@ -364,6 +396,64 @@ def in_bucket(
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _where(done: Start, workdir: Path) -> str:
+    """What a killed run was doing, more exactly than `Start.phase`: told by its terminal and its workdir."""
+    if storage.exists(workdir / "config.json"):
+        amendments = read_amendments(workdir)
+        if in_force(amendments, recorded_config(workdir)) != amendments:
+            return "amending: the row is written, the configuration is not"
+    if list((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp")):
+        return "saving"
+    if done.phase != "training" or done.step is None:
+        return done.phase
+    epoch = int(re.findall(r"epoch (\d+)/", done.out)[-1])
+    if done.step <= max(done.began_at or 0, (epoch - 1) * STEPS_PER_EPOCH):
+        return f"epoch {epoch}: compiling, or in its first step"
+    return f"epoch {epoch}"
+
+
+def _saving(workdir: Path) -> Moment:
+    """The moment when a checkpoint is being written."""
+    return lambda: any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+
+
+def _amending(workdir: Path) -> Moment:
+    """The moment when the rows have been written anew, which is what an amendment does first."""
+    before = (workdir / "metrics.jsonl").stat().st_ino
+    return lambda: (workdir / "metrics.jsonl").stat().st_ino != before
+
+
+def killed_in_phases(on: Ground, entry: Entry, times: int, cache: Path) -> Iterator[None]:
+    """Kills a run in whose first epoch only the head trains: at random, when it compiles each phase, when it saves."""
+    flags = ("--config.freeze_epochs=1",)
+    done = start(on.scratch / "unbroken, in phases", *flags)
+    if done.code or done.err:
+        raise RuntimeError(f"the unbroken run in phases ended with exit code {done.code}: {done.err}")
+    there = Ground(on.scratch / "in phases", on.scratch / "unbroken, in phases", done.seconds, on.seed)
+    there.scratch.mkdir()
+    moments = (lambda _: "epoch 1/", lambda _: "epoch 2/", _saving)
+    yield from interrupted(there, entry, signal.SIGKILL, times, *flags, moments=moments, cache=cache)
+
+
+def killed_while_amended(on: Ground, entry: Entry, times: int, cache: Path) -> Iterator[None]:
+    """Stops a run within its second epoch, goes on by `--amend`, and kills that: at random, when it amends, saves."""
+    stopped = on.scratch / "stopped"
+    first = start(stopped, "--config.epochs=2", at="epoch 2/", do=lambda pid: os.kill(pid, signal.SIGTERM))
+    flags = ("--config.learning_rate=2e-3", "--config.optimizer=sgd", "--config.ema_decay=0.9", "--amend")
+    unbroken = _copy(stopped, on.scratch / "unbroken, amended")
+    done = start(unbroken, *flags)
+    if first.code or first.err or done.code or done.err or len(read_amendments(unbroken)) != 1:
+        raise RuntimeError(f"the unbroken amended run ended with exit code {done.code}: {first.err} {done.err}")
+    there = Ground(on.scratch / "amended", unbroken, done.seconds, on.seed)
+    there.scratch.mkdir()
+
+    def begin(workdir: Path) -> None:
+        _copy(stopped, workdir)
+
+    moments = (_amending, _saving)
+    yield from interrupted(there, entry, signal.SIGKILL, times, *flags, begin=begin, moments=moments, cache=cache)
 
 
 def _median_and_most(numbers: list[float]) -> dict[str, float]:
@@ -670,6 +760,8 @@ SLOW, RARE = {"latency": 0.2}, "--config.save_every=1000"  # saved at the end of
 
 FAULTS = {
     "kills": "kill -9 at a random moment",
+    "phases": "kill -9 of a run with `freeze_epochs=1`",
+    "amended": "kill -9 of a run that goes on by `--amend`",
     "sigterm": "SIGTERM at a random moment",
     "sigint": "SIGINT (Ctrl-C) at a random moment",
     "damaged": "the newest checkpoint damaged, or all of them",
@@ -693,7 +785,9 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drill", action="append", choices=FAULTS, help="this drill; default all")
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="of kill -9; default 200")
-    parser.add_argument("--stops", type=int, default=30, metavar="N", help="of SIGTERM, and of SIGINT; default 30")
+    parser.add_argument(
+        "--stops", type=int, default=30, metavar="N", help="of SIGTERM, SIGINT, and kill -9 of other runs; default 30"
+    )
     parser.add_argument("--bucket", type=int, default=20, metavar="N", help="of kill -9 in a bucket; default 20")
     parser.add_argument("--seed", type=int, default=0, help="for random moments; default 0")
     parser.add_argument("--page", action="store_true", help="only write the figures in docs/reliability.md")
@@ -720,6 +814,8 @@ def _take_place(on: Ground, parsed: argparse.Namespace, results: Path) -> None:
     kill, some = signal.SIGKILL, parsed.bucket
     drills = {
         "kills": lambda entry: interrupted(on, entry, signal.SIGKILL, parsed.kills),
+        "phases": lambda entry: killed_in_phases(on, entry, parsed.stops, on.scratch / "cache"),
+        "amended": lambda entry: killed_while_amended(on, entry, parsed.stops, on.scratch / "cache"),
         "sigterm": lambda entry: interrupted(on, entry, signal.SIGTERM, parsed.stops),
         "sigint": lambda entry: interrupted(on, entry, signal.SIGINT, parsed.stops),
         "damaged": lambda entry: damaged(on, entry),

@@ -39,6 +39,17 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(on, tmp_path, kills):
         assert max(entry.lost, default=0) < 2 * 2 + 1  # save_every=2, and one step whose end was not shown
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("drill", [reliability.killed_in_phases, reliability.killed_while_amended])
+def test_killed_in_two_phases_or_while_amended_it_ends_in_the_same_bits(on, tmp_path, drill):
+    entry = Entry("kill -9")
+    for _ in drill(replace(on, scratch=tmp_path), entry, 6, tmp_path / "cache"):
+        pass
+    assert entry.failed == []
+    assert (entry.tried, entry.different_bits) == (6, 0)
+    assert entry.runs > 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_before_its_first_step_it_stops_at_once(on, tmp_path, number):
     """The signal comes during the imports: no workdir is made, and nothing is written to stderr."""

@@ -252,6 +252,26 @@ def test_after_an_amendment_patience_begins_anew(config, tmp_path, monkeypatch, 
     assert amended["changes"] == {"epochs": [4, 6]}
 
 
+def test_while_the_head_trains_alone_the_run_is_not_amended(config, tmp_path):
+    phases = dataclasses.replace(config, schedule="constant", freeze_epochs=1, epochs=3, save_every=2)
+    with pytest.raises(Killed):
+        run(phases, tmp_path / "run", [Kill()])
+    with pytest.raises(UserError) as caught:
+        amend(phases, tmp_path / "run", learning_rate=1e-3)
+    assert str(caught.value) == (
+        f"--amend: freeze_epochs=1: {tmp_path / 'run'} is in epoch 1, in which the head trains alone; let the run go "
+        "beyond these epochs"
+    )
+    go_on(phases, tmp_path / "run", stop_at=5)
+    assert newest(tmp_path / "run") < 12
+    with pytest.raises(UserError, match=r"freeze_epochs=0: .* has 1, and it says how the run began; pick another"):
+        amend(phases, tmp_path / "run", freeze_epochs=0)
+    amended, watch = amend(phases, tmp_path / "run", learning_rate=1e-3, freeze=("conv1",))
+    assert [row.epoch for row in amended.history] == [1, 2, 3]
+    # Half of the rate, as in all epochs after those of the head alone.
+    assert list(watch.rates.values()) == pytest.approx([1e-3 / 2] * len(watch.rates))
+
+
 def test_the_refusal_of_another_configuration_names_amend(config, workdir):
     with pytest.raises(UserError, match=r"with epochs=2 \(now 4\); --amend goes on with it"):
         run(dataclasses.replace(config, epochs=4), workdir)
