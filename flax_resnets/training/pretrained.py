@@ -23,7 +23,7 @@ from flax_resnets.training.state import tree_digest
 from flax_resnets.training.workdir import has_checkpoints, nothing_to_keep
 from flax_resnets.weights import hub
 from flax_resnets.weights.load import load_exactly, load_weights
-from flax_resnets.weights.mismatch import Misfit
+from flax_resnets.weights.mismatch import Misfit, cut
 from flax_resnets.weights.names import head_names
 from flax_resnets.weights.sources import is_weights_file, open_source
 
@@ -265,13 +265,14 @@ def _differences(classifier: "Classifier | None", config: "Config") -> list[str]
     return [f"the weights were trained with {', '.join(texts)}"] if texts else []
 
 
-def _named(source: str, error: UserError, network: str = "") -> UserError:
+def _named(source: str, error: UserError, network: str = "the model") -> UserError:
     """The error with the field's name before the source, in at most 600 characters."""
-    text = error.short if isinstance(error, Misfit) else str(error)
+    if isinstance(error, Misfit):
+        return UserError(error.mismatch.in_words(f"weights={source}", network, remedy=False))
+    text = str(error)
     for label in ("source: ", f"{source}: "):
         text = text.removeprefix(label)
-    text = text.replace("the model", network, 1) if network else text
-    return UserError(f"weights={source}: {text}"[:590])
+    return UserError(cut(f"weights={source}: {text}"))
 
 
 def _short(values: Sequence[float]) -> str:

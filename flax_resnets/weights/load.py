@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax_resnets.errors import UserError
 from flax_resnets.models.layers import Linear
 from flax_resnets.models.resnet import ResNet
+from flax_resnets.weights.causes import cause_of
 from flax_resnets.weights.mismatch import Mismatch
 from flax_resnets.weights.names import Path, head_names, is_pointwise, leaves, linen_order, nested, torch_name
 from flax_resnets.weights.sources import open_source
@@ -39,8 +40,9 @@ def load_weights(
 ) -> dict[str, Any]:
     """Loads weights from torchvision or timm into a network's variables.
 
-    Tensors are matched by their names in torchvision's or timm's layout. If not all of them fit, one error lists those
-    that do not, and nothing is loaded. Only `.pth` and `.pt` need torch.
+    Tensors are matched by their names in torchvision's or timm's layout. If not all of them fit, one error counts those
+    that do not, names the first of each kind and the likeliest cause, and nothing is loaded. Only `.pth` and `.pt` need
+    torch.
 
     - If the file's head has another number of classes than the model, the head is initialised at random, with a
       `FreshHeadWarning`. A model with `num_classes=0` has no head, and the file's head is ignored.
@@ -98,7 +100,9 @@ def load_weights(
     loaded = _matched(names, expected, tensors, mismatch, adapt=True)
     if channels not in (None, 3, image_shape[2]) and image_shape is not _DEFAULT_IMAGE_SHAPE:
         right = (*image_shape[:2], channels)
-        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}", f"give image_shape={right}"
+        mismatch.cause = f"it is for images of {channels} channel{'s' * (channels > 1)}", f"give image_shape={right}"
+    elif mismatch:
+        mismatch.cause = cause_of(model, expected, head_names(model), tensors, mismatch)
     mismatch.raise_if_any(label)
     # Copies, because on a CPU a jax array may share memory with the caller's array, to which the caller may write.
     variables = nested({path: jnp.array(value) for path, value in loaded.items()})
