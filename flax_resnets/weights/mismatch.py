@@ -69,8 +69,7 @@ class Mismatch:
             network: how the message calls the network.
             remedy: whether to say what would be right.
         """
-        if len(label) > _LONGEST_LABEL:
-            label = f"...{label[3 - _LONGEST_LABEL :]}"
+        label = short_label(label)
         kinds = {
             "missing": [shown_name(name) for name in self.missing],
             "extra": [shown_name(name) for name in self.extra],
@@ -86,6 +85,16 @@ class Mismatch:
             if len(text) <= LONGEST_MESSAGE:
                 break
         return cut(text)
+
+
+def short_label(label: str) -> str:
+    """What a message begins with, a path or a name; of a long one the end.
+
+    Example:
+        >>> len(short_label("x/" * 1000))
+        160
+    """
+    return label if len(label) <= _LONGEST_LABEL else f"...{label[3 - _LONGEST_LABEL :]}"
 
 
 def shown_name(name: str) -> str:
