@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from flax_resnets import storage
 from flax_resnets.copies import copied_directory
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier
+from flax_resnets.inference.transformers_folder import PREPROCESSOR, in_timms_words, is_of_transformers
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import keep_compiled_programs
 from flax_resnets.weights import hub
@@ -32,9 +34,10 @@ def load_classifier(
     JAX has been told of another place.
 
     Args:
-        source: the workdir of a run; a folder that `Classifier.save` or timm made; one of the two in a bucket,
-            `gs://BUCKET/PATH`, which is copied to the directory of caches; `hf-hub:owner/name`, such a folder on the
-            Hugging Face hub; or a name of `list_models(pretrained=True)`, such as `resnet50.a1_in1k`, which is there.
+        source: the workdir of a run; a folder that `Classifier.save`, timm or transformers made; one of these in a
+            bucket, `gs://BUCKET/PATH`, which is copied to the directory of caches; `hf-hub:owner/name`, such a folder
+            on the Hugging Face hub, such as `hf-hub:microsoft/resnet-18`; or a name of `list_models(pretrained=True)`,
+            such as `resnet50.a1_in1k`, which is there.
         checkpoint: of a run: `best`, that of the epoch with the highest accuracy (if an image may have any number of
             classes, mean average precision), or with the lowest validation loss if the run has `best_by=loss`; `last`,
             the newest; or the number of a step that is kept. Of other sources only `best`.
@@ -56,17 +59,29 @@ def load_classifier(
     keep_compiled_programs()
     source = hub.by_name(source) if isinstance(source, str) else source
     if isinstance(source, str) and source.startswith(hub.PREFIX):
-        config, weights = hub.download(source, "config.json"), hub.download(source)
-        return _saved(source, config, weights, read_json(config, source), checkpoint, average, names)
+        config = hub.download(source, "config.json")
+        content = _in_timms_words(read_json(config, source), partial(hub.download, source), config)
+        return _saved(source, config, hub.download(source), content, checkpoint, average, names)
     directory = local_directory(source)
     config = directory / "config.json"
-    content = read_json(config, str(config))
+    content = _in_timms_words(read_json(config, str(config)), directory.joinpath, config)
     if "architecture" in content:
         weights = directory / "model.safetensors"
         return _saved(str(directory), config, weights, content, checkpoint, average, names)
     from flax_resnets.inference.run import classifier_of_run  # imports Orbax, which takes half a second
 
     return classifier_of_run(directory, content, checkpoint, average, names)
+
+
+def _in_timms_words(content: dict[str, Any], file: Callable[[str], Path], config: Path) -> dict[str, Any]:
+    """The content of a `config.json`; that of transformers in timm's words. `file` finds the folder's other files."""
+    if not is_of_transformers(content):
+        return content
+    path = file(PREPROCESSOR)
+    try:
+        return in_timms_words(content, read_json(path, str(path)))
+    except (ValueError, TypeError) as error:  # a UserError is a ValueError
+        raise UserError(f"{config}: {str(error)[:400]}") from None
 
 
 def local_directory(source: str | os.PathLike[str]) -> Path:

@@ -22,10 +22,11 @@ from flax_resnets.training.network import make_model
 from flax_resnets.training.state import tree_digest
 from flax_resnets.training.workdir import has_checkpoints, nothing_to_keep
 from flax_resnets.weights import hub
-from flax_resnets.weights.load import load_exactly, load_weights
-from flax_resnets.weights.mismatch import Misfit
-from flax_resnets.weights.names import head_names
+from flax_resnets.weights.fit import find_fit
+from flax_resnets.weights.load import expected_shapes, fitted_weights, load_exactly
+from flax_resnets.weights.mismatch import Misfit, cut
 from flax_resnets.weights.sources import is_weights_file, open_source
+from flax_resnets.weights.stored import Stored
 
 if TYPE_CHECKING:
     from flax_resnets.inference.classifier import Classifier
@@ -165,10 +166,11 @@ def fitted(
     image_shape = (config.image_size, config.image_size, channels)
     last = parts_of(model, image_shape)[HEAD][-1]
     names = _known(pretrained.classifier.class_names) if pretrained.classifier else None
-    outputs = _outputs(pretrained.tensors, model, last)
+    tensors = open_source(pretrained.tensors)[1]
+    outputs = _outputs(tensors, model, last, image_shape)
     head, order, why = _head(outputs, names, class_names)
     try:
-        variables = _loaded(pretrained.tensors, model if head != "new" else _without_head(model), image_shape)
+        variables, found = _loaded(tensors, model if head != "new" else _without_head(model), image_shape)
     except UserError as error:
         raise _named(
             pretrained.source, error, f"model={config.model} on {'grey' if channels == 1 else 'colour'} images"
@@ -185,9 +187,9 @@ def fitted(
         state_digest=pretrained.state_digest,
         **(statistics._asdict() if statistics else {}),
     )
-    tensors = len(jax.tree.leaves(variables))
+    count = len(jax.tree.leaves(variables))
     where = "" if lineage.step is None else f" of step {lineage.step}"
-    notes = [f"weights={pretrained.source}: {tensors} tensors{where}; {why}"]
+    notes = [f"weights={pretrained.source}: {count} tensors{where}; {why}", *found]
     if statistics:
         notes.append(f"mean={_short(statistics.mean)} and std={_short(statistics.std)} come with the weights")
     return Start(lineage, lambda: variables, (*notes, *_differences(pretrained.classifier, config)))
@@ -219,22 +221,31 @@ def _known(names: Sequence[str]) -> Sequence[str] | None:
     return None if list(names) == [str(number) for number in range(len(names))] else names
 
 
-def _outputs(tensors: Mapping[str, Any], model: nn.Module, last: str) -> int | None:
+def _outputs(
+    tensors: Mapping[str, Stored], model: nn.Module, last: str, image_shape: tuple[int, int, int]
+) -> int | None:
     """The number of classes of the source's head; None if it has no head."""
-    name = head_names(model)[1] if isinstance(model, ResNet) else f"params.{last}.bias"
-    return tensors[name].shape[0] if name in tensors and len(tensors[name].shape) == 1 else None
+    if isinstance(model, ResNet):
+        bias = tensors.get(find_fit(model, expected_shapes(model, image_shape), tensors).head[1])
+    else:
+        bias = tensors.get(f"params.{last}.bias")
+    return bias.shape[0] if bias and len(bias.shape) == 1 else None
 
 
 def _without_head(model: nn.Module) -> nn.Module:
     return model.clone(num_classes=0)
 
 
-def _loaded(tensors: Mapping[str, Any], model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def _loaded(
+    tensors: Mapping[str, Stored], model: nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[dict[str, Any], list[str]]:
+    """The variables, and what was chosen and left out."""
     if isinstance(model, ResNet):
-        return load_weights(model, tensors, image_shape)
+        variables, notes, _ = fitted_weights(model, "source", tensors, image_shape)
+        return variables, notes
     if not cast(Any, model).num_classes:
         tensors = {name: value for name, value in tensors.items() if not _in_head(name)}
-    return load_exactly(model, tensors, image_shape)
+    return load_exactly(model, tensors, image_shape), []
 
 
 def _in_head(name: str) -> bool:
@@ -265,13 +276,14 @@ def _differences(classifier: "Classifier | None", config: "Config") -> list[str]
     return [f"the weights were trained with {', '.join(texts)}"] if texts else []
 
 
-def _named(source: str, error: UserError, network: str = "") -> UserError:
+def _named(source: str, error: UserError, network: str = "the model") -> UserError:
     """The error with the field's name before the source, in at most 600 characters."""
-    text = error.short if isinstance(error, Misfit) else str(error)
+    if isinstance(error, Misfit):
+        return UserError(error.mismatch.in_words(f"weights={source}", network, remedy=False))
+    text = str(error)
     for label in ("source: ", f"{source}: "):
         text = text.removeprefix(label)
-    text = text.replace("the model", network, 1) if network else text
-    return UserError(f"weights={source}: {text}"[:590])
+    return UserError(cut(f"weights={source}: {text}"))
 
 
 def _short(values: Sequence[float]) -> str:

@@ -14,8 +14,11 @@ from flax import linen as nn
 from flax_resnets.errors import UserError
 from flax_resnets.models.layers import Linear
 from flax_resnets.models.resnet import ResNet
-from flax_resnets.weights.mismatch import Mismatch
-from flax_resnets.weights.names import Path, head_names, is_pointwise, leaves, linen_order, nested, torch_name
+from flax_resnets.weights.causes import cause_of
+from flax_resnets.weights.fit import Fit, find_fit
+from flax_resnets.weights.layouts import LAYOUTS
+from flax_resnets.weights.mismatch import Mismatch, short_label, shown_name
+from flax_resnets.weights.names import Path, is_pointwise, leaves, linen_order, nested
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
@@ -24,6 +27,10 @@ _DEFAULT_IMAGE_SHAPE = (224, 224, 3)
 
 # A file that claims more channels is refused: no images have so many, and the network would take too much memory.
 _MOST_CHANNELS = 1024
+
+
+class WeightsNote(UserWarning):
+    """What `load_weights` took of a source, where that is not all of it, or was not the only choice."""
 
 
 class FreshHeadWarning(UserWarning):
@@ -35,12 +42,15 @@ def load_weights(
     source: str | os.PathLike[str] | Mapping[str, Any],
     image_shape: Sequence[int] = _DEFAULT_IMAGE_SHAPE,
     *,
+    average: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Loads weights from torchvision or timm into a network's variables.
+    """Loads weights from torchvision, timm and other libraries into a network's variables.
 
-    Tensors are matched by their names in torchvision's or timm's layout. If not all of them fit, one error lists those
-    that do not, and nothing is loaded. Only `.pth` and `.pt` need torch.
+    Tensors are matched by their names, which may be those of several libraries: docs/weights.md lists them. The names
+    may have any prefix, such as `module.` or `backbone.`, and may be in a nested mapping, such as `state_dict`. If not
+    all tensors of the network are there, or others are among them, one error counts those that do not fit, names the
+    first of each kind and the likeliest cause, and nothing is loaded. Only `.pth` and `.pt` need torch.
 
     - If the file's head has another number of classes than the model, the head is initialised at random, with a
       `FreshHeadWarning`. A model with `num_classes=0` has no head, and the file's head is ignored.
@@ -56,6 +66,8 @@ def load_weights(
             (kernels `(O, I, H, W)`).
         image_shape: `(H, W, C)` of the images; only C matters to the weights. By default C is the number of channels of
             the file's stem.
+        average: if the source has the network twice, whether to take the average of the weights (`state_dict_ema`,
+            `model_ema`, DINO's `teacher`) or the weights themselves. timm takes the average too.
         seed: seed of the head, if it is initialised at random.
 
     Returns:
@@ -63,6 +75,10 @@ def load_weights(
 
     Raises:
         UserError: the source cannot be read or does not fit the model.
+
+    Warns:
+        WeightsNote: what was taken of the source, if there was a choice, or if something was left out.
+        FreshHeadWarning: see above.
 
     Example:
         >>> import flax_resnets
@@ -88,30 +104,56 @@ def load_weights(
         )
     check_image_shape(image_shape)
     label, tensors = open_source(source)
-    channels = _stem_channels(model, tensors)
-    expected = expected_shapes(
-        model, (*image_shape[:2], channels) if image_shape is _DEFAULT_IMAGE_SHAPE and channels else image_shape
-    )
-    new_head = _pop_head(model, expected, tensors)
+    variables, notes, fresh = fitted_weights(model, label, tensors, image_shape, average=average, seed=seed)
+    for note in notes:
+        warnings.warn(f"{short_label(label)}: {note}", WeightsNote, stacklevel=2)
+    if fresh:
+        warnings.warn(f"{short_label(label)} {fresh}", FreshHeadWarning, stacklevel=2)
+    return variables
+
+
+def fitted_weights(
+    model: ResNet,
+    label: str,
+    tensors: Mapping[str, Stored],
+    image_shape: Sequence[int],
+    *,
+    average: bool = True,
+    seed: int = 0,
+) -> tuple[dict[str, Any], list[str], str | None]:
+    """Loads the tensors of an open source; arguments as in `load_weights`.
+
+    Returns:
+        The variables; what was chosen and left out, for the user; and why the head is initialised at random, if it is.
+    """
+    given_shape = image_shape is not _DEFAULT_IMAGE_SHAPE
+    expected = expected_shapes(model, image_shape)
+    try:
+        fit = find_fit(model, expected, tensors, average)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from None
+    stem = ("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel")
+    channels = _input_channels(fit.tensors.get(fit.names[stem]))
+    if channels and not given_shape:
+        height, width, _, outputs = expected[stem]
+        expected[stem] = height, width, channels, outputs
+    classes = _pop_head(model, expected, fit)
     mismatch = Mismatch()
-    names = {path: torch_name(model, path) for path in expected}
-    loaded = _matched(names, expected, tensors, mismatch, adapt=True)
-    if channels not in (None, 3, image_shape[2]) and image_shape is not _DEFAULT_IMAGE_SHAPE:
+    loaded = _matched(fit, expected, mismatch, adapt=True)
+    if channels not in (None, 3, image_shape[2]) and given_shape:
         right = (*image_shape[:2], channels)
-        mismatch.advice = f"it is for images of {channels} channel{'s' * (channels > 1)}", f"give image_shape={right}"
+        mismatch.cause = f"it is for images of {channels} channel{'s' * (channels > 1)}", f"give image_shape={right}"
+    elif mismatch:
+        mismatch.cause = cause_of(model, expected, fit.head, fit.tensors, mismatch)
     mismatch.raise_if_any(label)
     # Copies, because on a CPU a jax array may share memory with the caller's array, to which the caller may write.
     variables = nested({path: jnp.array(value) for path, value in loaded.items()})
-    if new_head is not None:
-        channels, classes = new_head
-        warnings.warn(
-            f"{label} has {classes} classes, the model {model.num_classes}: its head starts from random weights",
-            FreshHeadWarning,
-            stacklevel=2,
-        )
+    fresh = None
+    if classes is not None:
+        fresh = f"has {classes} classes, the model {model.num_classes}: its head starts from random weights"
         head = Linear(model.num_classes, model.initializer)
-        variables["params"]["head"] = head.init(jax.random.key(seed), jnp.zeros((1, channels)))["params"]
-    return variables
+        variables["params"]["head"] = head.init(jax.random.key(seed), jnp.zeros((1, _features(model))))["params"]
+    return variables, fit.notes(model), fresh
 
 
 def load_exactly(
@@ -130,28 +172,30 @@ def load_exactly(
     """
     label, tensors = open_source(source)
     expected = expected_shapes(model, image_shape)
-    names = {where: torch_name(model, where) if isinstance(model, ResNet) else ".".join(where) for where in expected}
     mismatch = Mismatch()
-    loaded = _matched(names, expected, tensors, mismatch, adapt=False)
+    if isinstance(model, ResNet):
+        fit = find_fit(model, expected, tensors)
+        mismatch.extra.extend(fit.left_out)
+    else:
+        names = {path: ".".join(path) for path in expected}
+        fit = Fit(LAYOUTS[0], "", names, ("", ""), dict(tensors), [], [])
+    loaded = _matched(fit, expected, mismatch, adapt=False)
     mismatch.raise_if_any(label)
     return {"params": {}, "batch_stats": {}, **nested({where: jnp.array(value) for where, value in loaded.items()})}
 
 
 def _matched(
-    names: Mapping[Path, str],
-    expected: Mapping[Path, tuple[int, ...]],
-    tensors: Mapping[str, Stored],
-    mismatch: Mismatch,
-    adapt: bool,
+    fit: Fit, expected: Mapping[Path, tuple[int, ...]], mismatch: Mismatch, adapt: bool
 ) -> dict[Path, np.ndarray]:
     """The tensors that fit, by their place in the network; notes all others. `adapt`: whether a stem may be adapted."""
-    mismatch.extra.extend(tensors.keys() - set(names.values()))
+    names = {path: fit.names[path] for path in expected}
+    mismatch.extra.extend(fit.tensors.keys() - set(names.values()))
     loaded: dict[Path, np.ndarray] = {}
     for path, name in names.items():
         stem = adapt and path[1].startswith("stem")
-        if name not in tensors:
+        if name not in fit.tensors:
             mismatch.missing.append(name)
-        elif (value := _converted(tensors[name], name, expected[path], mismatch, stem)) is not None:
+        elif (value := _converted(fit.tensors[name], name, path, expected[path], mismatch, stem)) is not None:
             loaded[path] = value
     return loaded
 
@@ -177,42 +221,43 @@ def check_image_shape(image_shape: Sequence[int]) -> None:
         raise UserError(f"image_shape={image_shape!r}: must be height, width and channels, such as (224, 224, 3)")
 
 
-def _stem_channels(model: ResNet, tensors: dict[str, Stored]) -> int | None:
+def _input_channels(kernel: Stored | None) -> int | None:
     """The number of input channels of the file's stem; None if it is missing or not a convolution's kernel."""
-    first = "stem_conv1" if model.stem == "deep" else "stem_conv"
-    kernel = tensors.get(torch_name(model, ("params", first, "kernel")))
     if kernel is None or len(kernel.shape) != 4 or not 0 < kernel.shape[1] <= _MOST_CHANNELS:
         return None
     return kernel.shape[1]
 
 
-def _pop_head(
-    model: ResNet, expected: dict[Path, tuple[int, ...]], tensors: dict[str, Stored]
-) -> tuple[int, int] | None:
-    """Removes the head from both arguments, if the model has no head or needs a new one.
+def _pop_head(model: ResNet, expected: dict[Path, tuple[int, ...]], fit: Fit) -> int | None:
+    """Removes the head from what is expected and from the tensors, if the model has no head or needs a new one.
 
     Returns:
-        Input channels of the new head, and the number of classes of the file's head. None if no new head is needed.
+        The number of classes of the file's head, if the model needs a new one.
     """
-    weight, bias = (tensors.get(name) for name in head_names(model))
-    kernel = ("params", "head", "kernel")
-    if not model.num_classes:
-        new_head = None
-    elif weight and bias and bias.shape != (model.num_classes,) and _is_head(weight, bias, expected[kernel][0]):
-        new_head = expected[kernel][0], bias.shape[0]
-        del expected[kernel], expected["params", "head", "bias"]
-    else:
-        return None
-    for name in head_names(model):
-        tensors.pop(name, None)
-    return new_head
+    weight, bias = (fit.tensors.get(name) for name in fit.head)
+    classes = None
+    if model.num_classes:
+        if not (weight and bias and bias.shape != (model.num_classes,) and _is_head(weight, bias, _features(model))):
+            return None
+        classes = bias.shape[0]
+        del expected["params", "head", "kernel"], expected["params", "head", "bias"]
+    for name in fit.head:
+        fit.tensors.pop(name, None)
+    return classes
+
+
+def _features(model: ResNet) -> int:
+    """Input channels of the head."""
+    return model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion
 
 
 def _is_head(weight: Stored, bias: Stored, channels: int) -> bool:
     return len(bias.shape) == 1 and weight.shape in ((*bias.shape, channels), (*bias.shape, channels, 1, 1))
 
 
-def _converted(stored: Stored, name: str, shape: tuple[int, ...], mismatch: Mismatch, stem: bool) -> np.ndarray | None:
+def _converted(
+    stored: Stored, name: str, path: Path, shape: tuple[int, ...], mismatch: Mismatch, stem: bool
+) -> np.ndarray | None:
     """The tensor in linen's shape, as float32. If it does not fit: None, and the reason is added to `mismatch`."""
     wanted = _torch_shape(shape)
     # timm stores some fully connected layers as 1x1 convolutions.
@@ -220,19 +265,19 @@ def _converted(stored: Stored, name: str, shape: tuple[int, ...], mismatch: Mism
     adapt = stem and len(wanted) == 4 and stored.shape == (wanted[0], 3, *wanted[2:]) and wanted[1] != 3
     if stored.shape not in allowed and not adapt:
         mismatch.misshaped.append(
-            f"{name!r} is {stored.shape}, not {(*wanted, 1, 1) if is_pointwise(name) else wanted}"
+            f"{shown_name(name)} is {stored.shape}, not {(*wanted, 1, 1) if is_pointwise(name) else wanted}"
         )
         return None
     if stored.dtype not in FLOATS:
-        mismatch.unfit.append(f"{name!r} is {stored.dtype}, not float")
+        mismatch.unfit.append(f"{shown_name(name)} is {stored.dtype}, not float")
         return None
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinite, which is refused below
         value = stored.read().astype(np.float32)
     if not np.isfinite(value).all():
-        mismatch.unfit.append(f"{name!r} has NaN or infinity")
+        mismatch.unfit.append(f"{shown_name(name)} has NaN or infinity")
         return None
-    if name.endswith("running_var") and (value < 0).any():
-        mismatch.unfit.append(f"{name!r} has variances below 0")
+    if path[-1] == "var" and (value < 0).any():
+        mismatch.unfit.append(f"{shown_name(name)} has variances below 0")
         return None
     if adapt:
         value = _adapt_channels(value, wanted[1])

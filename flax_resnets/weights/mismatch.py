@@ -5,21 +5,23 @@ from dataclasses import dataclass, field
 
 from flax_resnets.errors import UserError
 
-# Above the number of a ResNet-152's tensors, so only a file that was made to be hostile has a list that is cut short.
-_LISTED = 1000
-_LISTED_IN_SHORT = 2
+# A message has at most so many characters, whatever a file holds: it must be read at a glance.
+LONGEST_MESSAGE = 600
+
+_LONGEST_LABEL = 160
+_LONGEST_NAME = 80
 
 
 class Misfit(UserError):
     """Weights that do not fit a network.
 
     Attributes:
-        short: the message with only the first differences of each kind, and their number.
+        mismatch: all differences.
     """
 
-    def __init__(self, message: str, short: str):
-        super().__init__(message)
-        self.short = short
+    def __init__(self, label: str, mismatch: "Mismatch"):
+        super().__init__(mismatch.in_words(label))
+        self.mismatch = mismatch
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Mismatch:
         extra: names that the source has and the network has not.
         misshaped: names, each with its shape and the shape that it should have.
         unfit: names of tensors whose values cannot be weights, each with the reason.
-        advice: what is wrong and what would be right, if that is known. The short message has only the first.
+        cause: what is probably wrong, and what would be right, if that is known. The second may be empty.
 
     Example:
         >>> Mismatch(missing=["fc.bias"], extra=["head.bias"]).raise_if_any("a.npz")
@@ -44,31 +46,79 @@ class Mismatch:
     extra: list[str] = field(default_factory=list)
     misshaped: list[str] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
-    advice: tuple[str, str] | None = None
+    cause: tuple[str, str] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether anything does not fit."""
+        return bool(self.missing or self.extra or self.misshaped or self.unfit)
 
     def raise_if_any(self, label: str) -> None:
         """Raises one error if there is any difference.
 
         Raises:
-            Misfit: with all differences, in one line that begins with `label`.
+            Misfit: in one line that begins with `label`.
         """
-        if self.missing or self.extra or self.misshaped or self.unfit:
-            wrong, right = (self.advice[0], ": ".join(self.advice)) if self.advice else (None, None)
-            raise Misfit(self._in_words(label, _LISTED, right), self._in_words(label, _LISTED_IN_SHORT, wrong))
+        if self:
+            raise Misfit(label, self)
 
-    def _in_words(self, label: str, most: int, advice: str | None) -> str:
+    def in_words(self, label: str, network: str = "the model", remedy: bool = True) -> str:
+        """The numbers of differences, the first of each kind, and their cause, in at most 600 characters.
+
+        Args:
+            label: what the message begins with; of a long one the end is kept.
+            network: how the message calls the network.
+            remedy: whether to say what would be right.
+        """
+        label = short_label(label)
         kinds = {
-            "missing": [repr(name) for name in self.missing],
-            # Names of arbitrary length, from the file.
-            "extra": [repr(name[:80]) for name in self.extra],
+            "missing": [shown_name(name) for name in self.missing],
+            "extra": [shown_name(name) for name in self.extra],
             "misshaped": self.misshaped,
             "unfit": self.unfit,
         }
-        parts = [f"{len(notes)} {kind}: {_listed(notes, most)}" for kind, notes in kinds.items() if notes]
-        parts += [advice] if advice else []
-        return f"{label}: does not fit the model: {'; '.join(parts)}"
+        text = ""
+        for most in (3, 2, 1):
+            parts = [f"{len(notes)} {kind}: {listed(sorted(notes), most)}" for kind, notes in kinds.items() if notes]
+            if self.cause:
+                parts.append(": ".join(filter(None, self.cause)) if remedy else self.cause[0])
+            text = f"{label}: does not fit {network}: {'; '.join(parts)}"
+            if len(text) <= LONGEST_MESSAGE:
+                break
+        return cut(text)
 
 
-def _listed(notes: Sequence[str], most: int) -> str:
+def short_label(label: str) -> str:
+    """What a message begins with, a path or a name; of a long one the end.
+
+    Example:
+        >>> len(short_label("x/" * 1000))
+        160
+    """
+    return label if len(label) <= _LONGEST_LABEL else f"...{label[3 - _LONGEST_LABEL :]}"
+
+
+def shown_name(name: str) -> str:
+    """A tensor's name in quotes. Names come from the file and may have any length.
+
+    Example:
+        >>> print(shown_name("fc.bias"), len(shown_name("x" * 1000)))
+        'fc.bias' 80
+    """
+    text = repr(name[:_LONGEST_NAME])
+    return text if len(text) <= _LONGEST_NAME and len(name) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 4]}...'"
+
+
+def listed(notes: Sequence[str], most: int = 3) -> str:
+    """The first notes, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
     more = f" and {len(notes) - most} more" if len(notes) > most else ""
-    return ", ".join(sorted(notes)[:most]) + more
+    return ", ".join(notes[:most]) + more
+
+
+def cut(text: str) -> str:
+    """The text, cut to the longest message that is allowed."""
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 4]} ..."

@@ -156,7 +156,7 @@ def refusal(source) -> str:
         load_weights(MODEL, source)
     line = str(caught.value)
     assert line.isprintable()
-    assert len(line) < 100_000
+    assert len(line) <= 600
     return line
 
 

@@ -172,7 +172,8 @@ def test_weights_of_another_network_are_refused_with_the_first_differences(begun
     error = refused(source(network(stage_sizes=(3, 3, 3))), network(), begun)
     assert error.startswith(
         "weights=runs/first: does not fit model=two stages, see make_trainer on grey images: "
-        "75 extra: 'layer1.1.bn1.bias', 'layer1.1.bn1.running_mean' and 73 more; 1 misshaped: 'fc.weight' is"
+        "75 extra: 'layer1.1.bn1.bias', 'layer1.1.bn1.running_mean', 'layer1.1.bn1.running_var' and 72 more; "
+        "1 misshaped: 'fc.weight' is"
     )
 
 

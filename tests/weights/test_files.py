@@ -12,6 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.serialization import to_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,11 +28,11 @@ ARRAYS = {
 }
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path | str) -> dict[str, np.ndarray]:
     return {name: stored.read() for name, stored in open_source(path)[1].items()}
 
 
-def refused(path: Path) -> str:
+def refused(path: Path | str) -> str:
     with pytest.raises(UserError) as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -282,17 +283,62 @@ def test_claims_of_size_are_not_believed(tmp_path):
     assert peak < 5_000_000
 
 
-@pytest.mark.parametrize("name", ["model.bin", "model", "model.safetensors.gz", "conv1"])
+@pytest.mark.parametrize("name", ["model.pkl", "model", "model.safetensors.gz", "conv1", ".npz", "model.tar"])
 def test_unknown_kinds_of_file_are_refused(tmp_path, name):
-    assert "must end in .safetensors, .npz, .pth, .pt, or be hf-hub:owner/name" in refused(tmp_path / name)
+    endings = ".safetensors, .npz, .msgpack, .pth, .pt, .bin, .ckpt, .pth.tar"
+    assert f"must end in {endings}, or be hf-hub:owner/name" in refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
+KINDS = [".safetensors", ".npz", ".msgpack", ".pth", ".bin", ".ckpt", ".pth.tar"]
+
+
+@pytest.mark.parametrize("suffix", KINDS)
 def test_files_that_are_not_there_are_one_line(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"
     assert refused(path) == f"{path}: no such file"
     path.mkdir()
     assert refused(path) == f"{path}: no such file"
+
+
+def test_endings_may_have_capitals_and_paths_a_home(tmp_path, monkeypatch):
+    (tmp_path / "MODEL.SafeTensors").write_bytes(safetensors(ARRAYS))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (tmp_path / "MODEL.SafeTensors", "~/MODEL.SafeTensors", Path("~/MODEL.SafeTensors")):
+        assert list(read(path)) == list(ARRAYS)
+
+
+@pytest.mark.parametrize("address", ["https://host/resnet18.pth", "HTTP://host/x.safetensors?download=true"])
+def test_an_address_is_to_be_downloaded(address):
+    assert refused(address) == (
+        f"{address}: is an address; download the file, for example with curl -LO, and give its path"
+    )
+
+
+def test_a_message_about_a_long_path_is_short(tmp_path):
+    path = tmp_path.joinpath(*["x" * 200] * 6, "model.npz")
+    assert refused(path).endswith("/model.npz: no such file")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"noise")
+    assert "/model.npz: not a whole .npz file" in refused(path)
+    assert len(refused(path)) <= 600
+
+
+def test_trees_of_flax_are_read(tmp_path):
+    path = tmp_path / "model.msgpack"
+    path.write_bytes(to_bytes({"params": {"Dense_0": {"bias": ARRAYS["bn1.bias"]}}, "step": 3}))
+    (tensor,) = read(path).items()
+    assert tensor[0] == "params/Dense_0/bias"
+    np.testing.assert_array_equal(tensor[1], ARRAYS["bn1.bias"], strict=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"noise", to_bytes({"x": np.zeros(100)})[:-1], to_bytes([1]) + b"\0", pickle.dumps({}), b"\x81" * 9999],
+)
+def test_broken_trees_are_one_line(tmp_path, content):
+    path = tmp_path / "model.msgpack"
+    path.write_bytes(content)
+    assert f"{path}: " in refused(path)
 
 
 def test_without_torch_a_pth_file_names_the_extra(tmp_path, monkeypatch):
