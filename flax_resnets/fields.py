@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+from flax_resnets import own
 from flax_resnets.errors import UserError
 
 
@@ -35,7 +36,11 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # hashed by identity: Python hashes annotations, and a dict has no hash
 class OneOf:
-    """Marks a text field whose value must be a key of a table: `Annotated[str, OneOf(OPTIMIZERS)]`."""
+    """Marks a text field whose value must be a key of a table: `Annotated[str, OneOf(OPTIMIZERS)]`.
+
+    If its type has more than `str`, as in `Annotated[str | Loss, OneOf(LOSSES)]`, it may also be a function. In the
+    configuration it is then a text; see `flax_resnets.own`.
+    """
 
     table: Collection[str]
 
@@ -141,6 +146,8 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
             return value
         if type(value) is str and value in (_choices(option) or ()):
             return value
+        if _takes_functions(option) and (callable(value) or own.is_named(value)):
+            return value if isinstance(value, str) else own.named(name, value)
         origin = typing.get_origin(option)
         if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return dict(value)
@@ -172,6 +179,10 @@ def _choices(option: Any) -> tuple[str, ...] | None:
     return None
 
 
+def _takes_functions(option: Any) -> bool:
+    return typing.get_origin(option) is Annotated and option.__origin__ is not str
+
+
 def _in_words(annotation: Any) -> str:
     words = {
         int: "a whole number",
@@ -184,7 +195,8 @@ def _in_words(annotation: Any) -> str:
     for option in _alternatives(annotation):
         origin, args = typing.get_origin(option), typing.get_args(option)
         if (choices := _choices(option)) is not None:
-            parts.append(("one of " if len(choices) > 1 else "") + ", ".join(choices))
+            own_function = ["a function of the recipe"] if _takes_functions(option) else []
+            parts += [*([("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []), *own_function]
         elif origin is tuple:
             if args[-1] is not Ellipsis:
                 parts.append(f"{len(args)} numbers with a comma between")

@@ -11,6 +11,7 @@ from flax_resnets.augment.color import ColorJitter
 from flax_resnets.augment.erasing import RandomErasing
 from flax_resnets.augment.geometry import RandomAffine, RandomFlip, RandomResizedCrop, RandomTranslate
 from flax_resnets.augment.normalise import Normalise
+from flax_resnets.augment.of_recipe import RecipeAugmentation
 from flax_resnets.augment.policies import AutoAugment
 
 
@@ -22,6 +23,7 @@ class AugmentConfig(
     RandomAffine,
     AutoAugment,
     ColorJitter,
+    RecipeAugmentation,
     Normalise,
     RandomErasing,
 ):

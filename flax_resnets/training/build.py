@@ -1,8 +1,8 @@
 """Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,16 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from flax_resnets import own
+from flax_resnets.augment.of_recipe import RecipeAugmentation
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
 from flax_resnets.training.average import Average
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
+from flax_resnets.training.loss import loss_function
+from flax_resnets.training.network import DTYPES
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
@@ -86,6 +90,8 @@ def build_steps(
     first, second = phase_schedules(config, steps, timeline.steps_per_epoch, past)
     optimizer = make_optimizer(config, *second, plan.groups)
     create, abstract_state = initial_state(model, optimizer, config, mesh, channels, pretrained, plan.frozen)
+    if own.is_named(config.optimizer):
+        _check_own_optimizer(config, optimizer, abstract_state, plan.frozen)
     mix_until = None
     if config.mix_off_epoch is not None:
         mix_until = max(0, timeline.end_of(min(config.mix_off_epoch, config.epochs)))
@@ -119,6 +125,36 @@ def build_steps(
         return whole
     alone = make_optimizer(config, *first, plan.groups, plan.waiting)
     return whole._replace(head_alone=phase(alone, plan.waiting))
+
+
+def check_own_functions(config: Config, num_classes: int, channels: int) -> None:
+    """Raises UserError if a recipe's own loss or augmentation fails or returns something else than it must.
+
+    Args:
+        config: the run.
+        num_classes: number of the network's outputs.
+        channels: of the images.
+    """
+    if own.is_named(config.loss):
+        logits = jax.ShapeDtypeStruct((config.batch_size, num_classes), jnp.float32)
+        jax.eval_shape(loss_function(str(config.loss)), logits, logits)
+    if config.augmentation is not None:
+        shape = config.batch_size, config.image_size, config.image_size, channels
+        images = jax.ShapeDtypeStruct(shape, DTYPES[config.precision])
+        jax.eval_shape(partial(RecipeAugmentation.augment, config, size=config.image_size), jax.random.key(0), images)
+
+
+def _check_own_optimizer(
+    config: Config, optimizer: optax.GradientTransformation, state: TrainState, frozen: Collection[str]
+) -> None:
+    """Raises UserError if a recipe's own optimizer cannot update this state."""
+    moving, _ = divided(state.params, frozen)
+    updates, after = jax.eval_shape(optimizer.update, moving, state.opt_state, moving)
+    with own.blamed("optimizer", str(config.optimizer)):
+        optax.tree.get(after, "hyperparams")  # there is one, unless the function injects some of its own
+    for what, new, old in (("updates", updates, moving), ("a state", after, state.opt_state)):
+        if jax.tree.structure(new) != jax.tree.structure(old) or not have_same_shapes(new, old):
+            raise UserError(f"optimizer={config.optimizer}: its update returns {what} of other shapes than it was given")
 
 
 def carry_over(
@@ -245,6 +281,8 @@ def initial_state(
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
     try:
         return jax.eval_shape(create)
+    except UserError:  # of a recipe's own optimizer
+        raise
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
 

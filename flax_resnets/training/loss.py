@@ -8,7 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flax_resnets import own
+from flax_resnets.errors import UserError
 from flax_resnets.fields import Fields, OneOf, Rule
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+"""A function of float32 logits and targets, both `(N, classes)`, that returns the loss of each image, float32 `(N,)`."""
 
 
 def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -31,12 +36,30 @@ def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
 
 
-LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+LOSSES: Mapping[str, Loss] = {
     "cross_entropy": optax.softmax_cross_entropy,
     "bce": binary_cross_entropy,
 }
-"""The losses by name: functions of logits and targets, both `(N, classes)`, that return the loss of each image
-`(N,)`."""
+"""The losses by name."""
+
+
+def loss_function(name: str) -> Loss:
+    """The loss that a configuration names: one of `LOSSES`, or a recipe's own.
+
+    A recipe's own loss raises UserError if it fails, or returns another shape or dtype. As it is traced, that is before
+    anything is compiled.
+    """
+    if not own.is_named(name):
+        return LOSSES[name]
+    function = own.function_of("loss", name)
+
+    def checked(logits: jax.Array, targets: jax.Array) -> jax.Array:
+        with own.blamed("loss", name):
+            losses = function(logits, targets)
+        own.check_result("loss", name, losses, logits.shape[:1], "float32", "the loss of each image")
+        return losses
+
+    return checked
 
 
 def image_weights(targets: jax.Array, class_weights: Sequence[float]) -> jax.Array:
@@ -65,7 +88,7 @@ class LossConfig(Fields):
 
     Attributes:
         loss: `cross_entropy`, or `bce`: a binary cross-entropy for each class, averaged over the classes. Images of any
-            number of classes need `bce`.
+            number of classes need `bce`. Or a recipe's own function, see `Loss`; docs/functions.md.
         label_smoothing: share of each target that is spread evenly over all classes: of k classes, those of an image
             have the target 1 - label_smoothing + label_smoothing / k, the others label_smoothing / k.
         class_weights: what each class's loss is multiplied by in training; evaluation has no weights. `balanced` for
@@ -74,7 +97,7 @@ class LossConfig(Fields):
             is. See `image_weights`. None for no weights; not for images of any number of classes.
     """
 
-    loss: Annotated[str, OneOf(LOSSES)] = "cross_entropy"
+    loss: Annotated[str | Loss, OneOf(LOSSES)] = "cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
 

@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 import json
+import linecache
 import os
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax_resnets import storage
+from flax_resnets import own, storage
 from flax_resnets.configs import recipes
 from flax_resnets.errors import UserError
 from flax_resnets.fields import LONGEST_NAME, literal, parsed
@@ -34,8 +35,11 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
         1
     """
     path = _path(source)
-    config = _of_run(path) if path.suffix == ".json" else _of_recipe(path)
-    return with_overrides(config, overrides or {})
+    config = with_overrides(_of_run(path) if path.suffix == ".json" else _of_recipe(path), overrides or {})
+    for name in FIELD_TYPES:
+        if own.is_named(value := getattr(config, name)):
+            own.function_of(name, value)  # raises if a run's configuration names it and its recipe is not loaded
+    return config
 
 
 def with_overrides(config: Config, overrides: Mapping[str, str]) -> Config:
@@ -169,6 +173,8 @@ def _of_run(path: Path) -> Config:
 def _of_recipe(path: Path) -> Config:
     source = _text(path)
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    # Where Python looks for the lines of a traceback, and `own.named` for a function's source. The file may be in a bucket.
+    linecache.cache[str(path)] = len(source), None, source.splitlines(keepends=True), str(path)
     try:
         exec(compile(source, str(path), "exec"), namespace)
         if "get_config" not in namespace:

@@ -22,7 +22,7 @@ from flax_resnets.training.config import Config
 from flax_resnets.training.eval_sums import EvalScores, EvalSums, eval_sums
 from flax_resnets.training.finetune import divided, with_norms_at_rest
 from flax_resnets.training.in_flight import each_computed
-from flax_resnets.training.loss import LOSSES, image_weights
+from flax_resnets.training.loss import image_weights, loss_function
 from flax_resnets.training.multilabel import multilabel_figures
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.placement import (
@@ -108,7 +108,7 @@ def make_train_step(
         raise ValueError("class_weights is 'balanced', for which only the data has numbers: see `completed`")
     still = {*frozen, *waiting}
     at_rest = still if norms_rest else ()
-    gradients = partial(_gradients, with_norms_at_rest(model, at_rest), config.loss, config.accumulate)
+    gradients = partial(_gradients, with_norms_at_rest(model, at_rest), str(config.loss), config.accumulate)
     if config.batch_norm == "device":
         gradients = per_device(gradients, mesh, split=(False, False, False, False, True, True, True, False))
 
@@ -218,7 +218,7 @@ def _gradients(
     axis_names: tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any, DynamicScale | None]:
     """Loss, new statistics, gradients by `params` alone, loss scale; averaged over `axis_names`, if given."""
-    loss_of = LOSSES[loss_name]
+    loss_of = loss_function(loss_name)
 
     def loss_and_stats(
         params: Any,

@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.training.amendments import Amendment
-from flax_resnets.training.build import build_steps, have_same_shapes
+from flax_resnets.training.build import build_steps, check_own_functions, have_same_shapes
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
@@ -73,6 +73,7 @@ class Trainer:
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
         self.model = model or make_model(config, num_classes)
+        check_own_functions(config, num_classes, train.channels)
         begin = amendment.step if amendment else 0
         self.steps = build_steps(config, self.model, self.mesh, train.channels, self.timeline, begin, pretrained)
         params = self.steps.abstract_state.params

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Protocol
 import jax
 import optax
 
+from flax_resnets import own
+from flax_resnets.errors import UserError
 from flax_resnets.fields import Fields, OneOf, Rule
 from flax_resnets.training.optimizers.adamw import adamw
 from flax_resnets.training.optimizers.lamb import lamb
@@ -20,7 +22,7 @@ from flax_resnets.training.optimizers.sgd import sgd
 
 
 class Optimizer(Protocol):
-    """The type of the functions in `OPTIMIZERS`."""
+    """The type of the functions in `OPTIMIZERS`, and of a recipe's own."""
 
     def __call__(self, config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
         """Builds the optimizer.
@@ -36,6 +38,37 @@ class Optimizer(Protocol):
 OPTIMIZERS: Mapping[str, Optimizer] = {"sgd": sgd, "adamw": adamw, "lamb": lamb, "ranger": ranger, "muon": muon}
 
 
+def optimizer_function(name: str) -> Optimizer:
+    """The optimizer that a configuration names: one of `OPTIMIZERS`, or a recipe's own.
+
+    A recipe's own raises UserError if it fails, also later when it is initialised or updates, or if it returns something
+    else.
+    """
+    if not own.is_named(name):
+        return OPTIMIZERS[name]
+    function = own.function_of("optimizer", name)
+
+    def checked(config: Any, learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
+        with own.blamed("optimizer", name):
+            made = function(config, learning_rate, momentum)
+        if not isinstance(made, optax.GradientTransformation):
+            raise UserError(f"optimizer={name}: returned {made!s:.100}, must return an optax.GradientTransformation")
+
+        def init(params: optax.Params) -> optax.OptState:
+            with own.blamed("optimizer", name):
+                return made.init(params)
+
+        def update(
+            updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+        ) -> tuple[optax.Updates, optax.OptState]:
+            with own.blamed("optimizer", name):
+                return made.update(updates, state, params)
+
+        return optax.GradientTransformation(init, update)
+
+    return checked
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Fields):
     """How gradients become updates.
@@ -45,7 +78,8 @@ class OptimizerConfig(Fields):
     section 3.1.
 
     Attributes:
-        optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`; see `OPTIMIZERS`.
+        optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`; see `OPTIMIZERS`. Or a recipe's own function,
+            see `Optimizer`; docs/functions.md.
         beta2: b2 of `adamw`, `lamb` and `ranger`, and of the AdamW that `muon` uses for some parameters. In a short run
             fastai's 0.99 forgets early gradients that 0.999 would keep averaging in.
         epsilon: added to the root of the second moment, in the optimizers that use `beta2`.
@@ -54,7 +88,7 @@ class OptimizerConfig(Fields):
         clip_norm: largest global norm of the gradient; None for no clipping.
     """
 
-    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
+    optimizer: Annotated[str | Optimizer, OneOf(OPTIMIZERS)] = "adamw"
     beta2: float = 0.99
     epsilon: float = 1e-5
     weight_decay: float = 0.01
@@ -99,10 +133,10 @@ def make_optimizer(
     # `inject_hyperparams` puts every number it is given into the optimizer's state. Only these two belong there.
     def scheduled(learning_rate: Any, momentum: Any) -> optax.GradientTransformation:
         if not groups:
-            return OPTIMIZERS[config.optimizer](config, learning_rate, momentum)
+            return optimizer_function(str(config.optimizer))(config, learning_rate, momentum)
 
         def rule(share: float) -> optax.GradientTransformation:
-            return OPTIMIZERS[config.optimizer](config, learning_rate * share, momentum)
+            return optimizer_function(str(config.optimizer))(config, learning_rate * share, momentum)
 
         resting = {groups[module][0] for module in waiting}
         rules: dict[Hashable, optax.GradientTransformation] = {
