@@ -80,7 +80,7 @@ def _in_timms_words(content: dict[str, Any], file: Callable[[str], Path], config
     path = file(PREPROCESSOR)
     try:
         return in_timms_words(content, read_json(path, str(path)))
-    except (ValueError, TypeError) as error:  # a UserError is a ValueError
+    except (ValueError, TypeError, OverflowError) as error:  # a UserError is a ValueError
         raise UserError(f"{config}: {str(error)[:400]}") from None
 
 

@@ -106,8 +106,9 @@ def _prepared(images: Mapping[str, Any], channels: Any) -> dict[str, Any]:
     for name, right in (("do_resize", True), ("do_rescale", True), ("do_center_crop", False)):
         if given.get(name, right) is not right:
             raise UserError(f"{name}={_short(given[name])}: is not known here")
-    if abs(float(given.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-3:
-        raise UserError(f"rescale_factor={_short(given['rescale_factor'])}: must be 1/255")
+    factor = given.get("rescale_factor", 1 / 255)
+    if not (isinstance(factor, float) and abs(factor * 255 - 1) < 1e-3):
+        raise UserError(f"rescale_factor={_short(factor)}: must be 1/255")
     if given["resample"] not in [*_FILTERS]:
         raise UserError(f"resample={_short(given['resample'])}: must be 1, 2 or 3")
     side = _side(given["size"])

@@ -19,7 +19,7 @@ class WeightsConfig(Fields):
     """Which weights a run begins with.
 
     Attributes:
-        weights: where they are: a `.safetensors`, `.npz`, `.pth` or `.pt` file in torchvision's or timm's layout; a
+        weights: where they are: a `.safetensors`, `.npz`, `.msgpack` or `.pth` file, see `load_weights`; a
             run's workdir, of which the best checkpoint is taken; a saved folder; one of these in a bucket; or
             `hf-hub:owner/name`. None for random weights. `mean` and `std` come with the weights, if the source knows
             them and the configuration has none. The head comes with them if it is for the same classes, in whatever

@@ -1,5 +1,6 @@
 """Folders of Hugging Face transformers. `benchmarks.parity.layouts` loads what transformers itself writes."""
 
+import contextlib
 import dataclasses
 import json
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 
 from flax_resnets import ResNet, load_classifier
 from flax_resnets.errors import UserError
+from flax_resnets.inference.folder import _settings_of_timm
 from flax_resnets.inference.transformers_folder import in_timms_words
 from flax_resnets.models.registry import MODELS
 from flax_resnets.models.resnet import ResNet18
@@ -179,3 +181,24 @@ def test_a_folder_that_lacks_something_is_told_in_a_line(folder):
     (folder / "config.json").write_text(json.dumps(CONFIG | {"layer_type": "bottleneck"}))
     with pytest.raises(UserError, match=r"config\.json: layer_type=bottleneck, .*no such network here"):
         load_classifier(folder)
+
+
+STRANGE = [None, [], {}, "x" * 10_000, "\x1b[2J", -1, 0, 10**400, 1e400, float("nan"), True, [[]], {"0": {}}]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=range(len(STRANGE)))
+def test_strange_values_are_refused_in_a_line_or_mean_something(value):
+    for config in [CONFIG | {name: value} for name in CONFIG]:
+        with contextlib.suppress(UserError):
+            _read(config, IMAGES)
+    for images in [IMAGES | {name: value} for name in (*IMAGES, "rescale_factor")]:
+        with contextlib.suppress(UserError):
+            _read(CONFIG, images)
+
+
+def _read(config, images):
+    content = in_timms_words(config, images)
+    try:
+        _settings_of_timm(content, content["pretrained_cfg"])
+    except (ValueError, TypeError, OverflowError) as error:  # which `read_folder` turns into one line
+        raise UserError(str(error)) from None
