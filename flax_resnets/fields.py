@@ -196,7 +196,10 @@ def _in_words(annotation: Any) -> str:
         origin, args = typing.get_origin(option), typing.get_args(option)
         if (choices := _choices(option)) is not None:
             own_function = ["a function of the recipe"] if _takes_functions(option) else []
-            parts += [*([("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []), *own_function]
+            parts += [
+                *([("one of " if len(choices) > 1 else "") + ", ".join(choices)] if choices else []),
+                *own_function,
+            ]
         elif origin is tuple:
             if args[-1] is not Ellipsis:
                 parts.append(f"{len(args)} numbers with a comma between")

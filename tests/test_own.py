@@ -15,7 +15,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.training import Callback, load_config, run
 from flax_resnets.training.interruption import Stopped
 
-RECIPE = '''
+RECIPE = """
 import dataclasses
 
 import jax
@@ -48,7 +48,7 @@ def get_config():
     return dataclasses.replace(
         quickstart(), model="lenet", model_options={}, batch_size=500, epochs=2, VALUES
     )
-'''
+"""
 ALL = "loss=focal, optimizer=lion, augmentation=darker"
 
 
@@ -122,15 +122,30 @@ def train(capsys, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("values", "old", "new", "message"),
     [
-        ("loss=focal", "return (1 -", "return jnp.mean(logits)  # ", "returned float32 (), must return the loss of each"),
+        (
+            "loss=focal",
+            "return (1 -",
+            "return jnp.mean(logits)  # ",
+            "returned float32 (), must return the loss of each",
+        ),
         ("loss=focal", "return (1 -", "return logits[:, 0] > 0  # ", "returned bool (500,)"),
-        ("loss=focal", "return (1 -", "return None  # ", "returned None, must return the loss of each image, float32 (500,)"),
+        (
+            "loss=focal",
+            "return (1 -",
+            "return None  # ",
+            "returned None, must return the loss of each image, float32 (500,)",
+        ),
         ("loss=focal", "** GAMMA *", "** GAMMA < 1 or", "line 19: ValueError: The truth value"),
         ("loss=focal", "def focal(logits, ", "def focal(", "TypeError: focal() takes 1 positional argument"),
         ("optimizer=lion", "return optax.lion", "return 3  # ", "must return an optax.GradientTransformation"),
         ("optimizer=lion", "b1=momentum", "b9=momentum", "line 23: TypeError"),
         ("optimizer=lion", "return optax.lion", "return optax.inject_hyperparams(optax.lion)", "hyperparams"),
-        ("augmentation=darker", "return images *", "return images[:1]  # ", "must return images, float32 (500, 28, 28, 1)"),
+        (
+            "augmentation=darker",
+            "return images *",
+            "return images[:1]  # ",
+            "must return images, float32 (500, 28, 28, 1)",
+        ),
     ],
 )
 def test_a_wrong_function_is_named_before_a_workdir_is_made(recipe, capsys, values, old, new, message):
@@ -202,5 +217,5 @@ def test_nothing_that_a_configuration_says_is_imported(recipe, tmp_path, monkeyp
     Path("evil.py").write_text("raise SystemExit('imported')\n")
     values = json.loads(load_config("quickstart").to_json()) | {"loss": "evil.py:loss@sha256:0123456789abcdef"}
     Path("config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match="is the function loss of evil.py"):
+    with pytest.raises(UserError, match=r"is the function loss of evil\.py"):
         load_config("config.json")

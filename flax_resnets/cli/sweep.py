@@ -37,8 +37,8 @@ def add_arguments(parser: Parser) -> None:
         "--over",
         action="append",
         metavar="FIELD=A,B",
-        help="a field and its values (with ; between values that have commas), or with --random a range log:LOW:HIGH or "
-        "lin:LOW:HIGH; give it for each field",
+        help="a field and its values (with ; between values that have commas), or with --random a range log:LOW:HIGH "
+        "or lin:LOW:HIGH; give it for each field",
     )
     parser.add_argument("--random", type=whole_number(1), metavar="N", help="draw N settings, instead of training all")
     parser.add_argument("--random_seed", type=whole_number(0), default=0, metavar="N", help="of the draws; default 0")

@@ -100,7 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
             _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")
     except Stopped as stop:
         if is_first():
-            _say(f"stopped by {stop}" + ("" if arguments.in_sweep else f"; to go on: {command_to_type(arguments, 'train', arguments.arguments)}"))
+            _say(
+                f"stopped by {stop}"
+                + (
+                    ""
+                    if arguments.in_sweep
+                    else f"; to go on: {command_to_type(arguments, 'train', arguments.arguments)}"
+                )
+            )
     except Diverged as error:
         if is_first():
             print(f"{arguments.program}: {error}", file=sys.stderr)

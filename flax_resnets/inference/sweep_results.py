@@ -185,7 +185,13 @@ class Results:
             colour = f"C{number % 10}"
             means = [statistics.mean(accuracies[at]) for at in x]
             axes.plot(x, means, "o-", color=colour, markersize=4, label=label.replace("$", r"\$"))
-            axes.plot(*zip(*[(at, one) for at in x for one in accuracies[at]]), "o", color=colour, markersize=3, alpha=0.4)
+            axes.plot(
+                *zip(*[(at, one) for at in x for one in accuracies[at]], strict=True),
+                "o",
+                color=colour,
+                markersize=3,
+                alpha=0.4,
+            )
         if self.best is not None and name != "seed" and self.best.group.mean is not None:
             at = place(self.best.values[name]), 100 * self.best.group.mean
             axes.plot(*at, "o", color="black", markersize=12, fillstyle="none")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,9 @@ def _check_own_optimizer(
         optax.tree.get(after, "hyperparams")  # there is one, unless the function injects some of its own
     for what, new, old in (("updates", updates, moving), ("a state", after, state.opt_state)):
         if jax.tree.structure(new) != jax.tree.structure(old) or not have_same_shapes(new, old):
-            raise UserError(f"optimizer={config.optimizer}: its update returns {what} of other shapes than it was given")
+            raise UserError(
+                f"optimizer={config.optimizer}: its update returns {what} of other shapes than it was given"
+            )
 
 
 def carry_over(

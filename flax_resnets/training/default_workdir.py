@@ -20,8 +20,8 @@ _LONGEST_VALUE, _LONGEST_NAME = 40, 160  # characters; a file system takes 255 b
 def default_workdir(source: str | Path, config: Config, amend: bool = False) -> Path:
     """The workdir of a run that names none.
 
-    It is `runs/RECIPE`, or `runs/RECIPE-FIELD=VALUE` with changed fields. If this very run is already under another such
-    name, it goes on there: it was amended since, or an earlier version named it by the recipe alone.
+    It is `runs/RECIPE`, or `runs/RECIPE-FIELD=VALUE` with changed fields. If this very run is already under another
+    such name, it goes on there: it was amended since, or an earlier version named it by the recipe alone.
 
     Args:
         source: the recipe, as `--config` names it.

@@ -52,7 +52,8 @@ def axis(text: str) -> Axis:
     """The axis that `--over` names.
 
     Args:
-        text: `FIELD=A,B`, or `FIELD=A;B` for values with commas, or a range `FIELD=log:LOW:HIGH` or `FIELD=lin:LOW:HIGH`.
+        text: `FIELD=A,B`, or `FIELD=A;B` for values with commas, or a range, `FIELD=log:LOW:HIGH` or
+            `FIELD=lin:LOW:HIGH`.
 
     Raises:
         UserError: it is none of these, there is no such field, or it changes nothing in a run's numbers.
@@ -279,10 +280,8 @@ def recorded(directory: Path, base: Config, asked: Sequence[Point]) -> tuple[lis
         )
     if differ:
         name = differ[0]
-        raise UserError(
-            f"sweep: {directory}: holds another sweep, with {name}={theirs.get(name)!s:.100} (now {ours[name]!s:.100}); "
-            "pick another --workdir"
-        )
+        change = f"{name}={theirs.get(name)!s:.100} (now {ours[name]!s:.100})"
+        raise UserError(f"sweep: {directory}: holds another sweep, with {change}; pick another --workdir")
     return [_point(base, {field: row[field] for field in fields}) for row in overrides], diverged
 
 

@@ -72,7 +72,7 @@ def test_it_trains_every_combination_and_shows_the_best(trainings, capsys):
     )
     assert sorted(os.listdir("swept")) == [*names, "sweep.csv", "sweep.json", "sweep.png"]
     assert Path("swept/sweep.png").read_bytes()[1:4] == b"PNG"
-    rows = list(csv.DictReader(Path("swept/sweep.csv").open()))
+    rows = list(csv.DictReader(Path("swept/sweep.csv").read_text().splitlines()))
     assert [each["learning_rate"] for each in rows] == ["0.003", "0.003", "0.01", "0.01"]
     record = json.loads(Path("swept/sweep.json").read_text())
     assert record["config"]["epochs"] == 2

@@ -1,4 +1,4 @@
-"""Where a run lies that names no workdir: several settings of a recipe do not collide, and runs that are there go on."""
+"""The workdir of a run that names none: settings of a recipe do not collide, and runs that are there go on."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def test_odd_and_long_values_stay_apart():
     assert splits[0] != splits[1]
     many = [of(class_weights=",".join(map(str, range(n)))) for n in (300, 301)]
     assert many[0] != many[1]
-    long = {name: "x" * 300 for name in ("dataset", "train_split", "validation_split", "image_key", "label_key")}
+    long = dict.fromkeys(("dataset", "train_split", "validation_split", "image_key", "label_key"), "x" * 300)
     assert of(**long) != of(**long, seed="1")
     for name in (*splits, *many, of(**long), in_a_name("a\0b/../c\nd\udcff")):
         assert len(name) <= 175
