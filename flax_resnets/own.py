@@ -1,8 +1,8 @@
 """Functions that a recipe gives as values of fields, such as a loss of its own: `Config(loss=my_loss)`.
 
 The configuration, and with it `config.json`, holds the function's name and a hash of its source, such as
-`my_recipe.py:my_loss@sha256:1a2b3c4d5e6f7a8b`. Nothing is ever imported because of such a text: the function is there if
-the recipe was loaded in this process, with the same source, and otherwise its use is an error.
+`my_recipe.py:my_loss@sha256:1a2b3c4d5e6f7a8b`. Nothing is ever imported because of such a text. The function is there
+if the recipe was loaded in this process, with the same source; otherwise its use is an error.
 """
 
 import ast
@@ -41,8 +41,8 @@ def named(field: str, function: Callable[..., Any]) -> str:
     name = getattr(plain, "__name__", type(function).__name__)
     if not isinstance(plain, types.FunctionType) or plain.__globals__.get(name) is not function:
         raise UserError(
-            f"{field}={name}: must be a function with `def {name if name.isidentifier() else 'NAME'}(…)` at the top level "
-            "of a file, so that a resumed run can be checked against its source; no lambda, partial or inner function"
+            f"{field}={name}: must be a function that begins with `def` at the top level of a file, so that a resumed "
+            "run can be checked against its source; no lambda, partial or inner function"
         )
     path = plain.__code__.co_filename
     linecache.checkcache(path)  # it may have changed since it was last read
@@ -107,9 +107,8 @@ def function_of(field: str, text: str) -> Callable[..., Any]:
     form = _FORM.fullmatch(text)
     assert form is not None
     file, name, _ = form.groups()
-    raise UserError(
-        f"{field}={text}: is the function {name} of {file}, with this source; only that recipe gives it: --config={file}"
-    )
+    which = f"is the function {name} of {file}, with this source"
+    raise UserError(f"{field}={text}: {which}; only that recipe gives it: --config={file}")
 
 
 @contextlib.contextmanager

@@ -217,5 +217,5 @@ def test_nothing_that_a_configuration_says_is_imported(recipe, tmp_path, monkeyp
     Path("evil.py").write_text("raise SystemExit('imported')\n")
     values = json.loads(load_config("quickstart").to_json()) | {"loss": "evil.py:loss@sha256:0123456789abcdef"}
     Path("config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match="is the function loss of evil.py"):
+    with pytest.raises(UserError, match=r"is the function loss of evil\.py"):
         load_config("config.json")

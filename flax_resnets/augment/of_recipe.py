@@ -11,7 +11,7 @@ from flax_resnets.augment.augmentation import Augmentation
 from flax_resnets.fields import OneOf
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
-"""A function of a PRNG key and images `(N, size, size, C)`, of any float dtype and with pixels of 0 to 255, that returns
+"""A function of a PRNG key and images `(N, size, size, C)`, of any float dtype and with pixels of 0 to 255. It returns
 images of the same shape and dtype."""
 
 

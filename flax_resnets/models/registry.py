@@ -198,7 +198,7 @@ def create_model(
         if "name" not in overrides:
             raise TypeError("create_model: the network's name is missing; list_models() has them")
         name = str(overrides.pop("name"))  # the network's name, given as a keyword
-    if pretrained or "." in name:
+    if pretrained or name in pretrained_weights():
         name = _of_pretrained(name, pretrained)
     entry, options = _entry(name), [*model_options(name), "num_classes"]
     for option in overrides:

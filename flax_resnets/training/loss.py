@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from flax_resnets import own
-from flax_resnets.errors import UserError
 from flax_resnets.fields import Fields, OneOf, Rule
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-"""A function of float32 logits and targets, both `(N, classes)`, that returns the loss of each image, float32 `(N,)`."""
+"""A function of float32 logits and targets, both `(N, classes)`. It returns the loss of each image, float32 `(N,)`."""
 
 
 def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -173,7 +173,7 @@ def _of_run(path: Path) -> Config:
 def _of_recipe(path: Path) -> Config:
     source = _text(path)
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    # Where Python looks for the lines of a traceback, and `own.named` for a function's source. The file may be in a bucket.
+    # Here `own.named` finds a function's source; the file itself may be in a bucket.
     linecache.cache[str(path)] = len(source), None, source.splitlines(keepends=True), str(path)
     try:
         exec(compile(source, str(path), "exec"), namespace)

@@ -280,10 +280,8 @@ def recorded(directory: Path, base: Config, asked: Sequence[Point]) -> tuple[lis
         )
     if differ:
         name = differ[0]
-        raise UserError(
-            f"sweep: {directory}: has another sweep, with {name}={theirs.get(name)!s:.100} (now {ours[name]!s:.100}); "
-            "pick another --workdir"
-        )
+        change = f"{name}={theirs.get(name)!s:.100} (now {ours[name]!s:.100})"
+        raise UserError(f"sweep: {directory}: has another sweep, with {change}; pick another --workdir")
     return [_point(base, {field: row[field] for field in fields}) for row in overrides], diverged
 
 

@@ -41,8 +41,8 @@ OPTIMIZERS: Mapping[str, Optimizer] = {"sgd": sgd, "adamw": adamw, "lamb": lamb,
 def optimizer_function(name: str) -> Optimizer:
     """The optimizer that a configuration names: one of `OPTIMIZERS`, or a recipe's own.
 
-    A recipe's own raises UserError if it fails, also later when it is initialised or updates, or if it returns something
-    else.
+    A recipe's own raises UserError if it fails, also when it is initialised or updates later, or if it returns
+    something else.
     """
     if not own.is_named(name):
         return OPTIMIZERS[name]
