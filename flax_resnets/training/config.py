@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,8 @@ class Config(
         Rule("image_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
         Rule(
             "wandb",
-            lambda v: 0 < len(v) <= 128 and not set(v) & set("/\\#?%:"),
-            "a project's name of up to 128 characters, without / \\ # ? % :",
+            lambda v: re.fullmatch(r"[\w.-]{1,128}", v, re.ASCII) is not None,
+            "a project's name of up to 128 letters, digits, hyphens, underscores and dots",
         ),
         Rule(
             "progressive", lambda v: all(size >= 1 for _, size in v), "pairs of an epoch and a size of at least 1 pixel"

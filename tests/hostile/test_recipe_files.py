@@ -92,7 +92,7 @@ RECIPES: list[tuple[str | bytes, str]] = [
     (changing("mean=[[0.5]]"), "mean=[0.5]: must be numbers"),
     (changing("flip=1"), "flip=1: must be true or false"),
     (changing("flip='a\\nb'"), "flip=a b: must be true or false"),
-    (changing("optimizer=len"), "optimizer=len: must be a function with `def len(…)`"),
+    (changing("optimizer=len"), "optimizer=len: must be a function that begins with `def`"),
     (changing("progressive=[[1]]"), "progressive=[1]: must be pairs"),
     (changing("model_options=None"), "model_options=None: must be a dict"),
     (changing("model_options=[('width', 8)]"), "model_options="),
