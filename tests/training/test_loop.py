@@ -354,7 +354,8 @@ def test_a_run_gives_its_classifier_and_its_curves_also_if_it_was_done_before(tm
         assert each.columns["epoch"] == [1, 2]
         assert each.columns["ema_accuracy"] == [row.ema_accuracy for row in finished.history]
         assert "f1" not in each.columns
-        assert [line.get_label() for line in each.plot().axes[1].lines] == ["top-1", "top-5", "top-1, EMA"]
+        labels = [line.get_label() for line in each.plot().axes[1].lines]
+        assert labels == ["top-1", "top-5", "top-1, EMA", f"best: epoch {finished.best.epoch}"]
         best = each.classifier()
         assert best.step == finished.best.step
         assert best.evaluate().accuracy == finished.best.accuracy
