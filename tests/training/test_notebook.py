@@ -1,9 +1,12 @@
 """What a notebook does with a run: train, interrupt, go on, plot, end early, predict; in a thread, and twice."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,4 +90,17 @@ def test_a_notebook(tmp_path, monkeypatch):
     assert shown(cells["columns"]) == "[1, 2]"
     assert shown(cells["predict"]).startswith("[Prediction(")
     assert shown(cells["end early"]).endswith("(1, 'one is enough')")
-    assert "\x1b" not in shown(cells["go on"])
+
+
+@pytest.mark.slow
+def test_the_python_of_its_page_runs(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "callbacks.md").read_text(), flags=re.DOTALL)
+    program = "\n".join(blocks)
+    assert program.count('{"epochs": "5"}') == 1
+    small = '{"model": "lenet", "model_options": "{}", "batch_size": "500", "epochs": "1"}'
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save("shoe.png")
+    names = {}
+    exec(program.replace('{"epochs": "5"}', small), names)
+    assert "already done" in capsys.readouterr().out
+    assert names["finished"].best.epoch == 1
