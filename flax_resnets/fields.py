@@ -147,7 +147,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         if type(value) is str and value in (_choices(option) or ()):
             return value
         if _takes_functions(option) and (callable(value) or own.is_named(value)):
-            return value if isinstance(value, str) else own.named(name, value)
+            return value if isinstance(value, str) else own.named(name, typing.cast(Any, value))
         origin = typing.get_origin(option)
         if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
             return dict(value)

@@ -69,6 +69,7 @@ PRINTED = {
     "show-batch": "show_batch.png",
     "lr-find": "valley",
     "data": "classes.png",
+    "sweep": "best",
 }
 
 
