@@ -13,7 +13,9 @@ from flax_resnets import cli, load_classifier, own
 from flax_resnets.augment import for_training
 from flax_resnets.errors import UserError
 from flax_resnets.training import Callback, load_config, run
+from flax_resnets.training.build import check_own_functions
 from flax_resnets.training.interruption import Stopped
+from flax_resnets.training.optimizers import make_optimizer
 
 RECIPE = """
 import dataclasses
@@ -219,3 +221,16 @@ def test_nothing_that_a_configuration_says_is_imported(recipe, tmp_path, monkeyp
     Path("config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"is the function loss of evil\.py"):
         load_config("config.json")
+
+
+def test_the_recipe_of_the_docs(recipe):
+    page = (Path(__file__).parents[1] / "docs" / "functions.md").read_text()
+    (text,) = re.findall(r"<!-- functions: recipe -->\n```python\n(.*?)```", page, flags=re.DOTALL)
+    Path("my_recipe.py").write_text(text)
+    config = load_config("my_recipe.py")
+    check_own_functions(config, num_classes=10, channels=1)
+    optimizer = make_optimizer(config, lambda step: 0.1, lambda step: 0.9)
+    params = {"kernel": jnp.ones((2, 2))}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert float(jnp.abs(updates["kernel"] + 0.1 * (1 + 0.01)).max()) < 1e-6  # Lion's step is the gradient's sign
+    assert set(re.findall(r"my_recipe\.py:focal@sha256:\w+", page)) == {config.loss}

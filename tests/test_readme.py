@@ -61,6 +61,15 @@ def test_its_training_commands_parse(line, monkeypatch):
     load_config(parsed.config, parsed.overrides)
 
 
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("sweep ")])
+def test_its_sweeps_are_understood(line):
+    from flax_resnets.training.recipes import load_config
+    from flax_resnets.training.sweep import axis, points
+
+    parsed = flax_resnets.cli.parse(line.split())
+    assert points(load_config(parsed.config, parsed.overrides), [axis(text) for text in parsed.over])
+
+
 PRINTED = {
     "models": "resnet50d",
     "predict": "shoe.png",
@@ -72,7 +81,7 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("train ")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(("train ", "sweep "))])
 def test_its_other_commands_run(line, capsys, quickstart):
     command, *arguments = shlex.split(line)
     assert flax_resnets.cli.main([command, *arguments]) == 0

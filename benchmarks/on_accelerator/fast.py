@@ -260,28 +260,11 @@ def kernels(profile: Any, count: int = 10) -> list[tuple[str, float, int]]:
     Returns:
         Name, seconds and number of calls of each of these operations, the longest first; and a last row, named `all`,
         for all operations of the trace.
-        and the rest.
     """
-    on_devices = [plane for plane in profile.planes if plane.name.startswith("/device:") and any(plane.lines)]
-    planes = on_devices or [plane for plane in profile.planes if plane.name == "/host:CPU"]
-    spent: dict[str, tuple[float, int]] = {}
-    for plane in planes:
-        lines = [(line.name, line) for line in plane.lines]
-        # A GPU's kernels are in its streams. A TPU's operations are in a line of their own, beside lines of sums. A
-        # CPU's operations are in its threads, beside events of the threads themselves.
-        chosen = [line for name, line in lines if name.startswith("Stream")]
-        chosen = chosen or [line for name, line in lines if name == "XLA Ops"]
-        chosen = chosen or [line for name, line in lines if name.startswith("tf_XLA")]
-        for line in chosen or [line for _, line in lines]:
-            for event in line.events:
-                name = event.name
-                if not on_devices and ("::" in name or name.startswith("end: ") or "ThunkExecutor" in name):
-                    continue
-                seconds, calls = spent.get(name, (0.0, 0))
-                spent[name] = seconds + event.duration_ns / 1e9, calls + 1
-    costliest = sorted(((name, *figures) for name, figures in spent.items()), key=lambda row: -row[1])
-    everything = "all", sum(row[1] for row in costliest), sum(row[2] for row in costliest)
-    return [*costliest[:count], everything]
+    from flax_resnets.training.profile import operations_of
+
+    found = operations_of(profile)
+    return [*found.costliest[:count], ("all", found.seconds, sum(calls for _, _, calls in found.costliest))]
 
 
 def _trace(job: Job, sizes: Sizes, network: str) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.configs import headline, recipes
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
+from flax_resnets.storage import is_bucket
 
 if TYPE_CHECKING:
     from flax_resnets.training.config import Config
@@ -40,6 +41,12 @@ def add_arguments(parser: Parser) -> None:
         action="store_true",
         help="go on with the workdir's run from its last checkpoint under this configuration, which may differ in "
         "epochs, rates, augmentation, precision, batch size ...",
+    )
+    parser.add_argument(
+        "--profile",
+        type=whole_number(1),
+        metavar="STEPS",
+        help="trace so many steps by JAX's profiler into WORKDIR/profile, and print what they were spent on",
     )
     several = parser.add_argument_group(
         "several processes that train together (no flags are needed on Cloud TPU, Slurm and Kubernetes)"
@@ -81,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flax_resnets.training.default_workdir import default_workdir
     from flax_resnets.training.loop import Diverged, Stopped, run
     from flax_resnets.training.processes import is_first, join
+    from flax_resnets.training.profile import Profile
     from flax_resnets.training.recipes import load_config
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
@@ -90,11 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
         workdir = default_workdir(arguments.config, config, arguments.amend)
     else:
         workdir = expanded(arguments.workdir, "--workdir", buckets=True)
+    if arguments.profile and is_bucket(workdir):
+        raise UserError(f"--profile={arguments.profile}: needs a workdir on this machine, not {workdir}")
     keep_compiled_programs()
     try:
         if arguments.own_process or place[0]:
             join(*place)
-        run(config, workdir, amend=arguments.amend)
+        callbacks = [Profile(arguments.profile)] if arguments.profile and is_first() else []
+        run(config, workdir, callbacks, amend=arguments.amend)
         if is_first() and not arguments.in_sweep:
             other = _with_another_seed(arguments, config, workdir)
             _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")

@@ -11,6 +11,8 @@ import jax
 # batches do not pile up in device memory.
 AHEAD = 2
 
+WAIT = "wait for devices"  # in a trace of the profiler
+
 Output = TypeVar("Output")
 
 
@@ -29,6 +31,8 @@ def each_computed(outputs: Iterable[Output]) -> Iterator[Output]:
     for output in outputs:
         under_way.append(output)
         if len(under_way) > AHEAD:
-            yield jax.block_until_ready(under_way.popleft())
+            with jax.profiler.TraceAnnotation(WAIT):
+                output = jax.block_until_ready(under_way.popleft())
+            yield output
     for output in under_way:
         yield jax.block_until_ready(output)

@@ -525,7 +525,8 @@ class Run:
             except UserError:
                 self._save_in_need()
                 raise
-            self.state, output = train_step(self.state, batch)
+            with jax.profiler.StepTraceAnnotation("train", step_num=taken):
+                self.state, output = train_step(self.state, batch)
             yield taken, output
             if self.config.save_every and taken % self.config.save_every == 0 and taken < end:
                 self._checkpoints.save(self.state)

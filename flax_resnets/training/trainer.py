@@ -21,6 +21,8 @@ from flax_resnets.training.placement import make_mesh, own_rows, to_devices
 from flax_resnets.training.state import TrainState
 from flax_resnets.training.timeline import Timeline
 
+IMAGES, TRANSFER = "wait for images", "to devices"  # in a trace of the profiler
+
 
 class Trainer:
     """The parts of a run that do not change while it trains. Several runs can share one trainer.
@@ -109,5 +111,11 @@ class Trainer:
         steps = range(steps.start - shift, steps.stop - shift)  # their places among epochs of this length
         order = config.batch_size, config.seed, steps, self._rows, config.sampler
         with contextlib.closing(self.train.train_batches(*order)) as batches:
-            for batch in batches:
-                yield to_devices(batch, self.mesh)
+            while True:
+                with jax.profiler.TraceAnnotation(IMAGES):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                with jax.profiler.TraceAnnotation(TRANSFER):
+                    placed = to_devices(batch, self.mesh)
+                yield placed
