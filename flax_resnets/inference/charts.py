@@ -59,7 +59,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, at: float | No
         axes.set_ylabel(y_label)
         axes.grid(alpha=0.3)
         if any(line.name for line in lines):
-            axes.legend()
+            axes.legend(loc="best")  # without a warning if finding it takes a second
         return figure
 
     return svg(draw)

@@ -71,5 +71,5 @@ def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_
         axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="best")  # as by default, but without a warning if finding it takes a second on a busy machine
     return figure

@@ -247,7 +247,7 @@ def draw(test: RangeTest, suggestions: Suggestions | None, title: str) -> bytes:
     axes.set_ylabel("loss (nats)")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="best")  # without a warning if finding it takes a second
     return png(figure)
 
 

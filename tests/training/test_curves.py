@@ -1,5 +1,9 @@
 """The curves of a run as a picture."""
 
+import itertools
+from types import SimpleNamespace
+
+import matplotlib.legend
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,3 +52,9 @@ def test_curves_have_ticks_at_whole_epochs(tmp_path, monkeypatch, epochs):
     for axes in figures[0].axes:
         first, last = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if first <= tick <= last] == list(epochs)
+
+
+def test_on_a_slow_machine_nothing_is_said_of_the_legend(tmp_path, monkeypatch):
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(matplotlib.legend, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    draw_curves([row(1), row(2)], tmp_path / "curves.png")
