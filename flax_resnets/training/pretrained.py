@@ -189,7 +189,8 @@ def fitted(
     )
     count = len(jax.tree.leaves(variables))
     where = "" if lineage.step is None else f" of step {lineage.step}"
-    notes = [f"weights={pretrained.source}: {count} tensors{where}; {why}", *found]
+    notes = [f"weights={pretrained.source}: {count} tensors{where}; {why}"]
+    notes += [f"weights={pretrained.source}: {note}" for note in found]
     if statistics:
         notes.append(f"mean={_short(statistics.mean)} and std={_short(statistics.std)} come with the weights")
     return Start(lineage, lambda: variables, (*notes, *_differences(pretrained.classifier, config)))

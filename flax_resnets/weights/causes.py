@@ -8,7 +8,7 @@ from functools import cache
 from flax_resnets.models.registry import MODELS
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.weights.mismatch import Mismatch, shown_name
-from flax_resnets.weights.names import Path
+from flax_resnets.weights.names import Path, features_of
 from flax_resnets.weights.stored import Stored
 
 _CAFFE = re.compile(r"res\d\w*_branch\d")
@@ -39,11 +39,9 @@ def cause_of(
     own = sum(math.prod(shape) for path, shape in shapes.items() if path[0] == "params" and path[1] != "head")
     known = [name for name, parameters in _bodies().items() if count == parameters]
     if count == own:
-        return (
-            ("it has as many parameters as the network, but names that are not known here", "")
-            if (mismatch.missing)
-            else None
-        )
+        known = []
+        if len(mismatch.missing) > len(shapes) / 2:
+            return "it has as many parameters as the network, but names that are not known here", ""
     if known:
         return f"it has as many parameters as {' and '.join(known)}", f"create_model({known[0]!r})"
     firsts = {re.split(r"(?<=[./])", name)[0] for name in tensors}
@@ -70,6 +68,5 @@ def _bodies() -> dict[str, int]:
     for name, entry in MODELS.items():
         model = entry.constructor()
         if isinstance(model, ResNet):
-            features = model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion
-            bodies[name] = entry.parameters - (features + 1) * entry.num_classes
+            bodies[name] = entry.parameters - (features_of(model) + 1) * entry.num_classes
     return bodies

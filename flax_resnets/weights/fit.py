@@ -57,7 +57,8 @@ class Fit(NamedTuple):
             parts.append(f"not what is below {shown_name(elsewhere[0])}{hint}")
         if self.left_out:
             groups = list(dict.fromkeys(_group(name, self.prefix) for name in self.left_out))
-            parts.append(f"{len(self.left_out)} more tensors are left out: {listed(groups)}")
+            count = len(self.left_out)
+            parts.append(f"{count} more tensor{'s are' if count > 1 else ' is'} left out: {listed(groups)}")
         return [*(["; ".join(parts)] if parts else []), *filter(None, [self.layout.differs(model)])]
 
 

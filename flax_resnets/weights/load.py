@@ -18,7 +18,7 @@ from flax_resnets.weights.causes import cause_of
 from flax_resnets.weights.fit import Fit, find_fit
 from flax_resnets.weights.layouts import LAYOUTS
 from flax_resnets.weights.mismatch import Mismatch, short_label, shown_name
-from flax_resnets.weights.names import Path, is_pointwise, leaves, linen_order, nested
+from flax_resnets.weights.names import Path, features_of, is_pointwise, leaves, linen_order, nested
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
@@ -152,7 +152,7 @@ def fitted_weights(
     if classes is not None:
         fresh = f"has {classes} classes, the model {model.num_classes}: its head starts from random weights"
         head = Linear(model.num_classes, model.initializer)
-        variables["params"]["head"] = head.init(jax.random.key(seed), jnp.zeros((1, _features(model))))["params"]
+        variables["params"]["head"] = head.init(jax.random.key(seed), jnp.zeros((1, features_of(model))))["params"]
     return variables, fit.notes(model), fresh
 
 
@@ -237,18 +237,13 @@ def _pop_head(model: ResNet, expected: dict[Path, tuple[int, ...]], fit: Fit) ->
     weight, bias = (fit.tensors.get(name) for name in fit.head)
     classes = None
     if model.num_classes:
-        if not (weight and bias and bias.shape != (model.num_classes,) and _is_head(weight, bias, _features(model))):
+        if not (weight and bias and bias.shape != (model.num_classes,) and _is_head(weight, bias, features_of(model))):
             return None
         classes = bias.shape[0]
         del expected["params", "head", "kernel"], expected["params", "head", "bias"]
     for name in fit.head:
         fit.tensors.pop(name, None)
     return classes
-
-
-def _features(model: ResNet) -> int:
-    """Input channels of the head."""
-    return model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion
 
 
 def _is_head(weight: Stored, bias: Stored, channels: int) -> bool:

@@ -98,6 +98,17 @@ def head_names(model: ResNet) -> tuple[str, str]:
     return torch_name(model, ("params", "head", "kernel")), torch_name(model, ("params", "head", "bias"))
 
 
+def features_of(model: ResNet) -> int:
+    """The number of features that the head takes.
+
+    Example:
+        >>> from flax_resnets import ResNet50
+        >>> features_of(ResNet50())
+        2048
+    """
+    return model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion
+
+
 def is_pointwise(name: str) -> bool:
     """Whether timm stores this fully connected layer as a 1x1 convolution, so that its weight ends in two axes of 1.
 

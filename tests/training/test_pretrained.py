@@ -112,6 +112,17 @@ def test_weights_without_a_head_are_enough(begun):
     assert start.statistics is None
 
 
+def test_a_file_of_another_library_is_found_below_its_prefix_and_what_is_left_out_is_said(begun):
+    tensors = export_state_dict(model := network(), variables := variables_of(model))
+    tensors = {f"head.{name}" if name.startswith("fc.") else f"net.{name}": value for name, value in tensors.items()}
+    start = fitted(Pretrained("w.npz", tensors | {"neck.bias": np.zeros(2)}), network(), begun, 1, NAMES)
+    assert_same(start.variables(), variables)
+    assert start.lineage.head == "kept"
+    assert start.notes[1] == "weights=w.npz: the network is what is below 'net.'; 1 more tensor is left out: neck"
+    headless = {name: value for name, value in tensors.items() if name.startswith("net.")}
+    assert fitted(Pretrained("w.npz", headless), network(), begun, 1, NAMES).lineage.head == "new"
+
+
 @pytest.mark.parametrize("pretrained", [bare(source()), source(names=("0", "1", "2"))], ids=["a file", "numbers"])
 def test_a_head_whose_classes_are_not_named_is_kept_and_asked_about(begun, pretrained):
     start = fitted(pretrained, network(), begun, 1, NAMES)
