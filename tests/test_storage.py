@@ -67,7 +67,8 @@ def test_a_path_that_is_no_path_is_refused(wrong, flag, capsys):
 def test_weights_of_such_a_path_are_refused(wrong):
     from flax_resnets import ResNet
 
-    with pytest.raises(UserError, match=f"{WRONG[wrong]}"):
+    right = "is an address; download the file" if wrong.startswith("http") else WRONG[wrong]
+    with pytest.raises(UserError, match=right):
         load_weights(ResNet(stage_sizes=(1,), width=8), wrong)
 
 

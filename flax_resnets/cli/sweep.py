@@ -83,12 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     with Interruption() as stop, opened(directory, base, asked) as sweep:
         failed = _train(arguments, sweep, stop, lambda text: print(printable(text), file=out, flush=True))
         results = read_results(directory, sweep.points, sweep.diverged)
-        if not any((directory / point.name).exists() for point in sweep.points):
+        begun = any((directory / point.name).exists() for point in sweep.points)
+        if begun:
+            _write(sweep, results)
+        elif not stop:
             raise UserError(f"sweep: {directory}: no run could begin; the lines above say why")
-        _write(sweep, results)
     if arguments.json:
         print(json.dumps({"sweep": str(directory), **results.as_dict()}))
-    else:
+    elif begun:
         print(_report(arguments, results))
     for name, code in failed.items():
         print(f"{arguments.program}: sweep: {directory / name}: failed, exit code {code}", file=sys.stderr)
@@ -144,7 +146,7 @@ def _start(command: list[str], stop: "Interruption", say_to_stderr: bool) -> int
     # blocked until it handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        child = subprocess.Popen(command, stdout=sys.stderr if say_to_stderr else None, process_group=0)
+        child = subprocess.Popen(command, stdout=2 if say_to_stderr else None, process_group=0)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     told = False

@@ -119,6 +119,17 @@ def test_if_no_run_can_begin_nothing_is_left(trainings, capsys):
     assert os.listdir() == []
 
 
+def test_a_signal_before_the_first_run_leaves_nothing(trainings, capsys, monkeypatch):
+    def stopped(arguments, sweep, stop, say):
+        stop.ask("SIGTERM")
+        return {}
+
+    monkeypatch.setattr(sweep, "_train", stopped)
+    assert cli.main([*BASE, *OVER]) == 0
+    assert capsys.readouterr().out.startswith("stopped by SIGTERM; to go on: ")
+    assert os.listdir() == []
+
+
 def test_without_a_workdir_it_is_named_by_its_fields(trainings, capsys):
     assert cli.main(["sweep", "--config", "quickstart", "--config.epochs=2", *OVER]) == 0
     assert os.listdir("runs") == ["quickstart-epochs=2-sweep-learning_rate-seed"]

@@ -162,7 +162,7 @@ def test_a_folder_is_a_classifier(folder):
     assert isinstance(classifier.model, ResNet)
     assert classifier.class_names == tuple(CONFIG["id2label"].values())
     settings = classifier.settings
-    assert (settings.image_size, settings.store_size, settings.resize, settings.interpolation) == (
+    assert (settings.image_size, settings.shorter_side, settings.resize, settings.interpolation) == (
         56,
         64,
         "crop",
