@@ -375,9 +375,9 @@ def main() -> None:
             for row in kept.splitlines()
             if re.match(r"\| (fastai|jax-resnet)", row) and row.split(" | ")[0] not in made
         ]
-        libraries = ", ".join(
-            f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "jax")
-        )
+        modules = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "transformers": "transformers"}
+        modules |= {"fastai": "fastai", "jax-resnet": "jax_resnet", "jax": "jax"}
+        libraries = ", ".join(f"{name} {version(name)}" for name, module in modules.items() if find_spec(module))
         table = "| made with | file | network | error |\n|---|---|---|---:|\n" + "\n".join(rows)
         PAGE.write_text(f"{before}{BEGIN}\n{table}\n\nMeasured with {libraries}.\n\n{END}{after}")
 
