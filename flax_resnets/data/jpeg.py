@@ -277,7 +277,7 @@ class _Frame:
     def of(cls, marker: int, body: bytes | bytearray, keep_blocks: bool) -> "_Frame":
         height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
         factors = {body[at]: (body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, 6 + 3 * body[5], 3)}
-        if not factors or not height or not all(all(pair) for pair in factors.values()):
+        if not factors or not height or not width or not all(all(pair) for pair in factors.values()):
             raise _Unsure
         most_across, most_down = (max(pair[axis] for pair in factors.values()) for axis in (0, 1))
         mcus_across, mcus_down = -(-width // (8 * most_across)), -(-height // (8 * most_down))

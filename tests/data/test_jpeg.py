@@ -328,6 +328,17 @@ def test_a_lost_restart_marker_is_refused(whole):
             decode(whole.replace(markers[1], b"", 1), 3)
 
 
+@kinds
+def test_a_size_of_zero_is_left_to_the_decoder(whole):
+    frame = re.search(rb"\xff[\xc0-\xc2\xc9\xca]..\x08", whole, re.DOTALL)
+    assert frame is not None
+    for at in (frame.end(), frame.end() + 2):  # height, width
+        damaged = whole[:at] + b"\0\0" + whole[at + 2 :]
+        assert without_extras(damaged, True) is None
+        with pytest.raises(ValueError, match=r"."):
+            decode(damaged, 3)
+
+
 @given(st.sampled_from(list(KINDS.values())), st.data())
 def test_any_bytes_are_rewritten_or_not_and_raise_nothing(whole, data):
     damaged = bytearray(whole)
