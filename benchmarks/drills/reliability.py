@@ -66,7 +66,10 @@ SMALL = (
 )
 EPOCHS, STEPS_PER_EPOCH = 3, 12
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_CREDENTIALS = re.compile(r"I\d+ .* google_auth_provider\.cc.*\n")  # TensorStore says which it uses
+# TensorStore says which credentials it uses, and XLA on a busy machine that it compiles for minutes.
+_NOT_OURS = re.compile(
+    r"\w\d+ .* (?:google_auth_provider|slow_operation_alarm)\.cc.*\n|\n*\*+\n\[Compiling .*\n\*+\n\n?"
+)
 _WITHIN = 30.0  # seconds within which a run must end after a signal
 
 # When to cause a fault: seconds after the start, a text to wait for on the terminal, or a condition.
@@ -184,7 +187,7 @@ def start(
         while _read(shown, 0):
             pass
         out, err = (_plain(text) for text in shown.values())
-        err = _CREDENTIALS.sub("", err)
+        err = _NOT_OURS.sub("", err)
     finally:
         process.kill()
         process.wait()
