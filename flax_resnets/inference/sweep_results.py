@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEGEND = 10  # settings of the other fields up to which a legend names them
+_TICKS = 6  # values up to which each one has a tick
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,9 @@ class Results:
         if self.best is not None and name != "seed" and self.best.group.mean is not None:
             at = place(self.best.values[name]), 100 * self.best.group.mean
             axes.plot(*at, "o", color="black", markersize=12, fillstyle="none")
-        if 1 < len(lines) <= _LEGEND:
-            axes.legend(fontsize="small")
+        connects = any(len({place(each.point.settings[name]) for each in outcomes}) > 1 for outcomes in lines.values())
+        if connects and 1 < len(lines) <= _LEGEND:
+            axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
 
@@ -237,7 +239,7 @@ def _places(axes: "Axes", name: str, values: Sequence[Any]) -> Any:
     if name != "seed" and all(isinstance(value, int | float) and not isinstance(value, bool) for value in different):
         if min(different) > 0 and max(different) >= 5 * min(different):
             axes.set_xscale("log")
-        if len(different) <= _LEGEND:
+        if len(different) <= _TICKS:
             axes.set_xticks(different, names)
             axes.set_xticks([], minor=True)
         return float

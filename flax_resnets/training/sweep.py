@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.training.atomic import write_whole
-from flax_resnets.training.config import FIELD_TYPES, FREE_FIELDS, Config
+from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_FIELDS, Config
 from flax_resnets.training.default_workdir import in_a_name, shortened
 from flax_resnets.training.recipes import unknown_field, with_overrides
 from flax_resnets.training.workdir import check_workdir
@@ -268,7 +268,7 @@ def recorded(directory: Path, base: Config, asked: Sequence[Point]) -> tuple[lis
         content = json.loads(path.read_text(encoding="utf-8"))
         overrides = [{str(name): str(text) for name, text in row["overrides"].items()} for row in content["points"]]
         diverged = [str(name) for name in content["diverged"]]
-        theirs, ours = content["config"], json.loads(base.to_json())
+        theirs, ours = {**DEFAULTS, **content["config"]}, json.loads(base.to_json())
         of_fields = {*itertools.chain.from_iterable(overrides)}
         differ = [name for name in ours if _without(ours, fields).get(name) != _without(theirs, fields).get(name)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -98,6 +98,15 @@ def test_a_stopped_sweep_goes_on_by_the_same_command(trainings, capsys):
     assert len(json.loads(Path("swept/sweep.json").read_text())["runs"]) == 5
 
 
+def test_a_sweep_of_an_earlier_version_goes_on(trainings, capsys):
+    assert cli.main([*BASE, *OVER]) == 0
+    record = json.loads(Path("swept/sweep.json").read_text())
+    del record["config"]["augmentation"]  # a field that it did not have
+    Path("swept/sweep.json").write_text(json.dumps(record))
+    assert cli.main([*BASE, *OVER]) == 0
+    assert "4 runs: 4 done" in capsys.readouterr().out
+
+
 def test_a_run_that_diverges_or_fails_does_not_end_the_sweep(trainings, capsys):
     trainings.codes = {"learning_rate=0.01-seed=0": 3, "learning_rate=0.003-seed=0": -9}
     assert cli.main([*BASE, *OVER, "--json"]) == 2
@@ -156,7 +165,7 @@ def test_without_a_workdir_it_is_named_by_its_fields(trainings, capsys):
         (["--over", "seed=0,1", "--random=2"], "nothing to draw"),
         (["--over", "learning_rate=1,2", "--random=2"], "there are 2 settings"),
         (["--over", "seed=" + ",".join(map(str, range(1001)))], "1,001 combinations; at most 1,000"),
-        (["--over", "seed=0", "--workdir=a\0b"], "null byte"),
+        (["--over", "seed=0", "--workdir=a\0b"], "pick a --workdir that can be written"),
         (["--over", "seed=0", "--workdir=gs://bucket/a"], "must be on this machine"),
     ],
 )
