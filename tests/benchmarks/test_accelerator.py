@@ -447,7 +447,7 @@ def trace(**planes):
     """A small imitation of ProfileData: planes with lines of events (name, nanoseconds)."""
     lines = {
         name.replace("_", ":"): [
-            SimpleNamespace(name=line, events=[SimpleNamespace(name=n, duration_ns=ns) for n, ns in events])
+            SimpleNamespace(name=line, events=[SimpleNamespace(name=n, start_ns=0, duration_ns=ns) for n, ns in events])
             for line, events in each.items()
         ]
         for name, each in planes.items()
