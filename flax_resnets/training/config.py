@@ -54,9 +54,9 @@ class Config(
             epoch; the next epoch shuffles all images again.
         patience: number of epochs without a better score after which the run ends before its last epoch; None to train
             all `epochs`. The score is that of `best_by`, of the weights themselves; that of their average (EMA) does
-            not count. The schedule does not know of it: with
-            `one_cycle`, `flat_cosine` and `warmup_cosine` the run ends before the rate has fallen, and most of the
-            accuracy comes while it falls. See `flax_resnets.training.early_stopping.EarlyStopping`.
+            not count. The schedule does not know of it: with `one_cycle`, `flat_cosine` and `warmup_cosine` the run
+            ends before the rate has fallen, and most of the accuracy comes while it falls. See
+            `flax_resnets.training.early_stopping.EarlyStopping`.
         weight_shards: number of devices that share one copy of the weights, their average and the optimizer's state,
             with a part on each; 1 for a whole copy on each device. The numbers stay the same. See
             `flax_resnets.training.placement.weight_sharding`.
