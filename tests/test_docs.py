@@ -105,3 +105,10 @@ def test_the_slurm_job_is_queued_again_until_it_is_done(tmp_path, training, row,
 def test_its_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.name)
+def test_every_row_of_its_tables_begins_and_ends_with_a_line(page):
+    """Some readers of Markdown end a table at a row without them."""
+    rows = [line for line in page.read_text().splitlines() if line.count("|") > 1 and line.rstrip().endswith("|")]
+    assert [row for row in rows if not row.lstrip().startswith("|")] == []
