@@ -1,5 +1,6 @@
 """Sums over the images of one evaluation batch: the training's evaluation and a classifier's own compute the same."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,12 +19,14 @@ class EvalSums(NamedTuple):
         top1: int32, images whose class had the highest logit.
         top5: int32, images whose class was among the five highest logits.
         images: int32, number of images.
+        metric: float32, a recipe's own metric summed over the images; None if it has none.
     """
 
     loss: jax.Array
     top1: jax.Array
     top5: jax.Array
     images: jax.Array
+    metric: jax.Array | None = None
 
 
 class EvalScores(NamedTuple):
@@ -33,20 +36,25 @@ class EvalScores(NamedTuple):
         loss: float32, binary cross-entropy, averaged over the classes and summed over the images, without padding.
         logits: float32 `(N, classes)`, of padding too.
         labels: int8 `(N, classes)`; −1 for padding.
+        metric: see `EvalSums`.
     """
 
     loss: jax.Array
     logits: jax.Array
     labels: jax.Array
+    metric: jax.Array | None = None
 
 
-def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums | EvalScores:
+def eval_sums(
+    logits: jax.Array, labels: jax.Array, metric: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+) -> EvalSums | EvalScores:
     """The sums over a batch; of images of any number of classes, the loss and what the figures are computed from.
 
     Args:
         logits: float32 `(N, classes)`.
         labels: int32 `(N,)`, or int8 `(N, classes)` for any number of classes; −1 for an image that only pads the
             batch.
+        metric: see `flax_resnets.training.own_metric.metric_function`.
 
     Example:
         >>> sums = eval_sums(jnp.array([[0.0, 1.0], [0.0, 1.0], [9.0, 0.0]]), jnp.array([1, 0, -1]))
@@ -54,10 +62,12 @@ def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums | EvalScores:
         (1, 2, 2)
     """
     real = is_real(labels)
+    known = jnp.maximum(labels, 0)
+    figure = None if metric is None else jnp.where(real, metric(logits, known), 0.0).sum()
     if is_multilabel(labels):
-        losses = binary_cross_entropy(logits, targets(jnp.maximum(labels, 0), logits.shape[-1]))
-        return EvalScores(jnp.where(real, losses, 0.0).sum(), logits, labels)
-    labels = jnp.maximum(labels, 0)
+        losses = binary_cross_entropy(logits, targets(known, logits.shape[-1]))
+        return EvalScores(jnp.where(real, losses, 0.0).sum(), logits, labels, figure)
+    labels = known
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     _, first_five = jax.lax.top_k(logits, min(5, logits.shape[-1]))
     hits = (first_five == labels[:, None]) & real[:, None]
@@ -66,4 +76,5 @@ def eval_sums(logits: jax.Array, labels: jax.Array) -> EvalSums | EvalScores:
         top1=hits[:, 0].sum(),
         top5=hits.any(1).sum(),
         images=real.sum(),
+        metric=figure,
     )
