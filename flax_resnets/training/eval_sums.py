@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flax_resnets.confusion_matrix import NAMED
 from flax_resnets.data.labels import is_multilabel, is_real, targets
 from flax_resnets.training.loss import binary_cross_entropy
 
@@ -20,6 +21,8 @@ class EvalSums(NamedTuple):
         top5: int32, images whose class was among the five highest logits.
         images: int32, number of images.
         metric: float32, a recipe's own metric summed over the images; None if it has none.
+        confusion: int32 `(classes, classes)`, images by class and by the class of the highest logit; None if there are
+            more than 60 classes.
     """
 
     loss: jax.Array
@@ -27,6 +30,7 @@ class EvalSums(NamedTuple):
     top5: jax.Array
     images: jax.Array
     metric: jax.Array | None = None
+    confusion: jax.Array | None = None
 
 
 class EvalScores(NamedTuple):
@@ -77,4 +81,13 @@ def eval_sums(
         top5=hits.any(1).sum(),
         images=real.sum(),
         metric=figure,
+        confusion=_confusion(labels, first_five[:, 0], real, logits.shape[-1]),
     )
+
+
+def _confusion(labels: jax.Array, predicted: jax.Array, real: jax.Array, classes: int) -> jax.Array | None:
+    if classes > NAMED:
+        return None
+    # As a product, which is summed over devices like the other sums; counts below 2**24 are exact in float32.
+    rows = jax.nn.one_hot(labels, classes) * real[:, None]
+    return jnp.round(rows.T @ jax.nn.one_hot(predicted, classes)).astype(jnp.int32)

@@ -58,7 +58,7 @@ class Evaluation(NamedTuple):
     """Figures over a whole split; see `EpochMetrics` for what they mean.
 
     Some are None: `top5_accuracy` if an image may have any number of classes, otherwise the two after it; `metric` if
-    the recipe has none of its own.
+    the recipe has none of its own; `confusion`, int64 images by class and predicted class, of more than 60 classes.
     """
 
     loss: float
@@ -67,11 +67,14 @@ class Evaluation(NamedTuple):
     mean_average_precision: float | None = None
     f1: float | None = None
     metric: float | None = None
+    confusion: np.ndarray | None = None
 
     def as_row(self, prefix: str = "") -> dict[str, Any]:
         """The figures by the names that they have in `EpochMetrics`, which begin with the prefix."""
         names = {"loss": "valid_loss"}
-        return {prefix + names.get(name, name): figure for name, figure in self._asdict().items()}
+        return {
+            prefix + names.get(name, name): figure for name, figure in self._asdict().items() if name != "confusion"
+        }
 
 
 def make_train_step(
@@ -344,6 +347,8 @@ def evaluate(
         images, figures = int(real.sum()), multilabel_figures(scores, classes[real])._asdict()
     else:
         images = total("images")
-        figures = {"accuracy": total("top1") / images, "top5_accuracy": total("top5") / images}
+        figures: dict[str, Any] = {"accuracy": total("top1") / images, "top5_accuracy": total("top5") / images}
+        if sums[0].confusion is not None:
+            figures["confusion"] = np.sum([each.confusion for each in sums], 0, dtype=np.int64)
     metric = None if sums[0].metric is None else total("metric") / images
     return Evaluation(total("loss") / images, metric=metric, **figures)
