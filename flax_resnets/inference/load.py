@@ -61,12 +61,13 @@ def load_classifier(
     if isinstance(source, str) and source.startswith(hub.PREFIX):
         config = hub.download(source, "config.json")
         content = _in_timms_words(read_json(config, source), partial(hub.download, source), config)
-        return _saved(source, config, hub.download(source), content, checkpoint, average, names)
+        return _saved(source, config, hub.weights(source), content, checkpoint, average, names)
     directory = local_directory(source)
     config = directory / "config.json"
     content = _in_timms_words(read_json(config, str(config)), directory.joinpath, config)
     if "architecture" in content:
-        weights = directory / "model.safetensors"
+        there = (directory / name for name in hub.WEIGHTS if os.path.lexists(directory / name))
+        weights = next(there, directory / hub.WEIGHTS[0])
         return _saved(str(directory), config, weights, content, checkpoint, average, names)
     from flax_resnets.inference.run import classifier_of_run  # imports Orbax, which takes half a second
 

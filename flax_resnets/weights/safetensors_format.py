@@ -7,6 +7,7 @@ weights needs no package besides jax. Everything in a header is checked before i
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,53 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     return {name: _stored(data, *place) for name, place in places.items()}
+
+
+def read_sharded(path: Path) -> dict[str, Stored]:
+    """The tensors of the `.safetensors` files that an index beside them names, by name.
+
+    transformers writes such files for large models: https://huggingface.co/docs/transformers/big_models.
+
+    Args:
+        path: of the index, such as `model.safetensors.index.json`.
+
+    Raises:
+        UserError: it is no such index; or a file is missing, is broken, or has other tensors than the index says.
+    """
+    places = _places(path)
+    tensors: dict[str, Stored] = {}
+    for name in dict.fromkeys(places.values()):
+        if not os.path.isfile(path.parent / name):
+            raise UserError(f"{path}: names {name}, which is not beside it")
+        found = read_safetensors(path.parent / name)
+        there = {tensor for tensor, file in places.items() if file == name}
+        if wrong := sorted(found.keys() ^ there):
+            raise UserError(f"{path}: {name} has other tensors than the index says, such as {wrong[0][:80]!r}")
+        tensors |= found
+    return tensors
+
+
+def shards_of(path: Path) -> list[str]:
+    """The names of the files that an index names, see `read_sharded`."""
+    return list(dict.fromkeys(_places(path).values()))
+
+
+def _places(path: Path) -> dict[str, str]:
+    """The name of each tensor's file, which lies beside the index."""
+    try:
+        if path.stat().st_size > _LONGEST_HEADER:
+            raise _Broken(f"has more than {_LONGEST_HEADER:,} bytes")
+        places = _parse(path.read_bytes()).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise _Broken("has no weight_map")
+        for name in places.values():
+            if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+                raise _Broken(f"names {str(name)[:80]!r}, which is no .safetensors file beside it")
+    except _Broken as rule:
+        raise UserError(f"{path}: no index of .safetensors files: {rule}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    return places
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

@@ -16,13 +16,14 @@ from flax_resnets.weights import hub
 from flax_resnets.weights.mismatch import LONGEST_MESSAGE, cut, short_label
 from flax_resnets.weights.msgpack_format import read_msgpack
 from flax_resnets.weights.npz_format import read_npz
-from flax_resnets.weights.safetensors_format import read_safetensors
+from flax_resnets.weights.safetensors_format import read_safetensors, read_sharded
 from flax_resnets.weights.stored import Stored
 from flax_resnets.weights.torch_format import read_torch, stored_torch
 
 # Readers by the ending of a file's name.
 _READERS: dict[str, Callable[[Path], Mapping[Any, Any]]] = {
     ".safetensors": read_safetensors,
+    ".safetensors.index.json": read_sharded,
     ".npz": read_npz,
     ".msgpack": read_msgpack,
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), read_torch),
@@ -117,7 +118,7 @@ def _read(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
     text = os.fspath(source)
     if re.match(r"(https?|ftp):", text, re.IGNORECASE):
         raise UserError(f"{text}: is an address; download the file, for example with curl -LO, and give its path")
-    path = hub.download(text) if text.startswith(hub.PREFIX) else expanded(source, "source", buckets=True)
+    path = hub.weights(text) if text.startswith(hub.PREFIX) else expanded(source, "source", buckets=True)
     reader = _reader(path)
     if reader is None:
         raise UserError(f"{text}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")

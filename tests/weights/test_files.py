@@ -341,6 +341,41 @@ def test_broken_trees_are_one_line(tmp_path, content):
     assert f"{path}: " in refused(path)
 
 
+def sharded(folder: Path, places: dict[str, str], **files: dict[str, np.ndarray]) -> Path:
+    """Writes an index and the files that it names; returns the path of the index."""
+    for name, arrays in files.items():
+        (folder / f"{name}.safetensors").write_bytes(safetensors(arrays))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return index
+
+
+def test_an_index_stands_for_the_tensors_of_its_files(tmp_path):
+    (first, one), (second, two) = list(ARRAYS.items())[:2]
+    places = {first: "a.safetensors", second: "b.safetensors"}
+    index = sharded(tmp_path, places, a={first: one}, b={second: two})
+    _, tensors = open_source(index)
+    assert list(tensors) == [first, second]
+    np.testing.assert_array_equal(tensors[second].read(), two, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"x": "a.safetensors", "y": "gone.safetensors"}, "names gone.safetensors, which is not beside it"),
+        ({"x": "a.safetensors", "y": "a.safetensors"}, "other tensors than the index says, such as 'y'"),
+        ({"y": "a.safetensors"}, "a.safetensors has other tensors than the index says, such as 'x'"),
+        ({"x": "../a.safetensors"}, "names '../a.safetensors', which is no .safetensors file beside it"),
+        ({"x": "/etc/passwd"}, "names '/etc/passwd', which is no .safetensors file beside it"),
+        ({"x": 3}, "names '3', which is no"),
+        ({}, "has no weight_map"),
+        ([], "has no weight_map"),
+    ],
+)
+def test_an_index_that_is_wrong_is_one_line(tmp_path, places, message):
+    assert message in refused(sharded(tmp_path, places, a={"x": np.ones(3, np.float32)}))
+
+
 def test_without_torch_a_pth_file_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "model.pth"
     path.write_bytes(b"")
@@ -355,6 +390,8 @@ def fake_hub(monkeypatch, answer) -> None:
     errors.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (errors.EntryNotFoundError,), {})
     errors.OfflineModeIsEnabled = type("OfflineModeIsEnabled", (ConnectionError,), {})
     errors.RepositoryNotFoundError = type("RepositoryNotFoundError", (Exception,), {})
+    errors.GatedRepoError = type("GatedRepoError", (errors.RepositoryNotFoundError,), {})
+    errors.RevisionNotFoundError = type("RevisionNotFoundError", (Exception,), {})
     hub = types.ModuleType("huggingface_hub")
 
     def hf_hub_download(repository, filename, revision):
@@ -399,7 +436,9 @@ def test_weights_by_timms_name_are_on_the_hub(tmp_path, monkeypatch):
     [
         ("LocalEntryNotFoundError", "the hub is out of reach"),
         ("OfflineModeIsEnabled", "the hub is out of reach"),
-        ("EntryNotFoundError", "has no model.safetensors"),
+        ("EntryNotFoundError", "has none of the files model.safetensors, model.safetensors.index.json, pytorch_model"),
+        ("GatedRepoError", "its owner asks for consent"),
+        ("RevisionNotFoundError", "has no branch, tag or commit"),
         ("RepositoryNotFoundError", "no such repository"),
     ],
 )
