@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,21 @@ def png(figure: "Figure") -> bytes:
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
+
+
+def short(name: str, length: int) -> str:
+    """A name cut to a length, for a label.
+
+    Example:
+        >>> short("great white shark", 12), short("Sneaker", 12)
+        ('great white…', 'Sneaker')
+    """
+    return plain(textwrap.shorten(name, length, placeholder="…") if " " in name else name[:length])
+
+
+def plain(text: str) -> str:
+    """The text with matplotlib's sign for formulas escaped."""
+    return text.replace("$", r"\$")
 
 
 # Stands for the colour of the page's text, which is not known yet.

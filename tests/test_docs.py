@@ -249,6 +249,13 @@ def test_its_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_every_row_of_its_tables_begins_with_a_line(page):
+    """Some readers of Markdown end a table at a row without one."""
+    rows = [line for line in page.read_text().splitlines() if line.count("|") > 1 and line.rstrip().endswith("|")]
+    assert [row for row in rows if not row.lstrip().startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_its_pictures_have_a_text(page):
     assert "![](" not in page.read_text()
     assert all('alt="' in tag for tag in re.findall(r"<img [^>]*>", page.read_text()))

@@ -12,7 +12,7 @@ import pytest
 from flax_resnets import cli, load_classifier, own
 from flax_resnets.augment import for_training
 from flax_resnets.errors import UserError
-from flax_resnets.training import Callback, load_config, run
+from flax_resnets.training import Callback, CSVLogger, curves, load_config, run, tensorboard
 from flax_resnets.training.build import check_own_functions
 from flax_resnets.training.interruption import Stopped
 from flax_resnets.training.optimizers import make_optimizer
@@ -46,12 +46,19 @@ def darker(key, images):
     return images * jax.random.uniform(key, (images.shape[0], 1, 1, 1), images.dtype, 0.5, 1.0)
 
 
+def near(logits, labels):
+    return (abs(logits.argmax(-1) - labels) <= 1).astype(jnp.float32)
+
+
 def get_config():
     return dataclasses.replace(
-        quickstart(), model="lenet", model_options={}, batch_size=500, epochs=2, VALUES
+        quickstart(),
+        **dict(model="lenet", model_options={}, image_size=12, train_split="train[:1000]"),
+        **dict(batch_size=250, eval_batch_size=300, epochs=2),
+        VALUES
     )
 """
-ALL = "loss=focal, optimizer=lion, augmentation=darker"
+ALL = "loss=focal, optimizer=lion, augmentation=darker, metric=near, best_by='metric'"
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def recipe(tmp_path, monkeypatch):
 
 def test_a_configuration_has_the_name_and_a_hash(recipe):
     config = load_config(recipe(ALL))
-    for field, name in (("loss", "focal"), ("optimizer", "lion"), ("augmentation", "darker")):
+    for field, name in (("loss", "focal"), ("optimizer", "lion"), ("augmentation", "darker"), ("metric", "near")):
         assert re.fullmatch(rf"mine\.py:{name}@sha256:[0-9a-f]{{16}}", getattr(config, field))
     assert json.loads(config.to_json())["loss"] == config.loss
     assert load_config("mine.py", {"epochs": "3"}).loss == config.loss
@@ -103,6 +110,7 @@ def test_the_hash_changes_with_what_the_function_uses(recipe, old, new, same):
         ("loss=__import__('functools').partial(focal)", "loss=partial: must be a function"),
         ("schedule=focal", "schedule=<function focal"),
         ("loss=3", "loss=3: must be one of cross_entropy, bce or a function of the recipe"),
+        ("best_by='metric'", "best_by=metric: needs metric=FUNCTION of the recipe"),
         ("augmentation='flip'", "augmentation=flip: must be a function of the recipe or none"),
     ],
 )
@@ -130,12 +138,12 @@ def train(capsys, *arguments: str) -> tuple[int, str]:
             "return jnp.mean(logits)  # ",
             "returned float32 (), must return the loss of each",
         ),
-        ("loss=focal", "return (1 -", "return logits[:, 0] > 0  # ", "returned bool (500,)"),
+        ("loss=focal", "return (1 -", "return logits[:, 0] > 0  # ", "returned bool (250,)"),
         (
             "loss=focal",
             "return (1 -",
             "return None  # ",
-            "returned None, must return the loss of each image, float32 (500,)",
+            "returned None, must return the loss of each image, float32 (250,)",
         ),
         ("loss=focal", "** GAMMA *", "** GAMMA < 1 or", "line 19: ValueError: The truth value"),
         ("loss=focal", "def focal(logits, ", "def focal(", "TypeError: focal() takes 1 positional argument"),
@@ -146,8 +154,12 @@ def train(capsys, *arguments: str) -> tuple[int, str]:
             "augmentation=darker",
             "return images *",
             "return images[:1]  # ",
-            "must return images, float32 (500, 28, 28, 1)",
+            "must return images, float32 (250, 12, 12, 1)",
         ),
+        ("metric=near", "return (abs", "return abs(logits).mean()  # ", "must return the figure of each image"),
+        ("metric=near", "<= 1).astype(jnp.float32)", "<= 1)", "returned bool (64,), must return"),
+        ("metric=near", "(abs(logits", "jnp.log(abs(logits", "is -inf for "),
+        ("metric=near", "logits.argmax", "logits.argmost", "line 31: AttributeError"),
     ],
 )
 def test_a_wrong_function_is_named_before_a_workdir_is_made(recipe, capsys, values, old, new, message):
@@ -163,10 +175,13 @@ class StopAfterAnEpoch(Callback):
         run.stop.ask("a test")
 
 
-def test_a_run_with_all_of_them(recipe, capsys):
+def test_a_run_with_all_of_them(recipe, capsys, monkeypatch):
     """It resumes to the bit. A changed function is refused. What comes after training needs no recipe."""
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(tensorboard, "_first_images", lambda run: np.zeros((1, 1, 1), np.uint8))
     config = load_config(recipe(ALL))
-    whole = run(config, "whole").digest
+    finished = run(config, "whole", callbacks=[CSVLogger()])
+    whole = finished.digest
     with pytest.raises(Stopped):
         run(config, "stopped", callbacks=[StopAfterAnEpoch()])
     assert run(load_config(recipe(ALL)), "stopped").digest == whole
@@ -178,19 +193,29 @@ def test_a_run_with_all_of_them(recipe, capsys):
     own._functions.clear()  # as in another process, which has the new source alone
     code, said = train(capsys, *changed, "--amend", "--config.epochs=3")
     assert code == 0
-    assert "amended at step 24, epoch 2: loss mine.py:focal@sha256:" in said
+    assert "amended at step 8, epoch 2: loss mine.py:focal@sha256:" in said
+    other = recipe(ALL.replace("best_by='metric'", "best_by='loss'"), "GAMMA = 2.0", "GAMMA = 3.0")
+    Path(other).write_text(Path(other).read_text().replace("<= 1", "<= 2"))
+    code, said = train(capsys, "--config", other, "--workdir=whole", "--amend", "--config.epochs=3")
+    assert code == 2
+    assert "metric=mine.py:near@sha256:" in said
+    assert "the rows of earlier epochs have its figures; metric=none leaves it out" in said
 
     Path("mine.py").unlink()
     own._functions.clear()
     code, said = train(capsys, "--config", "whole/config.json", "--workdir=again")
     assert code == 2
     assert "is the function darker of mine.py, with this source; only that recipe gives it: --config=mine.py" in said
-    others = {"loss": "bce", "optimizer": "sgd", "augmentation": "none"}
+    others = {"loss": "bce", "optimizer": "sgd", "augmentation": "none", "metric": "none", "best_by": "loss"}
     assert load_config("whole/config.json", others).loss == "bce"
     classifier = load_classifier("whole", checkpoint="last")
-    row = json.loads(Path("whole/metrics.jsonl").read_text().splitlines()[-2])
+    row, done = (json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()[-2:])
     assert row["epoch"] == 3
-    assert classifier.evaluate().accuracy == row["accuracy"]
+    evaluation = classifier.evaluate()
+    assert evaluation.accuracy == row["accuracy"]
+    assert row["metric"] == (abs(evaluation.logits.argmax(-1) - evaluation.labels) <= 1).mean() > row["accuracy"]
+    assert done["best_metric"] == max(finished.columns["metric"] + [row["metric"]])
+    assert "metric" in Path("whole/history.csv").read_text().splitlines()[0].split(",")
     (predictions,) = classifier.predict([np.zeros((28, 28, 1), np.uint8)], top_k=10)
     assert sum(each.probability for each in predictions) == pytest.approx(1)
     assert not own._functions

@@ -16,6 +16,7 @@ exit code 2.
 
 import argparse
 import dataclasses
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -52,18 +53,18 @@ def command(recipe: str, config: dict[str, Any], root: Path = ROOT) -> str:
             if gone := start[name].keys() - value.keys():
                 raise UserError(f"{recipe}: model_options.{min(gone)} is not in the run, and no flag can remove it")
             changed = {key: item for key, item in value.items() if key not in start[name] or start[name][key] != item}
-            flags += [f"--config.model_options.{key}={_text(item)}" for key, item in changed.items()]
+            flags += [f"--config.model_options.{key}={_quoted(item)}" for key, item in changed.items()]
         elif value != start[name] and name not in ("seed", *FREE_FIELDS):
-            flags.append(f"--config.{name}={_text(value)}")
+            flags.append(f"--config.{name}={_quoted(value)}")
     return " ".join([f"python train.py --config configs/{recipe}.py", *flags])
 
 
-def _text(value: Any) -> str:
-    """The value as the command line takes it."""
+def _quoted(value: Any) -> str:
+    """The value as the command line takes it, with quotes where a shell would read something else."""
     if isinstance(value, tuple | list):
         nested = any(isinstance(item, tuple | list) for item in value)
-        return f"'{tuple(value)}'" if nested else ",".join(map(str, value))
-    return str(value)
+        return shlex.quote(str(tuple(value)) if nested else ",".join(map(str, value)))
+    return shlex.quote(str(value))
 
 
 def generated(directory: Path, root: Path = ROOT) -> str:

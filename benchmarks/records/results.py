@@ -12,8 +12,8 @@ it was not all of it. A run with the recipe and the seed of a kept run, but anot
 state_digest, is refused without `--replace`. With `--so-far` a run that is not finished is added, and the table says
 how many epochs it has; the same run replaces it when it has more.
 
-Without options, RESULTS.md and results/NAME/curves.png are written. `--check` writes nothing and exits with 1 if
-RESULTS.md is not up to date. Other mistakes give one line and exit code 2.
+Without options, RESULTS.md, results/overview.png and results/NAME/curves.png are written. `--check` writes nothing and
+exits with 1 if RESULTS.md is not up to date. Other mistakes give one line and exit code 2.
 
 results/references.json has the results of others: recipe to {"accuracy": a share of 1, "source": words}.
 """
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.overview import draw_overview
 from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure
 from flax_resnets.machine import describe_machine, library_versions
@@ -45,6 +46,15 @@ _HEADER = """\
 # Results
 
 Written by `python -m benchmarks.records.results` from the runs in `results/`, which hold every figure and setting.
+
+![Accuracy of each recipe over its training time, on Imagenette and on Fashion-MNIST](results/overview.png)
+
+Points are recipes that have had all their epochs. The short bar above or below a point is its reference in the table:
+the leaderboard's record, or a book's result. References were reached on other hardware; only their accuracy is shown.
+
+The Imagenette of these runs is not quite the leaderboard's. It has all images of v2, from a copy that had squashed them
+to squares of 224 pixels; here they are 160x160. The original keeps the aspect ratio, with 160 pixels on the shorter
+side. So objects are distorted here, and no crop to a square cuts anything off.
 
 Accuracy is top-1 on every image of the validation split. "Last epoch" is the mean over seeds, ± their sample standard
 deviation if there are several. "Best" is the highest accuracy of any epoch and seed; it is optimistic, because it is
@@ -270,6 +280,7 @@ def _write(root: Path) -> int:
     (root / "RESULTS.md").write_text(table(recipes, _references(root)))
     for recipe, runs in recipes.items():
         draw(recipe, runs, root / "results" / recipe / "curves.png")
+    draw_overview(recipes, _references(root), root / "results" / "overview.png")
     print(f"RESULTS.md: {len(recipes)} recipes, {sum(map(len, recipes.values()))} runs")
     return 0
 

@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--start", type=_positive, default=1e-7, metavar="RATE", help="of the first step; default 1e-7")
     parser.add_argument("--end", type=_positive, default=10.0, metavar="RATE", help="of the last step; default 10")
     parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="at least 10; default 100")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="of the files; default runs/RECIPE/lr_find")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of the files; default lr_find in train's workdir")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.build import check_devices
     from flax_resnets.training.compilation import keep_compiled_programs
     from flax_resnets.training.completion import completed
+    from flax_resnets.training.default_workdir import default_workdir
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.network import make_model
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     config = load_config(arguments.config, arguments.overrides)
-    directory = arguments.output or Path("runs") / run_name(arguments.config) / "lr_find"
+    directory = arguments.output or default_workdir(arguments.config, config) / "lr_find"
     directory = expanded(directory, "lr-find: --output")
     expect_no_tpu()
     start_jax()

@@ -26,7 +26,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--images", type=whole_number(1), default=16, metavar="N", help=f"images to draw, at most {_MOST}; default 16"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="of the picture; default runs/RECIPE/show_batch")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="of the picture; default show_batch in train's workdir"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.data.source import open_split
     from flax_resnets.training import show_batch as shower
     from flax_resnets.training.completion import completed
+    from flax_resnets.training.default_workdir import default_workdir
     from flax_resnets.training.devices import start_jax
     from flax_resnets.training.display import Display
     from flax_resnets.training.pretrained import start_of
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.training.tpu.libtpu import expect_no_tpu
 
     config = load_config(arguments.config, arguments.overrides)
-    directory = arguments.output or Path("runs") / run_name(arguments.config) / "show_batch"
+    directory = arguments.output or default_workdir(arguments.config, config) / "show_batch"
     directory = expanded(directory, "show-batch: --output")
     expect_no_tpu()
     start_jax()

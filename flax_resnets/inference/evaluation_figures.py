@@ -1,21 +1,19 @@
 """Pictures of an evaluation, as PNG files: confusion matrix or figures of each class, mistakes, reliability diagram."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flax_resnets.figures import new_figure, png
+from flax_resnets.confusion_matrix import NAMED, draw_matrix, matrix_figure, side_of
+from flax_resnets.figures import new_figure, plain, png, short
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NUMBERED = 30  # classes up to which the matrix shows each number
-_NAMED = 60  # classes up to which it shows all classes
-_CONFUSED = 50  # classes that it shows of more
+_CONFUSED = 50  # classes that the confusion matrix shows of more
 _PAIRS = 40  # mistakes in the list
 _COLUMNS = 5  # pictures in a row
 _MOST_BARS = 60  # classes that the figures of each class show
@@ -44,35 +42,20 @@ def confusion_figure(evaluation: Evaluation) -> "Figure":
     Up to 30 classes each cell shows its number of images.
     """
     classes = len(evaluation.class_names)
-    shown = range(classes) if classes <= _NAMED else _most_confused_classes(evaluation)
+    shown = range(classes) if classes <= NAMED else _most_confused_classes(evaluation)
     counts = evaluation.confusion[np.ix_(shown, shown)]
-    shares = counts / np.maximum(evaluation.confusion.sum(1)[shown, None], 1)
-    side = 3.2 + (0.62 if len(shown) <= _NUMBERED else 0.26) * len(shown)
-    if classes > _NAMED:
+    if classes > NAMED:
+        side = side_of(len(shown))
         figure = new_figure(side + 6, side + 1)
         axes, beside = figure.subplots(1, 2, width_ratios=(side, 5))
         _list_mistakes(beside, evaluation)
     else:
-        figure = new_figure(max(side + 1, 5.5), max(side, 4.5))
-        axes = figure.subplots()
-    names = [_short(evaluation.class_names[each], 24) for each in shown]
-    axes.set_xticks(range(len(shown)), names, rotation=90 if len(shown) > 5 else 0, fontsize=8)
-    axes.set_yticks(range(len(shown)), names, fontsize=8)
-    # With the square root the few mistakes of a good classifier are visible beside the diagonal.
-    image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    if len(shown) <= _NUMBERED:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if shares[row, column] > 0.4 else "black"
-                axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("class")
-    part = f", the {len(shown)} most confused of {classes:,} classes" if classes > _NAMED else ""
+        figure, axes = matrix_figure(len(shown))
+    names = [evaluation.class_names[each] for each in shown]
+    draw_matrix(figure, axes, counts, names, evaluation.confusion.sum(1)[shown])
+    part = f", the {len(shown)} most confused of {classes:,} classes" if classes > NAMED else ""
     title = f"{evaluation.dataset}: {evaluation.images:,} images, accuracy {evaluation.accuracy:.2%}{part}"
-    axes.set_title(_plain(title), fontsize=10)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
-    bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"], fontsize=8)
-    bar.set_label("share of the class's images", fontsize=8)
+    axes.set_title(plain(title), fontsize=10)
     return figure
 
 
@@ -93,7 +76,7 @@ def _list_mistakes(axes: Any, evaluation: Evaluation) -> None:
     axes.set_axis_off()
     axes.set_title("most frequent mistakes: class → predicted", fontsize=10, loc="left")
     lines = [
-        f"{count:>5,}  {_short(name, 26)} → {_short(predicted, 26)}"
+        f"{count:>5,}  {short(name, 26)} → {short(predicted, 26)}"
         for name, predicted, count in evaluation.most_confused(_PAIRS)
     ]
     text = "\n".join(lines) or "none"
@@ -117,7 +100,7 @@ def draw_worst(evaluation: Evaluation | MultilabelEvaluation, number: int = 20) 
         what = "- is a class that is missed, + one that is predicted wrongly"
     else:
         titles = [
-            f"{_short(each.class_name, 30)}\n{_short(each.predicted, 24)} {each.probability:.0%}"
+            f"{short(each.class_name, 30)}\n{short(each.predicted, 24)} {each.probability:.0%}"
             for each in evaluation.worst(number)
         ]
         count, of = int((~evaluation.correct).sum()), "mistakes"
@@ -126,7 +109,7 @@ def draw_worst(evaluation: Evaluation | MultilabelEvaluation, number: int = 20) 
 
 
 def _in_signs(missed: Sequence[str], wrong: Sequence[str]) -> str:
-    lines = [f"- {_short(name, 26)}" for name in missed] + [f"+ {_short(name, 26)}" for name in wrong]
+    lines = [f"- {short(name, 26)}" for name in missed] + [f"+ {short(name, 26)}" for name in wrong]
     return "\n".join(lines if len(lines) < 5 else [*lines[:3], f"and {len(lines) - 3} more"])
 
 
@@ -149,7 +132,7 @@ def _grid(
             0.5, -0.03, f"image {index}", transform=axes.transAxes, ha="center", va="top", fontsize=7, color="0.4"
         )
     shown = f"the {len(indices)} worst {what}" if indices else "no mistakes"
-    figure.suptitle(f"{_plain(evaluation.dataset)}: {shown}", fontsize=10)
+    figure.suptitle(f"{plain(evaluation.dataset)}: {shown}", fontsize=10)
     return png(figure)
 
 
@@ -169,7 +152,7 @@ def draw_classes(evaluation: MultilabelEvaluation) -> bytes:
     axes.barh(places - 0.2, [each.f1 for each in shown], 0.4, color="tab:orange", label="F1 at 0.5")
     axes.axvline(evaluation.mean_average_precision, color="tab:blue", linestyle="--", linewidth=1)
     axes.axvline(evaluation.f1, color="tab:orange", linestyle="--", linewidth=1)
-    axes.set_yticks(places, [f"{_short(each.class_name, 30)} ({each.support:,})" for each in shown], fontsize=8)
+    axes.set_yticks(places, [f"{short(each.class_name, 30)} ({each.support:,})" for each in shown], fontsize=8)
     axes.set_xlim(0, 1)
     axes.set_xlabel("figures of each class, with its number of images; dashed: their means")
     axes.grid(axis="x", alpha=0.3)
@@ -179,7 +162,7 @@ def draw_classes(evaluation: MultilabelEvaluation) -> bytes:
         f"{evaluation.dataset}: {evaluation.images:,} images, mean average precision "
         f"{evaluation.mean_average_precision:.2%}, F1 {evaluation.f1:.2%}{part}"
     )
-    axes.set_title(_plain(title), fontsize=10)
+    axes.set_title(plain(title), fontsize=10)
     return png(figure)
 
 
@@ -202,19 +185,10 @@ def reliability_figure(evaluation: Evaluation) -> "Figure":
     above.set_ylabel("accuracy in the bin")
     above.legend(loc="upper left", fontsize=8)
     above.set_title(
-        f"{_plain(evaluation.dataset)}: expected calibration error {evaluation.calibration_error:.2%}", fontsize=10
+        f"{plain(evaluation.dataset)}: expected calibration error {evaluation.calibration_error:.2%}", fontsize=10
     )
     below.bar(centres, [each.images for each in filled], width * 0.95, color="0.6")
     below.set_xlim(0, 1)
     below.set_xlabel("confidence: the highest probability")
     below.set_ylabel("images")
     return figure
-
-
-def _short(name: str, length: int) -> str:
-    return _plain(textwrap.shorten(name, length, placeholder="…") if " " in name else name[:length])
-
-
-def _plain(text: str) -> str:
-    """The text with matplotlib's sign for formulas escaped."""
-    return text.replace("$", r"\$")

@@ -162,8 +162,8 @@ def result(subject: Subject) -> Html:
             (f"{evaluation.images:,}", "validation images"),
         ]
     elif run is not None and run.best is not None:
-        lowest = ", that of the lowest validation loss" if run.best_by == "loss" else ""
-        which = f"accuracy after epoch {run.best.epoch}{lowest}, as the run recorded it"
+        by = {"loss": ", that of the lowest validation loss", "metric": ", that of the highest metric"}
+        which = f"accuracy after epoch {run.best.epoch}{by.get(run.best_by, '')}, as the run recorded it"
         figures.append((_percent(run.best.accuracy), which))
     if classifier is not None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
@@ -190,7 +190,7 @@ def result(subject: Subject) -> Html:
 
 
 def curves(subject: Subject) -> Html | None:
-    """Losses and accuracies by epoch."""
+    """Losses, accuracies and a metric of the recipe's own by epoch."""
     if subject.run is None or not subject.run.epochs:
         return None
     rows = [row.as_row() for row in subject.run.epochs]
@@ -205,11 +205,16 @@ def curves(subject: Subject) -> Html | None:
         line("top-5", "top5_accuracy", 1, 100),
         line("top-1, EMA", "ema_accuracy", 2, 100),
     ]
+    metrics = [line("metric", "metric", 0), line("metric, EMA", "ema_metric", 2)]
     flip = ", with a test-time flip" if subject.run.config.get("eval_flip") else ""
-    drawn = (
-        line_chart([each for each in losses if each.x], "epoch", "loss (nats)"),
-        line_chart([each for each in accuracies if each.x], "epoch", f"valid accuracy (%){flip}"),
-    )
+    drawn = [
+        line_chart(there, "epoch", label)
+        for lines, label in (
+            *((losses, "loss (nats)"), (accuracies, f"valid accuracy (%){flip}")),
+            (metrics, "valid metric"),
+        )
+        if (there := [each for each in lines if each.x])
+    ]
     note = "The training loss is a mean over the epoch, with augmentation and label smoothing; the others are not."
     return joined([charts(drawn), element("p", note, class_="soft")])
 
@@ -244,8 +249,10 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "valid_loss": ("valid loss", ".4f"),
     "accuracy": ("accuracy", ".2%"),
     "top5_accuracy": ("top-5", ".2%"),
+    "metric": ("metric", ".4g"),
     "ema_valid_loss": ("valid loss, EMA", ".4f"),
     "ema_accuracy": ("accuracy, EMA", ".2%"),
+    "ema_metric": ("metric, EMA", ".4g"),
     "seconds": ("seconds", ",.1f"),
     "images_per_second": ("images/s", ",.0f"),
     "skipped_steps": ("skipped steps", ",d"),

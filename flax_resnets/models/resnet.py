@@ -17,6 +17,7 @@ from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.convolution import Conv, Initializer
+from flax_resnets.models.inputs import check_call
 from flax_resnets.models.layers import (
     Dropout,
     Linear,
@@ -232,7 +233,8 @@ class ResNet(nn.Module):
     """A residual network: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1.
 
     Args of the call:
-        x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C.
+        x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C. Pixels of 0 to 255 are refused as
+            integers, and cannot be told as floats.
         train: whether norms use the statistics of the batch and update `batch_stats`, which must then be mutable; and
             whether `dropout` and `stochastic_depth` are applied. They need a PRNG key: `rngs={"dropout": key}`.
 
@@ -242,7 +244,7 @@ class ResNet(nn.Module):
             are in the property `strides`.
 
     Raises:
-        ValueError: an attribute has a value that is not allowed.
+        ValueError: an attribute has a value that is not allowed; in a call, see `check_call` in `inputs`.
 
     Attributes:
         stage_sizes: number of blocks in each stage. From one stage to the next the width doubles and the image halves.
@@ -366,6 +368,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def _forward(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        check_call(self, x, train)
         act = _ACTIVATIONS[self.activation]
         conv = partial(Conv, initializer=self.initializer, dtype=self.dtype)
         block = nn.remat(self.block, static_argnums=(2,)) if self.remat == "block" else self.block

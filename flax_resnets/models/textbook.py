@@ -20,6 +20,7 @@ from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.convolution import Conv, convolve, has_known_size
+from flax_resnets.models.inputs import check_call
 from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_pool, perturbed, sum_pool
 from flax_resnets.models.normalization import BatchNorm, ghost_size
 from flax_resnets.models.resnet import BasicBlock
@@ -67,6 +68,7 @@ class Textbook(nn.Module):
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Classifies images; shapes as in the class."""
+        check_call(self, x, train)
         return list(self.layers(x, train).values())[-1]
 
     def layers(self, x: jax.Array, train: bool = False) -> dict[str, jax.Array]:

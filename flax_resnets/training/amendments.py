@@ -35,6 +35,7 @@ _MUST_STAY: Mapping[str, str] = {
     **dict.fromkeys(("mean", "std"), "the network has learned from images that are normalised so"),
     "seed": "it decides the order of the images and every draw from the run's beginning",
     **dict.fromkeys(("weights", "freeze_epochs"), "it says how the run began"),
+    "metric": "the rows of earlier epochs have its figures; metric=none leaves it out",
 }
 
 
@@ -130,16 +131,21 @@ def config_before(amendments: Sequence[Amendment], config: Mapping[str, Any]) ->
 def check_amendable(changes: Mapping[str, tuple[Any, Any]], workdir: Path) -> None:
     """Raises UserError if a changed field is one that must stay."""
     for name, (old, new) in changes.items():
-        if name in _MUST_STAY:
+        if _must_stay(name, old, new):
             raise UserError(
                 f"--amend: {name}={_short(new)}: {workdir} has {_short(old)}, and {_MUST_STAY[name]}; "
                 f"pick another workdir, which may begin with this run's weights: --config.weights={workdir}"
             )
 
 
-def is_amendable(changes: Mapping[str, Any]) -> bool:
+def is_amendable(changes: Mapping[str, tuple[Any, Any]]) -> bool:
     """Whether all of these fields may change."""
-    return not any(name in _MUST_STAY for name in changes)
+    return not any(_must_stay(name, old, new) for name, (old, new) in changes.items())
+
+
+def _must_stay(name: str, old: Any, new: Any) -> bool:
+    # A column of rows can begin and end, but must not hold the figures of two metrics.
+    return name in _MUST_STAY and (name != "metric" or None not in (old, new))
 
 
 def record(amendment: Amendment, kept: Sequence[Amendment], workdir: Path) -> None:

@@ -10,7 +10,7 @@ from flax_resnets.fields import Fields
 if TYPE_CHECKING:
     from flax_resnets.training.metrics import EpochMetrics
 
-BestBy = Literal["accuracy", "loss"]
+BestBy = Literal["accuracy", "loss", "metric"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,9 @@ class BestConfig(Fields):
     Attributes:
         best_by: `accuracy`: the epoch with the highest accuracy on the validation images; if an image may have any
             number of classes, that with the highest mean average precision. `loss`: the epoch with the lowest
-            validation loss, whose probabilities are the most trustworthy. Of equal epochs the first is the best. Its
-            checkpoint is kept, `load_classifier` and `weights` take it, and the last row of `metrics.jsonl` names it.
+            validation loss, whose probabilities are the most trustworthy. `metric`: the epoch with the highest mean of
+            the recipe's own metric. Of equal epochs the first is the best. Its checkpoint is kept, `load_classifier`
+            and `weights` take it, and the last row of `metrics.jsonl` names it.
     """
 
     best_by: BestBy = "accuracy"
@@ -37,14 +38,16 @@ def best_by_of(config: Mapping[str, Any]) -> BestBy:
 
 
 def score(row: "EpochMetrics", best_by: BestBy) -> float:
-    """The number by which an epoch is judged; the higher the better. A loss that is not a number is the worst.
+    """The number by which an epoch is judged; the higher the better. One that is not a number is the worst.
 
     Args:
         row: the epoch's figures.
         best_by: see `BestConfig`.
     """
-    if best_by == "loss":
-        return -math.inf if math.isnan(row.valid_loss) else -row.valid_loss
+    if best_by in ("loss", "metric"):
+        figure = -row.valid_loss if best_by == "loss" else row.metric
+        # An amendment may have added the metric.
+        return -math.inf if figure is None or math.isnan(figure) else figure
     return row.accuracy if row.mean_average_precision is None else row.mean_average_precision
 
 
@@ -69,4 +72,6 @@ def in_words(row: "EpochMetrics", best_by: BestBy) -> str:
     if row.mean_average_precision is not None:
         accuracy, name = row.mean_average_precision, "mean average precision"
     text = f"{name} {accuracy:.4f}"
+    if best_by == "metric":
+        return f"metric {math.nan if row.metric is None else row.metric:.4f} ({text})"
     return f"validation loss {row.valid_loss:.4f} ({text})" if best_by == "loss" else text

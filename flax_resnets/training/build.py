@@ -22,6 +22,7 @@ from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_
 from flax_resnets.training.loss import loss_function
 from flax_resnets.training.network import DTYPES
 from flax_resnets.training.optimizers import make_optimizer
+from flax_resnets.training.own_metric import check_metric
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
 from flax_resnets.training.state import TrainState, create_state, new_loss_scale
@@ -127,14 +128,16 @@ def build_steps(
     return whole._replace(head_alone=phase(alone, plan.waiting))
 
 
-def check_own_functions(config: Config, num_classes: int, channels: int) -> None:
-    """Raises UserError if a recipe's own loss or augmentation fails or returns something else than it must.
+def check_own_functions(config: Config, num_classes: int, channels: int, multilabel: bool = False) -> None:
+    """Raises UserError if a recipe's own loss, metric or augmentation fails or returns something else than it must.
 
     Args:
         config: the run.
         num_classes: number of the network's outputs.
         channels: of the images.
+        multilabel: whether an image may have any number of classes.
     """
+    check_metric(config, num_classes, multilabel)
     if own.is_named(config.loss):
         logits = jax.ShapeDtypeStruct((config.batch_size, num_classes), jnp.float32)
         jax.eval_shape(loss_function(str(config.loss)), logits, logits)

@@ -1,6 +1,6 @@
 """Callbacks: objects that a run calls as it proceeds. The terminal, TensorBoard and the curves are callbacks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from flax_resnets.training.metrics import EpochMetrics
 from flax_resnets.training.step import StepOutput
@@ -20,11 +20,16 @@ class Callback:
     and the error. A callback's attributes are not saved. When a run goes on after a stop, its callbacks find earlier
     epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
 
+    Attributes:
+        takes_time: whether its time is what it is for, as of a trace. Otherwise a slow one is named.
+
     Example:
         >>> class Printer(Callback):
         ...     def on_epoch_end(self, run, row):
         ...         print(f"epoch {row.epoch} of {run.config.epochs}: {row.accuracy:.2%}")
     """
+
+    takes_time: ClassVar[bool] = False
 
     def on_run_begin(self, run: "Run") -> None:
         """The run is about to train, from `run.state.step` on. `run.history` has the rows of earlier epochs."""

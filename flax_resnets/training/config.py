@@ -19,6 +19,7 @@ from flax_resnets.training.lineage import WeightsConfig
 from flax_resnets.training.loss import LossConfig
 from flax_resnets.training.network import NetworkConfig
 from flax_resnets.training.optimizers import OptimizerConfig
+from flax_resnets.training.own_metric import MetricConfig
 from flax_resnets.training.schedule import ScheduleConfig
 
 
@@ -30,6 +31,7 @@ class Config(
     MixConfig,
     EvaluationConfig,
     LossConfig,
+    MetricConfig,
     OptimizerConfig,
     ScheduleConfig,
     AverageConfig,
@@ -136,6 +138,8 @@ class Config(
                 f" minus freeze_epochs={self.freeze_epochs}" if self.freeze_epochs else ""
             )
             raise UserError(f"warmup_epochs={self.warmup_epochs}: must be below {right}")
+        if self.best_by == "metric" and self.metric is None:
+            raise UserError("best_by=metric: needs metric=FUNCTION of the recipe; without one, accuracy or loss")
         if self.sampler == "balanced" and self.class_weights == "balanced":
             raise UserError(
                 "class_weights=balanced: sampler=balanced evens out the classes already; give one of the two"

@@ -1,4 +1,4 @@
-"""Draws a run's losses and accuracies."""
+"""Draws a run's losses and accuracies, and its own metric."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,9 @@ def draw_curves(
 
 
 def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_by: BestBy = "accuracy") -> "Figure":
-    """A figure of losses and accuracies against the epoch. A dotted line is at the best epoch.
+    """A figure of losses, accuracies and a metric of the recipe's own against the epoch.
+
+    A dotted line is at the best epoch.
 
     Args:
         epochs: rows of the epochs, at least one.
@@ -46,8 +48,9 @@ def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(10, 4)
-    losses, accuracies = figure.subplots(1, 2)
+    measured = [row.as_row() for row in epochs if row.metric is not None]
+    figure = new_figure(15 if measured else 10, 4)
+    losses, accuracies, *own = figure.subplots(1, 3 if measured else 2)
     numbers = [row.epoch for row in epochs]
     losses.plot(numbers, [row.train_loss for row in epochs], marker="o", label="train")
     losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
@@ -64,9 +67,16 @@ def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_
         losses.plot(numbers, [row["ema_valid_loss"] for row in averaged], marker="o", label="valid, EMA")
         name, label = next(iter(shown.items()))
         accuracies.plot(numbers, [100 * row[f"ema_{name}"] for row in averaged], marker="o", label=f"{label}, EMA")
+    for axes in own:
+        axes.set_ylabel("valid metric")
+        for name, label in (("metric", "metric"), ("ema_metric", "metric, EMA")):
+            there = [row for row in measured if name in row]
+            if there:
+                axes.plot([row["epoch"] for row in there], [row[name] for row in there], marker="o", label=label)
     best = best_first(epochs, best_by)[0].epoch
-    (losses if best_by == "loss" else accuracies).axvline(best, linestyle=":", color="0.4", label=f"best: epoch {best}")
-    for axes in (losses, accuracies):
+    decides = {"loss": losses, "accuracy": accuracies, "metric": (own or [accuracies])[0]}[best_by]
+    decides.axvline(best, linestyle=":", color="0.4", label=f"best: epoch {best}")
+    for axes in (losses, accuracies, *own):
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0].epoch - 0.5, epochs[-1].epoch + 0.5)  # so that one epoch has no ticks at 0.95 and 1.05
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -38,14 +38,15 @@ class Display:
         """Prints a line of text."""
         self.console.print(text, markup=False)
 
-    def header(self, ema: bool = False, multilabel: bool = False) -> None:
+    def header(self, ema: bool = False, multilabel: bool = False, metric: bool = False) -> None:
         """Prints the table's header.
 
         Args:
             ema: whether there is a column for the average of the weights.
             multilabel: whether images may have any number of classes, and so other figures.
+            metric: whether the recipe has a metric of its own.
         """
-        figures = f"{'mAP':>7} {'F1':>7}" if multilabel else f"{'top5':>7}"
+        figures = (f"{'mAP':>7} {'F1':>7}" if multilabel else f"{'top5':>7}") + f" {'metric':>9}" * metric
         self.console.print(
             f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {figures} {'time':>8} {'images/s':>8}"
             + (f" {'ema':>7}" if ema else ""),
@@ -59,6 +60,7 @@ class Display:
         self.console.print(
             f"{metrics.epoch:>5} {metrics.train_loss:>10.4f} {metrics.valid_loss:>10.4f} {metrics.accuracy:>8.4f}"
             + "".join(f" {figure:>7.4f}" for figure in figures if figure is not None)
+            + ("" if metrics.metric is None else f" {metrics.metric:>9.4g}")
             + f" {_clock(metrics.seconds):>8} {metrics.images_per_second:>8.1f}"
             + (f" {ema:>7.4f}" if ema is not None else "")
         )

@@ -14,9 +14,9 @@ class EarlyStopping(Callback):
     """Ends the run after `patience` epochs without a better score. The field `patience` of a configuration adds it.
 
     The score is the one that `best_by` names: accuracy (if an image may have any number of classes, mean average
-    precision) or loss, of the weights themselves. That of their average (EMA) does not count, and an equal score is not
-    a better one. After an amendment the count begins anew. The count is taken from the rows of the run, so a run that
-    resumes ends at the same epoch.
+    precision), loss or the recipe's own metric, of the weights themselves. That of their average (EMA) does not count,
+    and an equal score is not a better one. After an amendment the count begins anew. The count is taken from the rows
+    of the run, so a run that resumes ends at the same epoch.
 
     Args:
         patience: number of epochs.

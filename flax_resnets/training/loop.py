@@ -229,9 +229,12 @@ class Run:
         data: the identity of the data, with the names of the classes; None if it is not recorded.
         state: the state after the last step. Weights and running statistics are `state.params` and
             `state.batch_stats`.
+        confusion: int64 `(classes, classes)`, the validation images by class and predicted class, as the weights of the
+            last evaluated epoch see them. None before that, of more than 60 classes, and of several labels an image.
     """
 
     state: TrainState
+    confusion: np.ndarray | None = None
 
     def __init__(
         self,
@@ -492,6 +495,7 @@ class Run:
             raise
         if self.stop:
             return None
+        self.confusion = result.confusion
         return EpochMetrics(
             epoch=epoch,
             step=int(state.step),

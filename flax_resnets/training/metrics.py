@@ -35,12 +35,14 @@ class EpochMetrics:
             number of classes: share of right decisions, see `MultilabelFigures`.
         top5_accuracy: share of the validation images whose class was among the five highest logits, 0 to 1; None, and
             not in the row, if an image may have any number of classes.
+        metric: mean over all validation images of the recipe's own metric; None, and not in the row, if it has none.
+            In `metrics.jsonl` one that is not finite is null.
         mean_average_precision, f1: see `MultilabelFigures`; None, and not in the row, if an image has one class.
         seconds: of training in this epoch, without evaluation, since the run was last started.
         images_per_second: training images in that time.
         skipped_steps: steps of the run so far whose loss or gradient was not finite.
-        ema_valid_loss, ema_accuracy, ema_top5_accuracy, ema_mean_average_precision, ema_f1: the same for the averaged
-            weights; None, and not in the row, if the run keeps no average.
+        ema_valid_loss, ema_accuracy, ema_top5_accuracy, ema_mean_average_precision, ema_f1, ema_metric: the same for
+            the averaged weights; None, and not in the row, if the run keeps no average.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochMetrics:
     top5_accuracy: float | None = None
     mean_average_precision: float | None = None
     f1: float | None = None
+    metric: float | None = None
     seconds: float
     images_per_second: float
     skipped_steps: int
@@ -59,6 +62,7 @@ class EpochMetrics:
     ema_top5_accuracy: float | None = None
     ema_mean_average_precision: float | None = None
     ema_f1: float | None = None
+    ema_metric: float | None = None
 
     def as_row(self) -> dict[str, int | float]:
         """The figures that are not None, by name."""
@@ -222,6 +226,7 @@ def _done(best: EpochMetrics, best_by: BestBy, state_digest: str, ended_by: str 
         "best_accuracy": best.accuracy,
         **({} if precision is None else {"best_mean_average_precision": precision}),
         **({"best_valid_loss": best.valid_loss} if best_by == "loss" else {}),
+        **({"best_metric": best.metric} if best_by == "metric" else {}),
         "best_epoch": best.epoch,
         "best_step": best.step,
         "state_digest": state_digest,
@@ -229,16 +234,16 @@ def _done(best: EpochMetrics, best_by: BestBy, state_digest: str, ended_by: str 
     }
 
 
-_OF_ONE_FORM = ("top5_accuracy", "mean_average_precision", "f1")  # of labels
-_LOSSES = ("train_loss", "valid_loss", "ema_valid_loss")
+_OPTIONAL = ("top5_accuracy", "mean_average_precision", "f1", "metric")
+_MAYBE_NAN = ("train_loss", "valid_loss", "ema_valid_loss", "metric", "ema_metric")
 
 
 def _checked(row: dict[str, Any], before: int, timeline: Timeline | None) -> EpochMetrics:
     """Raises ValueError or TypeError unless the row is that of an epoch of this run, later than epoch `before`."""
-    row = {name: math.nan if value is None and name in _LOSSES else value for name, value in row.items()}
+    row = {name: math.nan if value is None and name in _MAYBE_NAN else value for name, value in row.items()}
     metrics = EpochMetrics(**row)
     for name, value in dataclasses.asdict(metrics).items():
-        if value is None and (name.startswith("ema_") or name in _OF_ONE_FORM):
+        if value is None and (name.startswith("ema_") or name in _OPTIONAL):
             continue
         kind = int if name in ("epoch", "step", "skipped_steps") else int | float
         if not isinstance(value, kind) or isinstance(value, bool):

@@ -110,7 +110,9 @@ class Observers:
     def _name_slow(self, epoch: int) -> None:
         whole = time.perf_counter() - self._epoch_began
         for place, seconds in enumerate(self._seconds):
-            if seconds > max(_SLOW_SHARE * whole, _SLOW_SECONDS) and place not in self._named:
+            callback = self._users[place]
+            is_slow = seconds > max(_SLOW_SHARE * whole, _SLOW_SECONDS) and not callback.takes_time
+            if is_slow and place not in self._named:
                 self._named.add(place)
-                name = type(self._users[place]).__name__
+                name = type(callback).__name__
                 self._say(f"{name} took {seconds / whole:.0%} of epoch {epoch}'s time, {seconds:.1f} of {whole:.1f} s")

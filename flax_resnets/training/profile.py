@@ -46,6 +46,8 @@ class Profile(Callback):
         >>> run(load_config("quickstart"), "runs/profiled", callbacks=[Profile(20)])  # doctest: +SKIP
     """
 
+    takes_time = True
+
     def __init__(self, steps: int):
         self._asked = steps
         self._seen = 0

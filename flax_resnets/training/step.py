@@ -25,6 +25,7 @@ from flax_resnets.training.in_flight import each_computed
 from flax_resnets.training.loss import image_weights, loss_function
 from flax_resnets.training.multilabel import multilabel_figures
 from flax_resnets.training.network import DTYPES
+from flax_resnets.training.own_metric import metric_function
 from flax_resnets.training.placement import (
     batch_sharding,
     per_device,
@@ -56,7 +57,8 @@ class StepOutput(NamedTuple):
 class Evaluation(NamedTuple):
     """Figures over a whole split; see `EpochMetrics` for what they mean.
 
-    Some are None: `top5_accuracy` if an image may have any number of classes, otherwise the last two.
+    Some are None: `top5_accuracy` if an image may have any number of classes, otherwise the two after it; `metric` if
+    the recipe has none of its own; `confusion`, int64 images by class and predicted class, of more than 60 classes.
     """
 
     loss: float
@@ -64,11 +66,15 @@ class Evaluation(NamedTuple):
     top5_accuracy: float | None = None
     mean_average_precision: float | None = None
     f1: float | None = None
+    metric: float | None = None
+    confusion: np.ndarray | None = None
 
     def as_row(self, prefix: str = "") -> dict[str, Any]:
         """The figures by the names that they have in `EpochMetrics`, which begin with the prefix."""
         names = {"loss": "valid_loss"}
-        return {prefix + names.get(name, name): figure for name, figure in self._asdict().items()}
+        return {
+            prefix + names.get(name, name): figure for name, figure in self._asdict().items() if name != "confusion"
+        }
 
 
 def make_train_step(
@@ -297,6 +303,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> EvalStep:
     Returns:
         A function from params, batch_stats and batch to the batch's `eval_sums`. Images with label −1 are not counted.
     """
+    metric = metric_function(config)
 
     def step(params: Any, batch_stats: Any, batch: Batch[jax.Array]) -> EvalSums | EvalScores:
         variables = {"params": whole_weights(params, mesh), "batch_stats": batch_stats}
@@ -305,7 +312,7 @@ def make_eval_step(model: nn.Module, config: Config, mesh: Mesh) -> EvalStep:
             return cast(jax.Array, model.apply(variables, images, train=False))
 
         logits = augment.evaluated(network, batch.images, config, config.image_size)
-        return eval_sums(logits, jnp.asarray(batch.labels))
+        return eval_sums(logits, jnp.asarray(batch.labels), metric)
 
     one, split = replicated(mesh), batch_sharding(mesh)
     weights = None if splits_weights(mesh) else one  # None: as they are placed
@@ -329,10 +336,19 @@ def evaluate(
     # The sums stay on the devices until the end, and are added up here in float64.
     sums = list(each_computed(eval_step(state.params, state.batch_stats, to_devices(batch, mesh)) for batch in batches))
     sums = jax.device_get(sums)
+
+    def total(name: str) -> float:
+        return sum(float(getattr(each, name)) for each in sums)
+
     if isinstance(sums[0], EvalScores):
-        losses, logits, classes = zip(*sums, strict=True)
-        real = labels.is_real(classes := np.concatenate(classes))
-        figures = multilabel_figures(np.concatenate(logits)[real], classes[real])
-        return Evaluation(sum(map(float, losses)) / int(real.sum()), **figures._asdict())
-    loss, top1, top5, images = (sum(map(float, column)) for column in zip(*sums, strict=True))
-    return Evaluation(loss / images, top1 / images, top5 / images)
+        classes = np.concatenate([each.labels for each in sums])
+        real = labels.is_real(classes)
+        scores = np.concatenate([each.logits for each in sums])[real]
+        images, figures = int(real.sum()), multilabel_figures(scores, classes[real])._asdict()
+    else:
+        images = total("images")
+        figures: dict[str, Any] = {"accuracy": total("top1") / images, "top5_accuracy": total("top5") / images}
+        if sums[0].confusion is not None:
+            figures["confusion"] = np.sum([each.confusion for each in sums], 0, dtype=np.int64)
+    metric = None if sums[0].metric is None else total("metric") / images
+    return Evaluation(total("loss") / images, metric=metric, **figures)

@@ -1,6 +1,7 @@
 """TensorBoard's event files, written in the training thread."""
 
 import contextlib
+import io
 import socket
 import tempfile
 import time
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import jax
 import numpy as np
+from PIL import Image
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  # generated
 from tensorboardX.record_writer import RecordWriter
 
 from flax_resnets import storage
+from flax_resnets.confusion_matrix import draw_matrix, matrix_figure
+from flax_resnets.figures import png
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.metrics import EpochMetrics
@@ -106,12 +110,22 @@ def _first_images(run: "Run") -> np.ndarray:
     return sheet(show_batch(run.config, run.trainer.train, run.trainer.num_classes), run.config)
 
 
+def _matrix(run: "Run", counts: np.ndarray) -> np.ndarray:
+    names = run.data.class_names if run.data else [str(label) for label in range(len(counts))]
+    figure, axes = matrix_figure(len(counts))
+    draw_matrix(figure, axes, counts, names)
+    axes.set_title(f"{counts.sum():,} validation images after epoch {run.history[-1].epoch}", fontsize=10)
+    with Image.open(io.BytesIO(png(figure))) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
 class TensorBoard(Callback):
     """Writes a run's figures for TensorBoard, into `tensorboard/` of the workdir.
 
     `step/loss`, `step/learning_rate` and `step/momentum` come every `log_every` steps; each number of an epoch's row,
     such as `epoch/accuracy`, at the epoch's end. At the beginning come the configuration as a text and, in a run of one
-    process, the images of the first step as the network sees them.
+    process, the images of the first step as the network sees them. At the end comes the last epoch's confusion matrix,
+    of up to 60 classes.
     """
 
     def __init__(self):
@@ -140,6 +154,12 @@ class TensorBoard(Callback):
             if name not in ("epoch", "step"):
                 self._file.add(f"epoch/{name}", value, row.step)
         self._file.flush()
+
+    def on_run_end(self, run: "Run") -> None:
+        """Draws the confusion matrix."""
+        assert self._file is not None
+        if run.confusion is not None:
+            self._file.add_picture("confusion", _matrix(run, run.confusion), int(run.state.step))
 
     def close(self) -> None:
         """Closes the event file."""

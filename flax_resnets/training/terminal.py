@@ -28,7 +28,8 @@ class Terminal(Callback):
         """Shows the table with the rows of earlier epochs."""
         if run.config.eval_flip:
             self._display.say("accuracies are with a test-time flip (eval_flip)")
-        self._display.header(run.config.ema_decay is not None, run.trainer.valid.multilabel)
+        config = run.config
+        self._display.header(config.ema_decay is not None, run.trainer.valid.multilabel, config.metric is not None)
         for row in run.history:
             self._display.row(row)
 

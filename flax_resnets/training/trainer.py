@@ -75,7 +75,7 @@ class Trainer:
             raise UserError(f"epochs={config.epochs}: must be at most {(2**31 - 1) // self.steps_per_epoch}")
         self._rows = own_rows(self.mesh, config.batch_size)
         self.model = model or make_model(config, num_classes)
-        check_own_functions(config, num_classes, train.channels)
+        check_own_functions(config, num_classes, train.channels, valid.multilabel)
         begin = amendment.step if amendment else 0
         self.steps = build_steps(config, self.model, self.mesh, train.channels, self.timeline, begin, pretrained)
         params = self.steps.abstract_state.params

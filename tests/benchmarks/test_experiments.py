@@ -24,6 +24,7 @@ RECIPE = ROOT / "configs" / "rn18_imagenette_64.py"
         {"image_size": "96", "label_smoothing": "0.1"},
         {"model_options.activation": "mish", "momentum": "0.9,0.9"},
         {"progressive": "(1,64),(2,96)", "clip_norm": "1", "flip": "false"},
+        {"train_split": "train[:300]", "weights": "runs/my weights"},
     ],
 )
 def test_a_runs_command_makes_its_configuration_again(overrides):

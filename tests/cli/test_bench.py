@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flax_resnets import cli
+from flax_resnets import cli, cpu
 from flax_resnets.cli.bench import contenders
 from flax_resnets.cli.bench.cases import CASES
 from flax_resnets.cli.bench.interleave import Measurement
@@ -32,6 +32,20 @@ def test_ours_against_plain_linen(capfd, tmp_path, case):
     assert len(linen["each_round"]) == ours["rounds"] == 2
     assert {"jax", "flax"} <= set(ours["versions"])
     assert ours["machine"]["cores"] >= 1
+
+
+def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or_none(capfd, monkeypatch):
+    for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    both = [contenders.IMPORTED, contenders.FAST]
+    _, imported, fast = contenders.peers(CASES["rn18-train"], "cpu", both)
+    assert "GLIBC_TUNABLES" not in imported.environment
+    assert fast.environment.items() >= cpu.fast_environment().items()
+    assert len(contenders.peers(CASES["rn18-train"], "gpu", both)) == 1
+    assert cli.main([*TINY, "--case=rn18-train", "--only=imported"]) == 0
+    ours, imported = map(json.loads, capfd.readouterr().out.splitlines()[-3:-1])
+    assert (ours["contender"], imported["contender"]) == ("ours", "imported")
+    assert imported["images_per_second"] > 0
 
 
 def test_a_peer_that_is_not_installed_is_named(capsys, monkeypatch):
@@ -102,7 +116,7 @@ def test_a_tpu_has_one_process_for_all_of_jax(tmp_path):
 def test_another_environments_python_imports_nothing_of_ours(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "here")
     case = CASES["rn18-train"]
-    ours, _, torch = contenders.peers(case, "cpu", torch=tmp_path / "python")
+    ours, torch = contenders.peers(case, "cpu", [contenders.TORCH], torch=tmp_path / "python")
     assert ours.paths
     assert not torch.paths
     assert "PYTHONPATH" not in torch.environment

@@ -8,6 +8,7 @@ from PIL import Image
 
 from flax_resnets import cli
 from flax_resnets.training import lr_find as finder
+from flax_resnets.training.default_workdir import default_workdir
 from flax_resnets.training.lr_find import RangeTest
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
@@ -33,7 +34,7 @@ def test_a_search_on_the_bundled_sample(capsys, recipe):
     assert cli.main([*line, "--end", "100", "--steps", "60"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    directory = Path("runs/small/lr_find")
+    directory = Path("runs/small-batch_size=32-optimizer=sgd/lr_find")
     record = json.loads((directory / "lr_find.json").read_text())
     assert list(record) == [
         "start", "end", "steps", "suggestions", "rates", "losses", "smoothed", "stopped", "config", "versions",
@@ -49,7 +50,9 @@ def test_a_search_on_the_bundled_sample(capsys, recipe):
     with Image.open(directory / "lr_find.png") as picture:
         assert picture.size == (800, 500)
     # For train.py the run's directory is still empty.
-    check_workdir(load_config(recipe), directory.parent)
+    config = load_config(recipe, {"batch_size": "32", "optimizer": "sgd"})
+    assert default_workdir(recipe, config) == directory.parent
+    check_workdir(config, directory.parent)
 
 
 def test_an_earlier_search_is_kept(capsys, recipe, search):

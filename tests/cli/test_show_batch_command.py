@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from flax_resnets import cli
+from flax_resnets.training.default_workdir import default_workdir
 from flax_resnets.training.recipes import load_config
 from flax_resnets.training.workdir import check_workdir
 
@@ -14,12 +15,14 @@ def test_a_picture_of_the_bundled_sample(capsys, recipe):
     assert cli.main(["show-batch", "--config", recipe, "--config.mixup=0.4", "--step", "92", "--images=4"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    path = Path("runs/small/show_batch/show_batch.png")
+    path = Path("runs/small-mixup=0.4/show_batch/show_batch.png")
     assert captured.out.splitlines()[-1] == str(path)
     with Image.open(path) as picture:
         assert picture.size == (680, 420)
     # For train.py the run's directory is still empty.
-    check_workdir(load_config(recipe), path.parents[1])
+    config = load_config(recipe, {"mixup": "0.4"})
+    assert default_workdir(recipe, config) == path.parents[1]
+    check_workdir(config, path.parents[1])
 
 
 def test_an_earlier_picture_is_kept(capsys, recipe):

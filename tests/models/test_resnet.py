@@ -75,7 +75,8 @@ def test_logits_are_float32_and_parameters_too(dtype):
 def test_evaluation_changes_nothing_and_training_changes_every_statistic():
     model, x = small(), noise(4, 32, 32, 3)
     variables = init(model, x)
-    _, updates = apply(model, variables, x, train=False, mutable=["batch_stats"])
+    with pytest.warns(UserWarning, match="A training step needs train=True"):
+        _, updates = apply(model, variables, x, train=False, mutable=["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
     _, updates = apply(model, variables, x, train=True, mutable=["batch_stats"])
     moved = jax.tree.map(lambda a, b: bool((a != b).all()), updates["batch_stats"], variables["batch_stats"])

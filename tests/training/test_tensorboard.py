@@ -107,3 +107,8 @@ def test_a_run_and_what_tensorboard_itself_reads_of_it(make_trainer, config, tmp
     (picture,) = read.Images("training_images")
     # 32 images in rows of 8, each of 12 px, enlarged 5 times, in a frame of 2 px
     assert (picture.width, picture.height, picture.step) == (8 * 64, 4 * 64, 0)
+    (matrix,) = read.Images("confusion")
+    assert (matrix.width, matrix.height, matrix.step) == (668, 568, 18)
+
+    assert run.confusion.sum(1).tolist() == np.bincount(trainer.valid.labels).tolist()
+    assert run.confusion.trace() / run.confusion.sum() == run.history[-1].accuracy

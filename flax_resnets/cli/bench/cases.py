@@ -33,6 +33,7 @@ class Case:
 CASES: Mapping[str, Case] = {
     "rn18-train": Case("ResNet-18, training step", "resnet18", "train", 64, 128),
     "rn50-train": Case("ResNet-50, training step", "resnet50", "train", 32, 128),
+    "rn18-inference": Case("ResNet-18, inference", "resnet18", "inference", 16, 224),
     "rn50-inference": Case("ResNet-50, inference", "resnet50", "inference", 16, 224),
     "scaling-batch": Case(
         "ResNet-18, training step by batch", "resnet18", "train", 64, 128, "batch", (16, 32, 64, 128, 256)

@@ -10,12 +10,14 @@ from typing import Any
 import flax_resnets
 from flax_resnets.cli.bench.cases import Case
 from flax_resnets.cli.bench.interleave import Contender, Process
-from flax_resnets.cpu import MALLOC
+from flax_resnets.cpu import MALLOC, fast_environment
 from flax_resnets.paths import cache_root
 
 OURS, LINEN, TORCH, CHECKOUT = "ours", "plain linen", "torchvision", "checkout"
-PEERS = (LINEN, TORCH, CHECKOUT)
+IMPORTED, FAST = "imported", "imported, fast_cpu"
+PEERS = (LINEN, IMPORTED, FAST, TORCH, CHECKOUT)
 _HERE = Path(__file__).parent
+_PATHS = [str(Path(flax_resnets.__file__).parents[1])]
 
 
 def peers(
@@ -39,10 +41,15 @@ def peers(
     if LINEN in wanted:
         jax_peers.append(Contender(LINEN, _HERE / "plain_linen.py", options))
     processes = _jax_processes(jax_peers, backend)
+    if backend == "cpu":  # elsewhere `fast_cpu` does nothing, and the network computes as in "ours"
+        for name, environment in ((IMPORTED, {}), (FAST, fast_environment())):
+            if name in wanted:
+                contender = Contender(name, _HERE / "imported.py", options)
+                processes.append(Process([contender], paths=_PATHS, environment=_environment() | environment))
     if CHECKOUT in wanted and checkout:
         # This tree's ours.py, since the other clone may have none; what it imports comes from the other clone.
         contender = Contender(CHECKOUT, _HERE / "ours.py", options)
-        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(malloc=True)))
+        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(MALLOC)))
     if TORCH in wanted and (torch or torch_is_here()):
         contender = Contender(TORCH, _HERE / "torch_peer.py", options)
         processes.append(Process([contender], torch or sys.executable, environment=foreign_environment(torch)))
@@ -79,14 +86,13 @@ def _options(case: Case) -> dict[str, Any]:
 def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:
     """One process for each contender; on a TPU one process for all, because only one process can use a TPU."""
     groups = [contenders] if backend == "tpu" else [[contender] for contender in contenders]
-    paths = [str(Path(flax_resnets.__file__).parents[1])]
     return [
-        Process(group, paths=paths, environment=_environment(malloc=[each.name for each in group] != [LINEN]))
+        Process(group, paths=_PATHS, environment=_environment(MALLOC if group[0].name != LINEN else None))
         for group in groups
     ]
 
 
-def _environment(malloc: bool) -> dict[str, str]:
+def _environment(malloc: str | None = None) -> dict[str, str]:
     defaults = {
         # Several processes share a GPU. By default JAX would give three quarters of its memory to the first.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -95,5 +101,5 @@ def _environment(malloc: bool) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     if malloc:
-        defaults["GLIBC_TUNABLES"] = MALLOC
+        defaults["GLIBC_TUNABLES"] = malloc
     return defaults | os.environ

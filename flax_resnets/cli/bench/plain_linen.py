@@ -6,16 +6,15 @@ whether its loss is finite.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from flax.typing import Dtype
 
-CLASSES = 1000
+from flax_resnets.cli.bench import plain_step
+from flax_resnets.cli.bench.plain_step import CLASSES
 
 
 class BasicBlock(nn.Module):
@@ -98,51 +97,4 @@ def prepare(
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> tuple[Callable[[int], None], dict[str, Any]]:
     """Prepares a contender; for the arguments see `ours.prepare`."""
-    model = NETWORKS[network].clone(dtype=jnp.dtype(precision))
-    images = jax.random.normal(jax.random.key(0), (batch, size, size, 3))
-    labels = jax.random.randint(jax.random.key(1), (batch,), 0, CLASSES)
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(2), images[:1])
-    repeat = {"train": _train, "inference": _inference}[work](model, variables, images, labels)
-    versions = {library: version(library) for library in ("jax", "flax", "optax")}
-    return repeat, {"versions": versions, "device": jax.devices()[0].device_kind}
-
-
-def _train(model: ResNet, variables: Any, images: jax.Array, labels: jax.Array) -> Callable[[int], None]:
-    optimizer = optax.sgd(1e-3, momentum=0.9, nesterov=True)
-
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:
-        params, batch_stats, opt_state = state
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            variables = {"params": params, "batch_stats": batch_stats}
-            logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.mean(), updates["batch_stats"]
-
-        (_, new_stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), new_stats, opt_state
-
-    state = variables["params"], variables["batch_stats"], optimizer.init(variables["params"])
-
-    def repeat(steps: int) -> None:
-        nonlocal state
-        for _ in range(steps):
-            state = step(state, images, labels)
-        jax.block_until_ready(state)
-
-    return repeat
-
-
-def _inference(model: ResNet, variables: Any, images: jax.Array, labels: jax.Array) -> Callable[[int], None]:
-    del labels
-    forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
-
-    def repeat(steps: int) -> None:
-        logits = jnp.zeros(())
-        for _ in range(steps):
-            logits = forward(variables, images)
-        jax.block_until_ready(logits)
-
-    return repeat
+    return plain_step.prepare(NETWORKS[network].clone(dtype=jnp.dtype(precision)), work, batch, size)
