@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "inference"))
-from chromium import Page, browser  # noqa: E402
+from chromium import PROGRAM, Page, browser  # noqa: E402
 
 VIEWS = [(width, height, dark) for width, height in ((1280, 900), (390, 844)) for dark in (False, True)]
 
@@ -23,7 +23,8 @@ FAULTS = r"""
 (() => {
   const faults = []
   const root = document.documentElement
-  if (root.scrollWidth > root.clientWidth) faults.push(`wider than the window by ${root.scrollWidth - root.clientWidth} px`)
+  const more = root.scrollWidth - root.clientWidth
+  if (more > 0) faults.push(`wider than the window by ${more} px`)
   for (const image of document.images) {
     if (!image.complete || !image.naturalWidth) faults.push(`not loaded: ${image.src}`)
     if (!image.alt) faults.push(`no text: ${image.src}`)
@@ -35,11 +36,13 @@ FAULTS = r"""
   }
   const ground = element => {
     const layers = []
-    for (let each = element; each; each = each.parentElement) layers.push(numbers(getComputedStyle(each).backgroundColor))
+    for (let each = element; each; each = each.parentElement)
+      layers.push(numbers(getComputedStyle(each).backgroundColor))
     return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255])
   }
   const light = colour => {
-    const [r, g, b] = colour.map(value => value / 255).map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    const linear = value => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    const [r, g, b] = colour.map(value => linear(value / 255))
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
   }
   const pale = new Map()
@@ -54,10 +57,20 @@ FAULTS = r"""
     const ratio = (a + 0.05) / (b + 0.05)
     const size = parseFloat(style.fontSize)
     const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700)
-    if (ratio < (large ? 3 : 4.5)) pale.set(`${style.color} on ${below.map(Math.round)}`, [ratio.toFixed(2), walker.currentNode.data.trim().slice(0, 30)])
+    const text = walker.currentNode.data.trim().slice(0, 30)
+    if (ratio < (large ? 3 : 4.5)) pale.set(`${style.color} on ${below.map(Math.round)}`, [ratio.toFixed(2), text])
   }
   for (const [colours, [ratio, text]] of pale) faults.push(`contrast ${ratio} of ${colours}: ${text}`)
   return faults
+})()
+"""
+
+SEARCH = """
+(() => {
+  const box = document.querySelector(".md-search__input")
+  box.focus()
+  box.value = "checkpoint"
+  for (const kind of ["input", "keyup"]) box.dispatchEvent(new Event(kind, { bubbles: true }))
 })()
 """
 
@@ -93,7 +106,11 @@ def faults_of_links(page: Page, site: Path, paths: list[Path]) -> list[str]:
             if not address.startswith("file:"):
                 continue
             target = Path(address.removeprefix("file://"))
-            if not target.exists() or not target.is_relative_to(site) or (anchor and address in ids and anchor not in ids[address]):
+            if (
+                not target.exists()
+                or not target.is_relative_to(site)
+                or (anchor and address in ids and anchor not in ids[address])
+            ):
                 faults.append(f"{path.name}: leads nowhere: {link}")
     return faults
 
@@ -102,7 +119,7 @@ def faults_of_search(page: Page, site: Path) -> list[str]:
     """Searches for a word, as a reader who has the site as files."""
     page.look(1280, 900)
     page.open((site / "index.html").as_uri())
-    page.value("(box => { box.focus(); box.value = 'checkpoint'; box.dispatchEvent(new Event('input', {bubbles: true})); box.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true})) })(document.querySelector('.md-search__input'))")
+    page.value(SEARCH)
     end = time.monotonic() + 30
     while not (found := page.value("document.querySelectorAll('.md-search-result__item').length")):
         if time.monotonic() > end:
@@ -122,6 +139,8 @@ def main() -> int:
     site = arguments.site.resolve()
     paths = [path for path in sorted(site.glob("*.html")) if path.stem != "404"]
     seen = [path for path in paths if not arguments.pages or path.stem in arguments.pages]
+    if PROGRAM is None:
+        parser.error("there is no Chromium: install chromium, or google-chrome")
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as page:
         faults = faults_of_search(page, site) + faults_of_links(page, site, paths)
         page.events.clear()

@@ -19,9 +19,8 @@ LINK = re.compile(r"(\]\(|src=\")([^)\"#:\s]+)(?=[)#\"])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what the repository has beside docs/: the pages, and the curves in results/."""
-    pages = list(ROOT.glob("*.md"))
-    for path in [*pages, *ROOT.glob("results/*/curves.png")]:
+    """Adds what the repository has beside docs/: the pages, and the pictures in results/."""
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("results/*.png"), *ROOT.glob("results/*/curves.png")):
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
     return files
