@@ -14,13 +14,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/flax-resnets/flax_resnets/blob/main"
+NAMED = re.compile(r"\[(?:docs/)?\w+\.md\]\(([^)#]+\.md)")
 LINK = re.compile(r"(\]\(|src=\")([^)\"#:\s]+)(?=[)#\"])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds what the repository has beside docs/: the pages, and the curves in results/."""
-    pages = list(ROOT.glob("*.md"))
-    for path in [*pages, *ROOT.glob("results/*/curves.png")]:
+    """Adds what the repository has beside docs/: the pages, and the pictures in results/."""
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("results/*.png"), *ROOT.glob("results/*/curves.png")):
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path), inclusion=InclusionLevel.INCLUDED))
     return files
@@ -38,7 +38,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
                 return before + name
         return f"{before}{REPOSITORY}/{path}" if (ROOT / path).exists() else link[0]
 
-    return LINK.sub(on_site, markdown)
+    def by_title(link: re.Match[str]) -> str:
+        file = files.get_file_from_path(link[1])
+        return f"[“{title_of(file)}”]({link[1]}" if file else link[0]
+
+    return NAMED.sub(by_title, LINK.sub(on_site, markdown))
+
+
+def title_of(file: File) -> str:
+    """A page's first heading, by which a link calls it on the site; in the repository it is called by its file."""
+    return re.search(r"^# (.+)$", file.content_string, flags=re.MULTILINE)[1]
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

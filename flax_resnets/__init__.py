@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from flax_resnets.weights import export_state_dict, load_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BasicBlock",

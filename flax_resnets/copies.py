@@ -14,6 +14,7 @@ from flax_resnets import storage
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
 from flax_resnets.paths import cache_root
+from flax_resnets.progress import is_quiet
 
 _PART = 2**24  # bytes of a request
 _AT_ONCE = 8  # requests
@@ -99,11 +100,12 @@ def _copy(directory: Path, there: dict[str, storage.Stored], local: Path) -> Non
         if name not in known or known[name] != _state(local / name, stored)
     }
     size = sum(stored.size for stored in missing.values())
-    if size > _WORTH_A_WORD:
+    shown = size > _WORTH_A_WORD and not is_quiet()
+    if shown:
         print(f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}", flush=True)
     with (
         listed.open("a") as record,
-        tqdm(total=size, unit="B", unit_scale=True, disable=size <= _WORTH_A_WORD or not sys.stderr.isatty()) as bar,
+        tqdm(total=size, unit="B", unit_scale=True, disable=not shown or not sys.stderr.isatty()) as bar,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
 

@@ -1,6 +1,6 @@
 """The command line: `flax-resnets COMMAND`, which is the same as `python -m flax_resnets COMMAND`.
 
-A command is a line in `COMMANDS` and a module of the same name in this package (`lr-find` is `lr_find.py`). The module
+A command is a line in `GROUPS` and a module of the same name in this package (`lr-find` is `lr_find.py`). The module
 has two functions: `add_arguments(parser)`, and `run(arguments)`, which gets the parsed namespace, prints, and returns
 the exit code (None means 0) or raises `UserError`. The module is imported only when its command is called, so a command
 may import packages that others do not need. `--help` does not import JAX.
@@ -16,25 +16,42 @@ from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.cpu import start_with_huge_pages
 from flax_resnets.errors import UserError, plain_warnings
+from flax_resnets.progress import quiet
 
-COMMANDS = {
-    "train": "trains a network by a recipe, or resumes a run",
-    "sweep": "trains a recipe with several values of some fields, and compares the results",
-    "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
-    "predict": "classifies images with a trained network",
-    "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
-    "report": "writes a page about a run: curves, mistakes with their pictures, configuration, data",
-    "compare": "compares runs: settings, curves, and whether their accuracies really differ",
-    "demo": "opens a page on this machine where a picture is dropped and its classes appear",
-    "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
-    "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
-    "show-batch": "draws the images that the network sees in a step",
-    "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
-    "models": "lists the networks, with parameters and GMACs",
-    "summary": "lists a network's layers: output shapes, parameters, multiply-adds",
-    "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
-    "env": "prints what a report of a bug needs: versions, devices, settings",
+# In the order in which a person needs them.
+GROUPS = {
+    "train": {
+        "train": "trains a network by a recipe, or resumes a run",
+        "data": "tells what a dataset holds: classes, sizes, damaged and repeated images",
+        "show-batch": "draws the images that the network sees in a step",
+        "lr-find": "suggests learning rates for a recipe, by a short run at a rising rate",
+        "sweep": "trains a recipe with several values of some fields, and compares the results",
+        "prepare": "downloads and prepares a TFDS dataset, before a run needs it",
+    },
+    "use what was trained": {
+        "predict": "classifies images with a trained network",
+        "evaluate": "evaluates a trained network on a labelled set, with figures and pictures",
+        "report": "writes a page about a run: curves, mistakes with their pictures, configuration, data",
+        "compare": "compares runs: settings, curves, and whether their accuracies really differ",
+        "demo": "opens a page on this machine where a picture is dropped and its classes appear",
+        "export": "writes a trained network for programs without this library: StableHLO, ONNX, weights alone",
+    },
+    "networks": {
+        "models": "lists the networks, with parameters and GMACs",
+        "summary": "lists a network's layers: output shapes, parameters, multiply-adds",
+    },
+    "this machine": {
+        "bench": "compares the speed with a plain linen ResNet and torchvision, as ratios",
+        "env": "prints what a report of a bug needs: versions, devices, settings",
+    },
 }
+COMMANDS = {name: what for commands in GROUPS.values() for name, what in commands.items()}
+
+FIRST_STEPS = (
+    "flax-resnets train --config quickstart",
+    "flax-resnets report runs/quickstart",
+    "flax-resnets train --config rn18_imagenette --config.dataset=folder --config.data_dir=PHOTOS",
+)
 
 # The commands that compute much: on a CPU they start with memory in huge pages.
 _COMPUTING = ("train", "lr-find", "predict", "evaluate", "report", "compare", "demo")
@@ -105,7 +122,8 @@ def _run(arguments: list[str], program: str, own_process: bool) -> int:
     try:
         parsed = parse(arguments, program)
         parsed.own_process = own_process
-        return _module(arguments[0]).run(parsed) or 0
+        with quiet(parsed.quiet):
+            return _module(arguments[0]).run(parsed) or 0
     except SystemExit:  # --help has been printed
         return 0
     except ModuleNotFoundError as error:
@@ -149,8 +167,13 @@ def _remedy(command: str, error: ModuleNotFoundError) -> str:
 
 
 def usage() -> str:
-    """The help text, with a line for each command."""
+    """The help text: how to begin, and a line for each command."""
     width = max(map(len, COMMANDS))
-    commands = [f"    {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    first = "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help lists them"
-    return "\n".join([first, "", *commands])
+    lines = [
+        "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help lists them",
+        "",
+    ]
+    lines += ["to begin:", *(f"    {line}" for line in FIRST_STEPS)]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"    {name:<{width}}  {what}" for name, what in commands.items())]
+    return "\n".join(lines)

@@ -1,5 +1,8 @@
 """Lists the networks that `create_model` knows, each with its native image size and number of classes.
 
+    flax-resnets models
+    flax-resnets models 'resnet*d'
+
 GMACs are 1e9 multiply-adds of convolutions and linear layers for one image.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
+from flax_resnets.progress import is_quiet
 
 
 def make_directory(command: str, directory: Path) -> None:
@@ -97,8 +98,8 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def progress_of_images() -> Iterator[Callable[[int, int], None] | None]:
-    """Yields a function that shows on a terminal how many of all images are done, or None if there is no terminal."""
-    if not sys.stderr.isatty():
+    """Yields a function that shows on a terminal how many of all images are done, or None for none."""
+    if is_quiet() or not sys.stderr.isatty():
         yield None
         return
     yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)

@@ -30,6 +30,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument("--quiet", action="store_true", help="show no progress; results, notes and errors remain")
 
     def add_config(self) -> None:
         """Adds `--config`, which is required, and `--config.FIELD=VALUE`.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flax_resnets.cli.output import new_file, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError, printable
+from flax_resnets.progress import is_quiet
 
 if TYPE_CHECKING:
     from flax_resnets.inference.classifier import Prediction
@@ -209,7 +210,7 @@ def _whole(target: Path) -> Iterator[TextIO]:
 
 def _progress(out: TextIO) -> Callable[[int | None], None]:
     """A function that shows the number of images on a terminal, unless the rows are printed on it; None ends it."""
-    if not sys.stderr.isatty() or out.isatty():
+    if is_quiet() or not sys.stderr.isatty() or out.isatty():
         return lambda _: None
     started = shown = time.monotonic()
 

@@ -1,5 +1,8 @@
 """Prints a network's layers with their output shapes, their parameters and their multiply-adds for one image.
 
+    flax-resnets summary resnet50
+    flax-resnets summary resnet18 --image-size 64 --num-classes 10 --depth 2
+
 Multiply-adds are those of convolutions and linear layers. Nothing is computed: only shapes pass through the network.
 """
 

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             join(*place)
         callbacks = [Profile(arguments.profile)] if arguments.profile and is_first() else []
         run(config, workdir, callbacks, amend=arguments.amend)
-        if is_first() and not arguments.in_sweep:
+        if is_first() and not arguments.in_sweep and not arguments.quiet:
             other = _with_another_seed(arguments, config, workdir)
             _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")
     except Stopped as stop:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flax_resnets.progress import is_quiet
 from flax_resnets.training.metrics import EpochMetrics
 
 # Seconds between two lines of progress if there is no terminal, as under nohup; and seconds between two updates of the
@@ -74,7 +75,7 @@ class Display:
             unit: unit of the speed, such as `images/s`; empty to show no speed.
             unit_per_step: number of units in a step, such as its images.
         """
-        if self.console.quiet:
+        if self.console.quiet or is_quiet():
             yield Bar()
         elif self.console.is_terminal:
             progress = Progress(

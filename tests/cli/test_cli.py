@@ -1,5 +1,7 @@
 """`python -m flax_resnets`, as a user types it."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from flax_resnets import cli
 from flax_resnets.cli.table import table
+from flax_resnets.training.recipes import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,10 +82,25 @@ def test_commands_are_listed(capsys, arguments):
         assert f"    {command} " in out
 
 
+def test_it_begins_with_what_a_newcomer_needs(capsys):
+    lines = run(capsys).splitlines()
+    steps = [line.strip() for line in lines[lines.index("to begin:") + 1 : lines.index("train:") - 1]]
+    assert steps[0] == "flax-resnets train --config quickstart"
+    for step in steps:
+        cli.parse(step.split()[1:])
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_each_command_explains_itself(capsys, command):
+def test_each_command_explains_itself_with_an_example(capsys, command):
     out = run(capsys, command, "--help")
     assert out.startswith(f"usage: flax-resnets {command}")
+    examples = re.findall(rf"^    (?:.* \| )?flax-resnets ({command}(?: .+)?)$", out, flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        parsed = cli.parse(shlex.split(example))
+        if getattr(parsed, "config", None) == "quickstart":
+            load_config(parsed.config, parsed.overrides)
+    assert "--quiet" in out
 
 
 @pytest.mark.parametrize(

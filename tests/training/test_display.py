@@ -1,5 +1,7 @@
 """What is shown of progress: lines where there is no terminal, one line written over in a notebook."""
 
+import io
+import re
 import sys
 import types
 
@@ -100,3 +102,30 @@ def test_a_full_disk_under_the_output_is_one(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Gone(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         Display().say("nobody hears it")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("coloured", [True, False])
+def test_no_color(monkeypatch, coloured):
+    """https://no-color.org: with NO_COLOR there is no colour; bold is none."""
+    monkeypatch.setenv("NO_COLOR", "" if coloured else "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    with Display().bar("epoch 1/10", 10) as bar:
+        bar.to(5)
+    assert "epoch 1/10" in out.getvalue()
+    assert bool(re.search(r"\x1b\[(?:\d+;)*(?:3\d|9\d)[;m]", out.getvalue())) is coloured
+
+
+def test_quiet_shows_no_progress_but_what_is_said(monkeypatch, clock, capsys):
+    monkeypatch.setenv("FLAX_RESNETS_QUIET", "1")
+    display = Display()
+    with display.bar("epoch 1/10", 10) as bar:
+        clock.seconds += 90
+        bar.to(5)
+    display.say("checkpoint 7 is damaged")
+    assert capsys.readouterr().out == "checkpoint 7 is damaged\n"

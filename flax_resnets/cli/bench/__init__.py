@@ -1,5 +1,8 @@
 """Measures speed as ratios: this package, a plain linen ResNet and torchvision's take turns on the same machine.
 
+    flax-resnets bench --case rn18-train
+    flax-resnets bench --case rn50-inference --torch torch_env/bin/python --rounds 5
+
 Each contender (this package is called "ours") runs in its own process, and only one computes at a time. The speed ratio
 is computed for each round, and the table shows the median, so that it is right on a machine whose speed changes;
 `2.00x` means that ours is twice as fast. Spread is from the first quartile to the third. torch must be installed in

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flax_resnets.data.lock import locked
 from flax_resnets.data.tfds.patches import NeedsTensorFlow, few_retries, quiet_tfds, tensorflow_stand_in
 from flax_resnets.errors import UserError
+from flax_resnets.progress import is_quiet
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -118,11 +119,12 @@ def prepare(builder: "DatasetBuilder") -> None:
         with quiet_tfds():
             if builder.is_prepared():  # by another process, while this one waited for the lock
                 return
-        print(f"{what}: downloading and preparing it", flush=True)
+        if not is_quiet():
+            print(f"{what}: downloading and preparing it", flush=True)
         stack.enter_context(quiet_tfds())
         _without_tensorflow(stack)
         stack.enter_context(few_retries())
-        if not sys.stderr.isatty():
+        if is_quiet() or not sys.stderr.isatty():
             tfds.disable_progress_bar()
         try:
             config = tfds.download.DownloadConfig(try_download_gcs=False)
