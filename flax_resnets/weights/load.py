@@ -146,8 +146,7 @@ def fitted_weights(
     elif mismatch:
         mismatch.cause = cause_of(model, expected, fit.head, fit.tensors, mismatch)
     mismatch.raise_if_any(label)
-    # Copies, because on a CPU a jax array may share memory with the caller's array, to which the caller may write.
-    variables = nested({path: jnp.array(value) for path, value in loaded.items()})
+    variables = nested(loaded)
     fresh = None
     if classes is not None:
         fresh = f"has {classes} classes, the model {model.num_classes}: its head starts from random weights"
@@ -181,16 +180,16 @@ def load_exactly(
         fit = Fit(LAYOUTS[0], "", names, ("", ""), dict(tensors), [], [])
     loaded = _matched(fit, expected, mismatch, adapt=False)
     mismatch.raise_if_any(label)
-    return {"params": {}, "batch_stats": {}, **nested({where: jnp.array(value) for where, value in loaded.items()})}
+    return {"params": {}, "batch_stats": {}, **nested(loaded)}
 
 
 def _matched(
     fit: Fit, expected: Mapping[Path, tuple[int, ...]], mismatch: Mismatch, adapt: bool
-) -> dict[Path, np.ndarray]:
+) -> dict[Path, jax.Array]:
     """The tensors that fit, by their place in the network; notes all others. `adapt`: whether a stem may be adapted."""
     names = {path: fit.names[path] for path in expected}
     mismatch.extra.extend(fit.tensors.keys() - set(names.values()))
-    loaded: dict[Path, np.ndarray] = {}
+    loaded: dict[Path, jax.Array] = {}
     for path, name in names.items():
         stem = adapt and path[1].startswith("stem")
         if name not in fit.tensors:
@@ -252,8 +251,8 @@ def _is_head(weight: Stored, bias: Stored, channels: int) -> bool:
 
 def _converted(
     stored: Stored, name: str, path: Path, shape: tuple[int, ...], mismatch: Mismatch, stem: bool
-) -> np.ndarray | None:
-    """The tensor in linen's shape, as float32. If it does not fit: None, and the reason is added to `mismatch`."""
+) -> jax.Array | None:
+    """The tensor in linen's shape, as float32, on the device. If it does not fit: None, and `mismatch` has why."""
     wanted = _torch_shape(shape)
     # timm stores some fully connected layers as 1x1 convolutions.
     allowed = {wanted, (*wanted, 1, 1)} if len(shape) == 2 else {wanted}
@@ -267,7 +266,7 @@ def _converted(
         mismatch.unfit.append(f"{shown_name(name)} is {stored.dtype}, not float")
         return None
     with np.errstate(over="ignore"):  # a float64 beyond float32's range becomes infinite, which is refused below
-        value = stored.read().astype(np.float32)
+        value = stored.read().astype(np.float32, copy=False)
     if not np.isfinite(value).all():
         mismatch.unfit.append(f"{shown_name(name)} has NaN or infinity")
         return None
@@ -276,7 +275,9 @@ def _converted(
         return None
     if adapt:
         value = _adapt_channels(value, wanted[1])
-    return linen_order(value.reshape(wanted))
+    # A copy, because on a CPU a jax array may share memory with the caller's array, to which the caller may write. Made
+    # here, one by one, so that no second copy of all is in memory.
+    return jnp.array(linen_order(value.reshape(wanted)))
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

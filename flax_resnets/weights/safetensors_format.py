@@ -210,5 +210,10 @@ def _check_coverage(places: list[tuple[int, int]], data_size: int) -> None:
 
 
 def _stored(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], begin: int, end: int) -> Stored:
-    # Copied by frombuffer: a view would need offsets that are multiples of the item's size.
-    return Stored(shape, dtype.name, lambda: np.frombuffer(data[begin:end].tobytes(), dtype).reshape(shape))
+    def read() -> np.ndarray:
+        content = data[begin:end]
+        if content.size and content.ctypes.data % dtype.itemsize:  # some writers do not align the numbers
+            content = content.copy()
+        return content.view(dtype).reshape(shape)
+
+    return Stored(shape, dtype.name, read)

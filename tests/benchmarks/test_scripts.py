@@ -48,6 +48,12 @@ def test_muon_is_compared_with_optaxs(tmp_path):
     assert min(row["ratio"]) > 0
 
 
+def test_loading_takes_time_and_memory(tmp_path):
+    (row,) = run(tmp_path, "load", "--models", "resnet18", "--rounds", "2")
+    assert row["first_seconds"][0] > row["again_seconds"][0] > 0
+    assert 1 < row["memory"][0] < 2
+
+
 def test_activations_are_compared_with_relu(tmp_path):
     small = ["--models", "resnet18d", "--batch-size", "2", "--image-size", "32", "--rounds", "1"]
     (row,) = run(tmp_path, "activations", *small)

@@ -285,7 +285,7 @@ def test_claims_of_size_are_not_believed(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.pkl", "model", "model.safetensors.gz", "conv1", ".npz", "model.tar"])
 def test_unknown_kinds_of_file_are_refused(tmp_path, name):
-    endings = ".safetensors, .npz, .msgpack, .pth, .pt, .bin, .ckpt, .pth.tar"
+    endings = ".safetensors, .safetensors.index.json, .npz, .msgpack, .pth, .pt, .bin, .ckpt, .pth.tar"
     assert f"must end in {endings}, or be hf-hub:owner/name" in refused(tmp_path / name)
 
 
