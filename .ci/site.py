@@ -143,12 +143,14 @@ def main() -> int:
         parser.error("there is no Chromium: install chromium, or google-chrome")
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as page:
         faults = faults_of_search(page, site) + faults_of_links(page, site, paths)
+        print(*faults, sep="\n", flush=True)
         page.events.clear()
         for path in seen:
             for view in VIEWS:
                 found = faults_of_view(page, path, view, arguments.pictures)
-                faults += [f"{path.name} at {view[0]} px, {'dark' if view[2] else 'light'}: {fault}" for fault in found]
-    print(*dict.fromkeys(faults), sep="\n")
+                where = f"{path.name} at {view[0]} px, {'dark' if view[2] else 'light'}"
+                print(*(f"{where}: {fault}" for fault in found), sep="\n", end="\n" if found else "", flush=True)
+                faults += found
     print(f"{len(seen)} pages, {len(VIEWS)} views of each, {len(faults)} faults")
     return bool(faults)
 
