@@ -44,6 +44,26 @@ class Case:
     reference_options: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Networks that timm alone has, at two sizes, of which one is odd and not square.
+_TIMMS = ("resnet10t", "resnet14t", "resnet26t", "resnet50t", "resnet50s", "resnext50d_32x4d")
+_SIZES: tuple[Size, ...] = (96, (107, 75))
+_EVEN: tuple[Size, ...] = (96, (64, 96))  # for timm's resnetaa*, which refuses odd sizes
+
+_ONE = (1, 1, 1, 1)
+_GROUP_NORM = {"norm_layer": "GroupNormAct"}
+# Networks with one block in each stage, which is enough to compare an option: timm's network, and its arguments.
+_ONE_BLOCK: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "resnetaa50d": ("resnetaa50d", {}),
+    "ecaresnet26t": ("ecaresnet26t", {}),
+    "resnetrs50": ("resnetrs50", {}),
+    "resnet50_gn": ("resnet50_gn", {}),
+    "resnetv2_50d_gn": ("resnetv2_50d_gn", {}),
+    # timm's resnetv2_50x1_bit does not let its number of blocks be chosen.
+    "resnetv2_50": ("resnetv2_50", {"conv_layer": "ScaledStdConv2d", "norm_layer": "none"}),
+    "resnetv2_50x1_bit": ("resnetv2_50", {"stem_type": "fixed", "conv_layer": "StdConv2d", **_GROUP_NORM}),
+}
+
+
 def _cases() -> dict[str, Case]:
     cases: dict[str, Case] = {}
     # Deeper networks get smaller images, so that a laptop's CPU can compute their gradients.
@@ -61,6 +81,25 @@ def _cases() -> dict[str, Case]:
         cases[name] = Case(name, "torchvision", name, (97,))
     for name in ("resnext101_32x8d", "wide_resnet101_2"):
         cases[name] = Case(name, "torchvision", name, (97,), 4)
+    for name in _TIMMS:
+        cases[name] = Case(name, "timm", name, _SIZES)
+    for name, (reference, arguments) in _ONE_BLOCK.items():  # with a smooth activation function, see below
+        norm = {"norm": "none"} if "none" in arguments.values() else {}
+        options = (
+            {"stage_sizes": _ONE, "activation": "silu", **norm},
+            {"layers": _ONE, "act_layer": "silu", **arguments},
+        )
+        name_of_case = "+".join((name, *(["norm_none"] if norm else []), "one_block", "silu"))
+        cases[name_of_case] = Case(name, "timm", reference, _EVEN if "aa" in name else _SIZES, 2, *options)
+    for pool in ("max", "avgmax", "catavgmax"):
+        options = {"global_pool": pool, "activation": "gelu"}, {"global_pool": pool, "act_layer": "gelu"}
+        cases[f"resnet10t+global_pool_{pool}+gelu"] = Case("resnet10t", "timm", "resnet10t", _SIZES, 2, *options)
+    stride_on = {"stride_on": "1x1", "stage_sizes": _ONE, "activation": "silu"}
+    cases["resnet26+stride_on_1x1+one_block+silu"] = Case(
+        *("resnet26", "timm", "resnet26", _SIZES, 2),
+        options=stride_on,
+        reference_options={"layers": _ONE, "act_layer": "silu", "stride_on_1x1": True},
+    )
     # Options, each on a network on which it has an effect.
     cases["resnet18+blur_pool"] = Case("resnet18", "timm", "resnetblur18", (97,), options={"blur_pool": True})
     cases["resnet50+blur_pool"] = Case("resnet50", "timm", "resnetblur50", (97,), options={"blur_pool": True})
@@ -101,6 +140,19 @@ def _cases() -> dict[str, Case]:
 
 
 CASES = _cases()
+
+# Networks whose evaluation alone is compared: their options are those of cases above.
+EVALUATED = {
+    name: Case(name, "timm", name, _EVEN if "aa" in name else _SIZES)
+    for name in (
+        *("seresnext50_32x4d", "seresnext26d_32x4d", "resnetblur18", "resnetblur50", "resnetblur50d"),
+        *("resnetaa50", "resnetaa50d", "ecaresnet26t", "ecaresnet50d", "ecaresnet50t"),
+        *("resnetrs50", "resnetrs101", "resnetrs152", "resnet200d"),
+        *("seresnext101_32x8d", "resnext101_64x4d", "resnext101_32x16d", "resnet50_gn", "resnetv2_50d_gn"),
+        *("resnetv2_50x1_bit", "resnetv2_101x1_bit", "resnetv2_50x3_bit", "resnetv2_152x2_bit", "resnetv2_101x3_bit"),
+        "resnetv2_152x4_bit",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -203,9 +255,14 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return {name: _weight(name, shape) for name, shape in shapes.items()}
 
 
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def images(size: Size, batch: int) -> np.ndarray:
     """Random images `(batch, height, width, 3)` with variance 1, float32."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = sides(size)
     return _uniform(f"images {size}", (batch, height, width, 3), -(3**0.5), 3**0.5)
 
 

@@ -3,6 +3,7 @@
     python -m benchmarks.parity.compare --torch /environment/with/torch/bin/python         # all cases, random images
     python -m benchmarks.parity.compare --torch ... --images photos.npy resnet18 resnet50  # with photographs
     python -m benchmarks.parity.compare --torch ... --pairs                                # every pair of options
+    python -m benchmarks.parity.compare --torch ... --evaluated                            # evaluation alone
     python -m benchmarks.parity.compare                                                    # only writes the page
 
 Both sides compute in float32 on the CPU, with the same weights. The results are kept beside this file, in parity.json
@@ -15,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,7 @@ TABLE = ROOT / "docs" / "models.md"
 KINDS = ("eval", "train", "statistics", "gradients", "torch's own")
 _PHOTOGRAPHS = " photographs"
 _PAIRS_PER_PROCESS = 24  # torch takes longer to start than to compute a pair, but a pair's tensors take 10 MB
+_CASES_PER_PROCESS = 4  # a case's take 1 GB
 
 
 def limits(case: parity_cases.Case) -> dict[str, float]:
@@ -41,21 +43,29 @@ def limits(case: parity_cases.Case) -> dict[str, float]:
     return {"eval": 1e-4, "train": 1e-4, "statistics": 1e-4, **({"gradients": 1e-3} if smooth else {})}
 
 
-def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
-    """The largest errors of one case over all its sizes, with sizes, batch and versions."""
-    case = parity_cases.CASES[name]
+def measure(names: Sequence[str], torch_python: Path, photos: Path | None) -> Iterator[tuple[str, dict]]:
+    """The largest errors of each case over all its sizes, with sizes, batch and versions."""
     given = np.load(photos) if photos else None
     with tempfile.TemporaryDirectory() as folder:
-        _run_reference(torch_python, name, "--tensors", folder, *(["--images", photos] if photos else []))
-        reference = dict(np.load(Path(folder, f"{name}.npz")))
+        _run_reference(torch_python, *names, "--tensors", folder, *(["--images", photos] if photos else []))
+        for name in names:
+            yield name, _case_errors(parity_cases.CASES[name], np.load(Path(folder, f"{name}.npz")), given)
+
+
+def _case_errors(case: parity_cases.Case, reference: Mapping[str, np.ndarray], given: np.ndarray | None) -> dict:
     errors = dict.fromkeys(KINDS, 0.0)
     for size in case.sizes:
-        x = parity_cases.images(size, case.batch) if given is None else given[: case.batch, :size, :size]
+        height, width = parity_cases.sides(size)
+        x = parity_cases.images(size, case.batch) if given is None else given[: case.batch, :height, :width]
         computed = parity_ours.compute(case, np.ascontiguousarray(x, np.float32))
         logits, statistics, gradients = (computed[kind] for kind in ("logits", "statistics", "gradients"))
         of_size = {mode: _relative(value, reference[f"{size}/logits/{mode}"], np.inf) for mode, value in logits.items()}
         of_size["statistics"] = max(
-            _relative(value, reference[f"{size}/statistics/{tensor}"], np.inf) for tensor, value in statistics.items()
+            [
+                _relative(value, reference[f"{size}/statistics/{tensor}"], np.inf)
+                for tensor, value in statistics.items()
+            ],
+            default=0.0,
         )
         exact = {tensor: reference[f"{size}/exact gradients/{tensor}"] for tensor in gradients}
         of_size["gradients"] = max(_relative(value, exact[tensor], 2) for tensor, value in gradients.items())
@@ -67,7 +77,7 @@ def measure(name: str, torch_python: Path, photos: Path | None) -> dict:
         "sizes": case.sizes,
         "batch": case.batch,
         **{kind: float(f"{error:.2g}") for kind, error in errors.items()},
-        "versions": {**json.loads(str(reference["versions"])), "jax": version("jax"), "flax": version("flax")},
+        "versions": _versions(reference),
     }
 
 
@@ -76,6 +86,32 @@ def measure_pairs(names: Sequence[str], torch_python: Path) -> dict[str, dict[st
     with tempfile.TemporaryDirectory() as folder:
         _run_reference(torch_python, *names, "--pairs", "--tensors", folder)
         return {name: _pair_errors(name, dict(np.load(Path(folder, f"{name}.npz")))) for name in names}
+
+
+def measure_evaluated(name: str, torch_python: Path) -> dict:
+    """The largest error of the logits in evaluation over all sizes."""
+    case = parity_cases.EVALUATED[name]
+    with tempfile.TemporaryDirectory() as folder:
+        _run_reference(torch_python, name, "--evaluated", "--tensors", folder)
+        reference = dict(np.load(Path(folder, f"{name}.npz")))
+    error = max(
+        _relative(
+            parity_ours.evaluate(case, parity_cases.images(size, case.batch))["logits"]["eval"],
+            reference[f"{size}/logits/eval"],
+            np.inf,
+        )
+        for size in case.sizes
+    )
+    return {
+        "sizes": case.sizes,
+        "batch": case.batch,
+        "eval": float(f"{error:.2g}"),
+        "versions": _versions(reference),
+    }
+
+
+def _versions(reference: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {**json.loads(str(reference["versions"])), "jax": version("jax"), "flax": version("flax")}
 
 
 def _pair_errors(name: str, reference: dict[str, np.ndarray]) -> dict[str, float]:
@@ -115,7 +151,8 @@ The last columns are the largest relative errors against the reference. Both com
 weights and two to four random images. "eval" and "train" are the errors of the logits in evaluation and in training
 (largest difference divided by largest logit). "statistics" is that of the updated running statistics (the same, for
 each tensor). "gradients" is that of the gradients of the cross-entropy with respect to the parameters (‖difference‖ /
-‖gradient‖). A network without a reference in torchvision or timm has no errors here.
+‖gradient‖). A network without a reference in torchvision or timm has no errors here. Of a network with an "eval" error
+alone, every option is compared in full on networks with one block in each stage ("one_block" below).
 
 Our float32 gradients are compared with torch's gradients in float64. The last column does the same with torch's own
 float32 gradients. ReLU's gradient jumps at 0. If rounding moves one of millions of activations across 0, the gradients
@@ -173,7 +210,8 @@ def table(results: dict, pair_results: dict) -> str:
         native = f"{entry.input_size} px, {entry.channels} ch, {entry.num_classes} classes"
         macs = entry.multiply_adds
         facts = f"{native} | {entry.parameters:,} | {f'{macs / 1e9:.2f} G' if macs >= 1e9 else f'{macs / 1e6:.1f} M'}"
-        reference = parity_cases.CASES[name].library if name in parity_cases.CASES else "none"
+        case = parity_cases.CASES.get(name) or parity_cases.EVALUATED.get(name)
+        reference = case.library if case else "none"
         lines.append(f"| `{name}` | {reference} | {facts} | {_errors(results.get(name))} |")
     lines.append(_EXPLANATION)
     for title, keys in (
@@ -182,7 +220,7 @@ def table(results: dict, pair_results: dict) -> str:
     ):
         lines += [f"## {title}", "", f"| network | px | {' | '.join(KINDS)} |", "|---|---|---:|---:|---:|---:|---:|"]
         for key in keys:
-            sizes = ", ".join(map(str, results[key]["sizes"])) if key in results else ""
+            sizes = ", ".join(map(_size, results[key]["sizes"])) if key in results else ""
             lines.append(f"| `{key.removesuffix(_PHOTOGRAPHS)}` | {sizes} | {_errors(results.get(key))} |")
         lines += ["", pair_table(pair_results)] if title == "Options" else [""]
     versions = sorted({", ".join(f"{k} {v}" for k, v in result["versions"].items()) for result in results.values()})
@@ -190,8 +228,12 @@ def table(results: dict, pair_results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _size(size: int | Sequence[int]) -> str:
+    return str(size) if isinstance(size, int) else " x ".join(map(str, size))
+
+
 def _errors(result: dict | None) -> str:
-    return " | ".join(f"{result[kind]:.0e}" if result else "" for kind in KINDS)
+    return " | ".join(f"{result[kind]:.0e}" if result and kind in result else "" for kind in KINDS)
 
 
 def main() -> None:
@@ -199,6 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--pairs", action="store_true", help="measure pairs of options instead of networks")
+    parser.add_argument("--evaluated", action="store_true", help="measure parity_cases.EVALUATED")
     parser.add_argument("--torch", type=Path, help="python of an environment with torch, torchvision and timm")
     parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
     arguments = parser.parse_args()
@@ -212,14 +255,21 @@ def main() -> None:
             pair_results |= measured
             PAIR_RESULTS.write_text(json.dumps(pair_results, indent=1) + "\n")
             too_far += [f"{name} {kind}" for name, each in measured.items() for kind in each if each[kind] > 1e-4]
-    elif arguments.torch:
-        for name in arguments.cases or list(parity_cases.CASES):
-            result = measure(name, arguments.torch, arguments.images)
-            print(name, {kind: result[kind] for kind in KINDS}, flush=True)
-            results[name + (_PHOTOGRAPHS if arguments.images else "")] = result
+    elif arguments.torch and arguments.evaluated:
+        for name in arguments.cases or list(parity_cases.EVALUATED):
+            results[name] = measure_evaluated(name, arguments.torch)
+            print(name, results[name]["eval"], flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            most = limits(parity_cases.CASES[name])
-            too_far += [f"{name} {kind}" for kind, limit in most.items() if result[kind] > limit]
+            too_far += [f"{name} eval"] * (results[name]["eval"] > 1e-4)
+    elif arguments.torch:
+        names = arguments.cases or list(parity_cases.CASES)
+        for i in range(0, len(names), _CASES_PER_PROCESS):
+            for name, result in measure(names[i : i + _CASES_PER_PROCESS], arguments.torch, arguments.images):
+                print(name, {kind: result[kind] for kind in KINDS}, flush=True)
+                results[name + (_PHOTOGRAPHS if arguments.images else "")] = result
+                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                most = limits(parity_cases.CASES[name])
+                too_far += [f"{name} {kind}" for kind, limit in most.items() if result[kind] > limit]
     TABLE.parent.mkdir(exist_ok=True)
     TABLE.write_text(table(results, pair_results))
     if too_far:

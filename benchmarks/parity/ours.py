@@ -13,8 +13,10 @@ from flax_resnets.weights import export_state_dict, load_weights
 
 def evaluate(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
     """Computes the stages and the logits in evaluation."""
-    model, variables = build(case, images)
+    return _evaluated(*build(case, images), images)
 
+
+def _evaluated(model: Any, variables: dict[str, Any], images: np.ndarray) -> dict[str, Any]:
     @jax.jit
     def both(variables, x):
         return {
@@ -33,7 +35,7 @@ def forward(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
         variables, images
     )
     named = export_state_dict(model, jax.tree.map(np.asarray, {**variables, **updates}))
-    evaluated = evaluate(case, images)
+    evaluated = _evaluated(model, variables, images)
     return {
         "logits": {**evaluated["logits"], "train": np.asarray(trained)},
         "stages": evaluated["stages"],
@@ -55,13 +57,13 @@ def compute(case: parity_cases.Case, images: np.ndarray) -> dict[str, Any]:
         def loss(params):
             logits, updates = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
             chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
-            return -chosen.mean(), (logits, updates["batch_stats"])
+            return -chosen.mean(), (logits, updates.get("batch_stats", {}))
 
         return jax.grad(loss, has_aux=True)(variables["params"])
 
     gradients, (trained, statistics) = jax.tree.map(np.asarray, step(variables, images))
     named = export_state_dict(model, {"params": gradients, "batch_stats": statistics})
-    evaluated = evaluate(case, images)
+    evaluated = _evaluated(model, variables, images)
     return {
         "logits": {**evaluated["logits"], "train": trained},
         "stages": evaluated["stages"],

@@ -9,6 +9,7 @@ Golden files are computed in float64, whole tensors in float32. Gradients are co
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,42 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from timm.layers import GroupNormAct, ScaledStdConv2d, StdConv2d
 
 from benchmarks.parity import cases as parity_cases
+
+
+def _activation(channels: int, apply_act: bool = True, **_: Any) -> torch.nn.Module:
+    """In the place of timm's norm with activation: the activation alone."""
+    return torch.nn.SiLU() if apply_act else torch.nn.Identity()
+
+
+# What the cases name. The last number is 1 divided by the standard deviation of SiLU of a normal variable.
+_LAYERS: dict[Any, Any] = {
+    "StdConv2d": partial(StdConv2d, eps=1e-8),
+    "GroupNormAct": GroupNormAct,
+    "ScaledStdConv2d": partial(ScaledStdConv2d, gamma=1.7871872221),
+    "none": _activation,
+}
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "models" / "golden"
 
 
 def build(case: parity_cases.Case) -> torch.nn.Module:
     """The reference network, with the weights of the case."""
-    options = {"num_classes": parity_cases.CLASSES, **case.reference_options}
+    options = {
+        name: _LAYERS.get(value, value) if isinstance(value, str) else value
+        for name, value in case.reference_options.items()
+    }
+    options["num_classes"] = parity_cases.CLASSES
+    stride_on_1x1 = options.pop("stride_on_1x1", False)
     if case.library == "torchvision":
         model = torchvision.models.get_model(case.reference, weights=None, **options)
     else:
         model = timm.create_model(case.reference, **options)
+    for block in model.modules():
+        if stride_on_1x1 and hasattr(block, "conv3"):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if value.ndim}
     state = {name: torch.from_numpy(value) for name, value in parity_cases.weights(shapes).items()}
     model.load_state_dict(state)
@@ -45,6 +69,13 @@ def compute(
     computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
     gradients = {name: value.grad.numpy() for name, value in model.named_parameters()}
     return {**computed, "gradients": gradients}
+
+
+def evaluate(case: parity_cases.Case, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """The logits in evaluation alone."""
+    with torch.no_grad():
+        logits = build(case).eval()(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return {"logits": {"eval": logits.numpy()}}
 
 
 def forward(
@@ -86,7 +117,7 @@ def stage_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return {"stem": stem, **{f"stage{i}": getattr(model, f"layer{i}") for i in range(1, 5)}}
 
 
-def golden(case: parity_cases.Case, size: int) -> dict:
+def golden(case: parity_cases.Case, size: parity_cases.Size) -> dict:
     """The figures that a golden file has for one size of images."""
     computed = compute(case, parity_cases.images(size, case.batch), torch.float64)
     tensors = computed["gradients"] | computed["statistics"]
@@ -126,11 +157,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--pairs", action="store_true", help="the cases of parity_cases.PAIRS")
+    parser.add_argument("--evaluated", action="store_true", help="the cases of parity_cases.EVALUATED")
     parser.add_argument("--golden", action="store_true")
     parser.add_argument("--tensors", type=Path, metavar="DIR")
     parser.add_argument("--images", type=Path, help="an .npy of normalised NHWC images to use instead of random ones")
     arguments = parser.parse_args()
-    cases = parity_cases.PAIRS if arguments.pairs else parity_cases.CASES
+    evaluated = parity_cases.EVALUATED if arguments.evaluated else parity_cases.CASES
+    cases = parity_cases.PAIRS if arguments.pairs else evaluated
     for name in arguments.cases or cases:
         case = cases[name]
         if arguments.golden:
@@ -141,10 +174,13 @@ def main() -> None:
         if arguments.tensors:
             arrays = {"versions": np.array(json.dumps(versions()))}
             for size in case.sizes:
-                given = np.load(arguments.images)[: case.batch, :size, :size] if arguments.images else None
+                height, width = parity_cases.sides(size)
+                given = np.load(arguments.images)[: case.batch, :height, :width] if arguments.images else None
                 x = parity_cases.images(size, case.batch) if given is None else given
                 x = np.ascontiguousarray(x, np.float32)
-                if arguments.pairs:
+                if arguments.evaluated:
+                    computed = evaluate(case, x)
+                elif arguments.pairs:
                     _, computed = forward(case, x)
                     computed["logits"]["train"] = computed["logits"]["train"].detach().numpy()
                 else:

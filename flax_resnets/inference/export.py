@@ -32,8 +32,7 @@ from flax_resnets import __version__
 from flax_resnets.augment import evaluated
 from flax_resnets.errors import UserError
 from flax_resnets.inference.folder import CONFIG, WEIGHTS, tensors_of
-from flax_resnets.models.folding import fold_batch_norm
-from flax_resnets.models.resnet import ResNet
+from flax_resnets.models.folding import fold_batch_norm, why_not_folded
 from flax_resnets.paths import expanded
 from flax_resnets.training.multilabel import OF_EACH_CLASS
 from flax_resnets.weights.safetensors_format import write_safetensors
@@ -198,9 +197,8 @@ def program(classifier: "Classifier", in_float32: bool = False) -> Callable[[jax
     model, variables = cast(Any, classifier.model), classifier.variables
     if in_float32:
         model = model.clone(dtype=jnp.float32)
-    foldable = isinstance(model, ResNet) and not model.block.preactivated and model.batch_norm != "folded"
     # In a half precision a folded kernel would be rounded to other numbers.
-    if foldable and model.dtype == jnp.float32:
+    if not why_not_folded(model) and model.dtype == jnp.float32:
         model, variables = fold_batch_norm(model, variables)
 
     def compute(images: jax.Array) -> jax.Array:

@@ -37,7 +37,7 @@ from flax_resnets.models.resnet import ResNet
 from flax_resnets.training.network import make_model
 from flax_resnets.weights.export import export_state_dict
 from flax_resnets.weights.load import load_exactly
-from flax_resnets.weights.names import head_names, leaves, torch_name, torch_order
+from flax_resnets.weights.names import first_conv, head_names, leaves, torch_name, torch_order
 from flax_resnets.weights.safetensors_format import write_safetensors
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ _OURS = "flax_resnets"
 _NOT_SAVED = ("data_dir", "images", "broken_images")
 
 # timm's words for options of networks. timm's other networks have the same options as ours of the same name.
-_TIMMS_WORDS = {"activation": "act_layer", "output_stride": "output_stride"}
+_TIMMS_WORDS = {"activation": "act_layer", "output_stride": "output_stride", "global_pool": "global_pool"}
+# And one that timm has not, which the folders of transformers need.
+_TIMMS_WORDS |= {"stride_on": "stride_on"}
 # Options that change nothing in a trained network.
 _OF_TRAINING = ("zero_init_last", "stochastic_depth", "dropout", "remat", "frozen", "initializer")
 _OF_TRAINING_IN_TIMM = ("drop_rate", "drop_path_rate", "num_classes", "img_size")
@@ -160,7 +162,7 @@ def _config(classifier: "Classifier") -> dict[str, Any]:
         "architecture": settings.model,
         "num_classes": len(names),
         "num_features": classifier.num_features,
-        "global_pool": "avg",
+        "global_pool": settings.model_options.get("global_pool", "avg"),
         "model_args": _model_args(settings),
         "pretrained_cfg": pretrained,
         _OURS: {"version": __version__, **ours},
@@ -171,7 +173,7 @@ def _layers(model: nn.Module, settings: Settings) -> dict[str, Any]:
     """How timm calls a network's first and last layer."""
     if not isinstance(model, ResNet):
         return {}
-    first = torch_name(model, ("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel"))
+    first = torch_name(model, first_conv(model))
     return {"first_conv": first.removesuffix(".weight"), "classifier": head_names(model)[0].removesuffix(".weight")}
 
 
@@ -244,7 +246,7 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
             options[ours[word]] = value
         elif word == "in_chans":
             data["input_size"] = [value, *data["input_size"][1:]]
-        elif word not in _OF_TRAINING_IN_TIMM and (word, value) != ("global_pool", "avg"):
+        elif word not in _OF_TRAINING_IN_TIMM:
             raise UserError(f"model_args.{_short(word)}={_short(value)}: is not known here")
     match data["input_size"]:
         case [int(channels), int(height), int(width)] if height == width:

@@ -60,8 +60,6 @@ def in_timms_words(config: Mapping[str, Any], images: Mapping[str, Any]) -> dict
     if config.get("model_type") != "resnet":
         raise UserError(f"model_type={_short(config.get('model_type'))}: must be resnet")
     network = {name: config.get(name, value) for name, value in _DEFAULTS.items()}
-    if network["downsample_in_bottleneck"]:
-        raise UserError("downsample_in_bottleneck=true: puts the stride on the 1x1; here it is on the 3x3")
     if network["downsample_in_first_stage"]:
         raise UserError("downsample_in_first_stage=true: no network here halves the image in its first stage")
     if network["hidden_act"] not in [*_ACTIVATIONS]:
@@ -73,11 +71,14 @@ def in_timms_words(config: Mapping[str, Any], images: Mapping[str, Any]) -> dict
     except (KeyError, TypeError):
         raise UserError(f"id2label={_short(words)}: must be an object of all numbers from 0 and their names") from None
     activation = _ACTIVATIONS[network["hidden_act"]]
+    options = {} if activation == "relu" else {"act_layer": activation}
+    if network["downsample_in_bottleneck"] and network["layer_type"] == "bottleneck":
+        options["stride_on"] = "1x1"
     return {
         "architecture": _architecture(network),
         "num_classes": len(names),
         "label_names": names,
-        "model_args": {} if activation == "relu" else {"act_layer": activation},
+        "model_args": options,
         "pretrained_cfg": _prepared(images, network["num_channels"]),
     }
 

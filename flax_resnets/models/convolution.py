@@ -8,6 +8,7 @@ way when the program is compiled for a CPU. Programs for GPUs and TPUs, and prog
 of symbolic size, use XLA's convolution. Both ways give the same numbers, up to rounding in float32.
 """
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -61,8 +62,57 @@ class Conv(nn.Module):
         pad = self.dilation * (self.kernel_size // 2)
         kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         init = KERNEL_INITS[self.initializer] if isinstance(self.initializer, str) else self.initializer
-        kernel = self.param("kernel", init, kernel_shape, jnp.float32)
+        kernel = self.weights(self.param("kernel", init, kernel_shape, jnp.float32))
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, pad, self.dilation, self.groups)
+
+    def weights(self, kernel: jax.Array) -> jax.Array:
+        """What the images are convolved with."""
+        return kernel
+
+
+class StandardizedConv(Conv):
+    """A convolution with weight standardisation: Qiao et al. 2019, arXiv:1903.10520, section 3.
+
+    Of each output channel, the weights have mean 0 and variance 1.
+
+    Attributes:
+        epsilon: added to the variance; that of timm's BiT.
+    """
+
+    epsilon: float = 1e-8
+
+    def weights(self, kernel: jax.Array) -> jax.Array:
+        """See the class."""
+        centred = kernel - kernel.mean((0, 1, 2))
+        return centred * jax.lax.rsqrt(jnp.square(centred).mean((0, 1, 2)) + self.epsilon)
+
+
+class ScaledConv(StandardizedConv):
+    """A convolution for networks without norms, with scaled weight standardisation and a bias.
+
+    Brock et al. 2021, "Characterizing signal propagation to close the performance gap in unnormalized ResNets",
+    arXiv:2101.08692, section 4.3: of activations of numbers with variance 1, the outputs have variance 1.
+
+    Attributes:
+        epsilon: that of timm's `ScaledStdConv2d`.
+        gamma: 1 divided by the standard deviation of the activation function of a normal variable.
+        gain_init: initializer of the factor of each output channel; zeros for the end of a residual branch.
+    """
+
+    epsilon: float = 1e-6
+    gamma: float = 1.0
+    gain_init: nn.initializers.Initializer = nn.initializers.ones_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the convolution; shapes as in the class."""
+        y = super().__call__(x)
+        return y + self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32).astype(y.dtype)
+
+    def weights(self, kernel: jax.Array) -> jax.Array:
+        """See the class."""
+        gain = self.param("gain", self.gain_init, (self.features,), jnp.float32)
+        return super().weights(kernel) * (gain * self.gamma / math.prod(kernel.shape[:-1]) ** 0.5)
 
 
 def convolve(

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from flax import linen as nn
 
-from flax_resnets.models.normalization import EPSILON
 from flax_resnets.models.resnet import ResNet
 
 
@@ -17,15 +17,16 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
     3.2. The logits stay the same, up to rounding in float32.
 
     Args:
-        model: a `ResNet` in which each norm follows its convolution: any but the pre-activated ones.
+        model: a `ResNet` in which each BatchNorm follows its convolution: any but the pre-activated ones and those with
+            group norm or standardised weights.
         variables: its `params` and `batch_stats`.
 
     Returns:
         The network with `batch_norm="folded"`, which cannot be trained, and its variables: `params` alone.
 
     Raises:
-        ValueError: the network is not a `ResNet`, is pre-activated or has been folded already, or the variables have no
-            `params` or no `batch_stats`.
+        ValueError: the network is none of these or has been folded already, or the variables have no `params` or no
+            `batch_stats`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -37,29 +38,45 @@ def fold_batch_norm(model: ResNet, variables: Mapping[str, Any]) -> tuple[ResNet
         >>> bool(jnp.allclose(folded.apply(folded_variables, x), model.apply(variables, x), atol=1e-4))
         True
     """
-    if not isinstance(model, ResNet):
-        raise ValueError(f"model={type(model).__name__}: only a ResNet's norms can be folded")
-    if model.block.preactivated:
-        raise ValueError(f"block={model.block.__name__}: its norms come before their convolutions and cannot be folded")
-    if model.batch_norm == "folded":
-        raise ValueError("batch_norm='folded': the network is folded already")
+    if reason := why_not_folded(model):
+        raise ValueError(reason)
     if missing := {"params", "batch_stats"} - variables.keys():
         raise ValueError(f"variables: have no {' and no '.join(sorted(missing))}; must be as model.init gives them")
-    params = _folded(variables["params"], variables["batch_stats"])
+    params = _folded(variables["params"], variables["batch_stats"], model.epsilon)
     return model.clone(batch_norm="folded"), {"params": params}
 
 
-def _folded(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
+def why_not_folded(model: nn.Module) -> str:
+    """Why a network cannot be folded; empty if it can.
+
+    Example:
+        >>> why_not_folded(ResNet(stage_sizes=(1,), norm="group"))
+        "norm='group': has no running statistics, so it cannot be folded"
+    """
+    if not isinstance(model, ResNet):
+        return f"model={type(model).__name__}: only a ResNet's norms can be folded"
+    if model.norm != "batch":
+        return f"norm={model.norm!r}: has no running statistics, so it cannot be folded"
+    if model.standardize_weights:
+        return "standardize_weights=True: would undo what is folded into a kernel"
+    if model.block.preactivated:
+        return f"block={model.block.__name__}: its norms come before their convolutions and cannot be folded"
+    if model.batch_norm == "folded":
+        return "batch_norm='folded': the network is folded already"
+    return ""
+
+
+def _folded(params: Mapping[str, Any], statistics: Mapping[str, Any], epsilon: float) -> dict[str, Any]:
     """The folded parameters of a module and of its submodules."""
     folded = {}
     for name, own in params.items():
         if name in statistics and "mean" in statistics[name]:
-            slope = own["scale"] * jax.lax.rsqrt(statistics[name]["var"] + EPSILON)
+            slope = own["scale"] * jax.lax.rsqrt(statistics[name]["var"] + epsilon)
             folded[name] = {"bias": own["bias"] - statistics[name]["mean"] * slope}
             conv = name.replace("norm", "conv")  # every norm is named after its convolution
             folded[conv] = {"kernel": params[conv]["kernel"] * slope}
         elif name in statistics:
-            folded[name] = _folded(own, statistics[name])
+            folded[name] = _folded(own, statistics[name], epsilon)
         else:
             folded.setdefault(name, own)
     return folded

@@ -5,7 +5,7 @@ Images are NHWC. Some functions compute the same numbers in a faster way on a CP
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +212,17 @@ def blur_pool(x: jax.Array, strides: int = 2) -> jax.Array:
     )
 
 
+def anti_alias(x: jax.Array, kind: Literal["blur", "average"], strides: int = 2) -> jax.Array:
+    """Filters an image before it keeps every `strides`-th pixel; dtype and shape as of `blur_pool`.
+
+    `blur` is `blur_pool`. `average` is the mean of 2x2 pixels, as in timm's `resnetaa*`; in the last row or column of
+    an odd size, of those inside the image, where timm's network raises an error. At stride 1 it does nothing.
+    """
+    if kind == "blur":
+        return blur_pool(x, strides)
+    return x if strides == 1 else avg_pool(x, strides).astype(x.dtype)
+
+
 def subsample(x: jax.Array, strides: int) -> jax.Array:
     """Every `strides`-th row and column: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), C)`."""
     if has_known_size(x):
@@ -225,14 +236,57 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).mean((1, 2))
 
 
+def global_pool(x: jax.Array, kind: str = "avg") -> jax.Array:
+    """Pools over an image's pixels in float32: `(N, H, W, C)` to `(N, C)`, or `(N, 2 C)` for `catavgmax`.
+
+    Args:
+        x: feature maps.
+        kind: `avg`; `max`; `avgmax`, the mean of both; or `catavgmax`, the one beside the other. The words are timm's.
+
+    Example:
+        >>> global_pool(jnp.array([1.0, 1.0, 4.0, 2.0]).reshape(1, 2, 2, 1), "catavgmax").tolist()
+        [[2.0, 4.0]]
+    """
+    if kind == "avg":
+        return global_avg_pool(x)
+    largest = x.astype(jnp.float32).max((1, 2))
+    if kind == "max":
+        return largest
+    mean = global_avg_pool(x)
+    return (mean + largest) / 2 if kind == "avgmax" else jnp.concatenate([mean, largest], axis=-1)
+
+
 class SqueezeExcite(nn.Module):
     """Multiplies each channel by a weight computed from the whole image: Hu et al. 2017, arXiv:1709.01507, section 3.
 
-    The mean over the image's pixels passes two fully connected layers and a sigmoid. Between the two layers there are a
-    sixteenth of the channels, rounded to a multiple of 8, as in timm. `(N, H, W, C)` in and out.
+    The mean over the image's pixels passes two fully connected layers and a sigmoid. `(N, H, W, C)` in and out.
 
     Attributes:
         dtype: of the result; the layers themselves are float32.
+        ratio: share of the channels that are between the two layers, rounded to a multiple of 8, as in timm.
+    """
+
+    dtype: Dtype = jnp.float32
+    ratio: float = 1 / 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiplies the channels of x by their weights; the shape stays."""
+        channels = x.shape[-1]
+        narrow = max(8, 8 * int(channels * self.ratio / 8 + 0.5))
+        weights = nn.relu(Linear(narrow, name="reduce")(global_avg_pool(x)))
+        weights = nn.sigmoid(Linear(channels, name="expand")(weights))
+        return (x * weights[:, None, None, :].astype(x.dtype)).astype(self.dtype)
+
+
+class EfficientChannelAttention(nn.Module):
+    """Multiplies each channel by a weight computed from its neighbours: Wang et al. 2020, arXiv:1910.03151, section 3.
+
+    The means over the image's pixels pass a convolution along the channels and a sigmoid. The kernel's size grows with
+    the number of channels: the paper's equation 12, with γ = 2 and b = 1. `(N, H, W, C)` in and out.
+
+    Attributes:
+        dtype: of the result; the convolution itself is float32.
     """
 
     dtype: Dtype = jnp.float32
@@ -240,11 +294,28 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Multiplies the channels of x by their weights; the shape stays."""
-        channels = x.shape[-1]
-        narrow = max(8, 8 * int(channels / 16 / 8 + 0.5))
-        weights = nn.relu(Linear(narrow, name="reduce")(global_avg_pool(x)))
-        weights = nn.sigmoid(Linear(channels, name="expand")(weights))
-        return (x * weights[:, None, None, :].astype(x.dtype)).astype(self.dtype)
+        size = max(3, int((math.log2(x.shape[-1]) + 1) / 2) // 2 * 2 + 1)  # an even size becomes odd
+        weights = nn.sigmoid(ChannelConv(size, name="conv")(global_avg_pool(x)[..., None]))
+        return (x * weights[:, None, None, :, 0].astype(x.dtype)).astype(self.dtype)
+
+
+class ChannelConv(nn.Module):
+    """A convolution along the channels with one kernel, padded with 0: `(N, C, 1)` in and out, float32.
+
+    Attributes:
+        size: of the kernel, odd.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the convolution; shapes as in the class."""
+        kernel = self.param("kernel", _uniform_init(self.size**-0.5), (self.size, 1, 1), jnp.float32)
+        beyond = self.size // 2
+        padded = jnp.pad(x, ((0, 0), (beyond, beyond), (0, 0)))
+        places = (jax.lax.slice_in_dim(padded, i, i + x.shape[1], axis=1) for i in range(self.size))
+        return sum((place * kernel[i, 0, 0] for i, place in enumerate(places)), jnp.zeros((), x.dtype))
 
 
 class StochasticDepth(nn.Module):

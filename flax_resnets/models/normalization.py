@@ -187,6 +187,60 @@ class BatchNorm(nn.Module):
         return self.momentum * old + (1 - self.momentum) * new
 
 
+GROUPS = 32
+"""The number of groups of `GroupNorm`, that of the paper and of timm."""
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation: Wu and He 2018, arXiv:1803.08494, equation 7, with 32 groups of channels.
+
+    Mean and variance are those of one image's group, in training and in evaluation, so there are no running statistics.
+
+    Args of the call:
+        x: `(N, ..., C)`, any float dtype.
+        train: changes nothing.
+
+    Returns:
+        x normalised, in `dtype`.
+
+    Raises:
+        ValueError: C is not a multiple of 32.
+
+    Attributes:
+        epsilon: added to the variance.
+        scale_init: initializer of γ.
+        dtype: of the result.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> list(GroupNorm().init(jax.random.key(0), jnp.ones((1, 4, 4, 64))))
+        ['params']
+    """
+
+    epsilon: float = EPSILON
+    scale_init: nn.initializers.Initializer = nn.initializers.ones_init()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Normalises x; shapes as in the class."""
+        channels = x.shape[-1]
+        if channels % GROUPS:
+            raise ValueError(f"norm='group': {channels} channels are not a multiple of {GROUPS} groups")
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        groups = x.astype(jnp.float32).reshape(*x.shape[:-1], GROUPS, channels // GROUPS)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        centred = groups - groups.mean(axes, keepdims=True)
+        y = centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + self.epsilon)
+        return (y.reshape(x.shape) * scale + bias).astype(self.dtype)
+
+
+def no_norm(**_: Any) -> Callable[[jax.Array, bool], jax.Array]:
+    """In the place of a norm: x as it is."""
+    return lambda x, train: x
+
+
 def _sharded_by_compiler(function: Callable[..., tuple[jax.Array, ...]]) -> Callable[..., tuple[jax.Array, ...]]:
     """Lets the compiler choose the sharding inside the function, where the axes of the mesh are Explicit.
 

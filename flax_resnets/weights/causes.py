@@ -32,7 +32,7 @@ def cause_of(
         mismatch: what does not fit.
     """
     if any(_CAFFE.search(name) for name in tensors):
-        return "its names are Caffe's, whose ResNets have the stride on the 1x1; here it is on the 3x3", ""
+        return "its names are Caffe's", "rename them to torchvision's and load them into a network with stride_on='1x1'"
     if mismatch.missing and set(mismatch.missing) <= set(head) and not (mismatch.extra or mismatch.misshaped):
         return "it has no head", "num_classes=0 loads the rest"
     count = _parameters(tensors, head)

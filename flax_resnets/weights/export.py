@@ -10,7 +10,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.weights.load import expected_shapes
 from flax_resnets.weights.mismatch import Mismatch
-from flax_resnets.weights.names import is_pointwise, leaves, torch_name, torch_order
+from flax_resnets.weights.names import first_conv, leaves, padded_shape, torch_name, torch_order
 
 Layout = Literal["timm", "torchvision"]
 
@@ -26,8 +26,8 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
         model: a `ResNet`.
         variables: `{"params": ..., "batch_stats": ...}`, as `model.init` or training returned them.
         layout: whose names to use. `torchvision` is only for networks that torchvision has; for these both layouts give
-            the same names. Neither library has small stems, padded shortcuts, or pre-activated blocks with
-            squeeze-excite or groups. With `timm` they get names of timm's scheme, which `load_weights` reads.
+            the same names. Neither library has small stems, padded shortcuts, strides on a 1x1, or pre-activated blocks
+            with squeeze-excite or groups. With `timm` they get names of timm's scheme, which `load_weights` reads.
 
     Returns:
         float32 arrays by name, kernels `(O, I, H, W)`. They share no memory with the variables.
@@ -60,7 +60,7 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
     state: dict[str, np.ndarray] = {}
     mismatch = Mismatch()
     given = dict(leaves(variables))
-    kernel = given.get(("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel"), 0.0)
+    kernel = given.get(first_conv(model), 0.0)
     channels = np.shape(kernel)[2] if np.ndim(kernel) == 4 else 3
     expected = expected_shapes(model, (32, 32, channels))
     mismatch.extra.extend("/".join(path) for path in given.keys() - expected.keys())
@@ -72,16 +72,29 @@ def export_state_dict(model: nn.Module, variables: Mapping[str, Any], layout: La
         else:
             name = torch_name(model, path)
             value = torch_order(np.asarray(given[path], np.float32))
-            state[name] = np.array(value[..., None, None] if is_pointwise(name) else value, order="C")
+            state[name] = np.array(value.reshape(padded_shape(name, value.shape)), order="C")
     mismatch.raise_if_any("variables")
     return state
 
 
+# Attributes that all of torchvision's networks have as we have them by default.
+_NOT_IN_TORCHVISION = (
+    *("stem", "stem_channels", "stem_pool", "shortcut", "squeeze_excite", "activation", "stride_on", "blur_pool"),
+    *("global_pool", "norm", "standardize_weights", "epsilon"),
+)
+
+
 def _torchvision_has(model: ResNet) -> bool:
-    plain = (model.stem, model.shortcut, model.activation) == ("imagenet", "conv", "relu")
-    return plain and not (model.block.preactivated or model.squeeze_excite or model.blur_pool)
+    plain = all(getattr(model, name) == getattr(ResNet, name) for name in _NOT_IN_TORCHVISION)
+    return plain and not model.block.preactivated
 
 
 def _timm_has(model: ResNet) -> bool:
-    unknown_there = model.block.preactivated and (model.squeeze_excite or model.groups > 1)
-    return model.stem != "small" and model.shortcut != "pad" and not unknown_there
+    unknown_there = (
+        model.stem == "small"
+        or model.shortcut == "pad"
+        or model.stride_on == "1x1"
+        or model.norm == "none"
+        or (model.block.preactivated and (model.squeeze_excite or model.groups > 1))
+    )
+    return not unknown_there

@@ -77,14 +77,14 @@ _MODULE = re.compile(r"(?:stem_)?(conv|norm)(\d?)")
 
 
 def _place(model: ResNet, path: Path) -> Place:
-    """Raises `KeyError` for what only torchvision and timm have: pre-activation, squeeze-excite, the head's norm."""
+    """Raises `KeyError` for what only timm has: pre-activation, attention, other norms, a convolution as pool."""
     _, module, *inner, leaf = path
     block = _BLOCK.fullmatch(module)
     parsed = _MODULE.fullmatch((inner[0] if block else module).removeprefix("shortcut_"))
-    if parsed is None or model.block.preactivated:
+    if parsed is None or model.block.preactivated or model.norm != "batch" or model.standardize_weights:
         raise KeyError(module)
     if not block:
-        return Place(0, 0, parsed[1], int(parsed[2] or (3 if model.stem == "deep" else 1)), leaf)
+        return Place(0, 0, parsed[1], int(parsed[2] or (3 if model.stem.startswith("deep") else 1)), leaf)
     return Place(int(block[1]), int(block[2]), parsed[1], int(parsed[2] or 0), leaf)
 
 
@@ -137,9 +137,9 @@ def _detectron2(model: ResNet, at: Place) -> str:
 
 
 def _detectron2_differs(model: ResNet) -> str:
-    if model.block.expansion == 1:
+    if model.block.expansion == 1 or model.stride_on == "1x1":
         return ""
-    return "detectron2 may have the stride on the 1x1 (STRIDE_IN_1X1: True), here it is on the 3x3"
+    return "detectron2 may have the stride on the 1x1 (STRIDE_IN_1X1: True), here it is on the 3x3: stride_on='1x1'"
 
 
 def _sequence(model: ResNet, path: Path) -> str:

@@ -18,7 +18,7 @@ from flax_resnets.weights.causes import cause_of
 from flax_resnets.weights.fit import Fit, find_fit
 from flax_resnets.weights.layouts import LAYOUTS
 from flax_resnets.weights.mismatch import Mismatch, short_label, shown_name
-from flax_resnets.weights.names import Path, features_of, is_pointwise, leaves, linen_order, nested
+from flax_resnets.weights.names import Path, features_of, first_conv, leaves, linen_order, nested, padded_shape
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
@@ -132,7 +132,7 @@ def fitted_weights(
         fit = find_fit(model, expected, tensors, average)
     except UserError as error:
         raise UserError(f"{label}: {error}") from None
-    stem = ("params", "stem_conv1" if model.stem == "deep" else "stem_conv", "kernel")
+    stem = first_conv(model)
     channels = _input_channels(fit.tensors.get(fit.names[stem]))
     if channels and not given_shape:
         height, width, _, outputs = expected[stem]
@@ -255,12 +255,10 @@ def _converted(
     """The tensor in linen's shape, as float32, on the device. If it does not fit: None, and `mismatch` has why."""
     wanted = _torch_shape(shape)
     # timm stores some fully connected layers as 1x1 convolutions.
-    allowed = {wanted, (*wanted, 1, 1)} if len(shape) == 2 else {wanted}
+    allowed = {wanted, padded_shape(name, wanted), *([(*wanted, 1, 1)] if len(shape) == 2 else [])}
     adapt = stem and len(wanted) == 4 and stored.shape == (wanted[0], 3, *wanted[2:]) and wanted[1] != 3
     if stored.shape not in allowed and not adapt:
-        mismatch.misshaped.append(
-            f"{shown_name(name)} is {stored.shape}, not {(*wanted, 1, 1) if is_pointwise(name) else wanted}"
-        )
+        mismatch.misshaped.append(f"{shown_name(name)} is {stored.shape}, not {padded_shape(name, wanted)}")
         return None
     if stored.dtype not in FLOATS:
         mismatch.unfit.append(f"{shown_name(name)} is {stored.dtype}, not float")

@@ -19,7 +19,16 @@ from flax_resnets.models.resnet import ResNet
 
 Path = tuple[str, ...]
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "gain": "gain",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+_STEM_POOL = {"stem_pool_conv": "maxpool.0", "stem_pool_norm": "maxpool.1"}
 
 # The deep stem has three convolutions, of which `stem_conv` is the last. timm also numbers the activations between
 # them.
@@ -62,13 +71,13 @@ def torch_name(model: ResNet, path: Path) -> str:
         'layer2.0.downsample.1.running_mean'
     """
     _, module, *inner, leaf = path
-    deep = model.stem == "deep"
+    deep = model.stem.startswith("deep")
     block = _BLOCK.fullmatch(module)
     if model.block.preactivated:
         outer = _V2_DEEP_STEM if deep else _V2_STEM
         prefix = f"stages.{int(block[1]) - 1}.blocks.{int(block[2]) - 1}" if block else outer[module]
     else:
-        outer = _DEEP_STEM if deep else _STEM
+        outer = (_DEEP_STEM if deep else _STEM) | _STEM_POOL
         prefix = f"layer{block[1]}.{int(block[2]) - 1}" if block else outer[module]
     return ".".join([prefix, *_inside_block(model, inner), _LEAVES[leaf]])
 
@@ -76,6 +85,8 @@ def torch_name(model: ResNet, path: Path) -> str:
 def _inside_block(model: ResNet, inner: list[str]) -> list[str]:
     if not inner:
         return []
+    if inner[0] == "channel_attention":
+        return ["se", "conv"]
     if inner[0] == "squeeze_excite":
         return ["se", {"reduce": "fc1", "expand": "fc2"}[inner[1]]]
     if inner[0].startswith("shortcut"):
@@ -85,6 +96,17 @@ def _inside_block(model: ResNet, inner: list[str]) -> list[str]:
         place = ["shortcut_conv", "shortcut_norm"].index(inner[0]) + (model.shortcut == "avg_pool")
         return ["downsample", str(place)]
     return [inner[0] if model.block.preactivated else inner[0].replace("norm", "bn")]
+
+
+def first_conv(model: ResNet) -> Path:
+    """The path of the kernel that takes the images.
+
+    Example:
+        >>> from flax_resnets import create_model
+        >>> first_conv(create_model("resnet50d"))
+        ('params', 'stem_conv1', 'kernel')
+    """
+    return ("params", "stem_conv1" if model.stem.startswith("deep") else "stem_conv", "kernel")
 
 
 def head_names(model: ResNet) -> tuple[str, str]:
@@ -106,7 +128,8 @@ def features_of(model: ResNet) -> int:
         >>> features_of(ResNet50())
         2048
     """
-    return model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion
+    pools = 2 if model.global_pool == "catavgmax" else 1
+    return model.width * 2 ** (len(model.stage_sizes) - 1) * model.block.expansion * pools
 
 
 def is_pointwise(name: str) -> bool:
@@ -117,6 +140,21 @@ def is_pointwise(name: str) -> bool:
         (True, False)
     """
     return name.endswith((".fc1.weight", ".fc2.weight", "head.fc.weight"))
+
+
+def padded_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which timm stores a tensor: some have axes of 1 at their end.
+
+    Args:
+        name: of the tensor.
+        shape: its shape in torch's order.
+
+    Example:
+        >>> padded_shape("layer1.0.se.fc1.weight", (4, 64)), padded_shape("stem.conv.gain", (64,))
+        ((4, 64, 1, 1), (64, 1, 1, 1))
+    """
+    ones = 2 if is_pointwise(name) else 3 if name.endswith(".gain") else 0
+    return shape + (1,) * ones
 
 
 def torch_order(kernel: np.ndarray) -> np.ndarray:

@@ -25,7 +25,8 @@ NAMES = ["n01440764", "plain", "ünïcode, with a comma"]
 def made(model: str = "resnet18", names=NAMES, **changes) -> Classifier:
     """A classifier with random weights; a ResNet is a narrow one."""
     entry = MODELS[model]
-    narrow = {"width": 8, "width_per_group": 64} if "resn" in model and "block" not in model else {}
+    width = 32 if model.endswith(("_gn", "_bit")) else 8  # whose norms have 32 groups
+    narrow = {"width": width, "width_per_group": 64} if "resn" in model and "block" not in model else {}
     settings = {
         "model": model,
         "model_options": narrow,
@@ -59,6 +60,8 @@ ONE_OF_EACH_KIND = (
     "resnetv2_50",
     "resnext50_32x4d",
     "seresnet18",
+    "ecaresnet26t",
+    "resnetv2_50x1_bit",
     "resnet20_cifar",
     "lenet",
     "lenet_bn",

@@ -99,11 +99,17 @@ def test_how_images_are_prepared(changes, expected):
     assert {name: prepared[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(("layer_type", "options"), [("bottleneck", {"stride_on": "1x1"}), ("basic", {})])
+def test_the_stride_may_be_on_a_bottlenecks_1x1(layer_type, options):
+    sizes = {"basic": [64, 128, 256, 512], "bottleneck": [256, 512, 1024, 2048]}[layer_type]
+    changes = {"downsample_in_bottleneck": True, "layer_type": layer_type, "hidden_sizes": sizes}
+    assert in_timms_words(CONFIG | changes, IMAGES)["model_args"] == options
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"model_type": "vit"}, "model_type=vit: must be resnet"),
-        ({"downsample_in_bottleneck": True}, "downsample_in_bottleneck=true: puts the stride on the 1x1; here it is"),
         ({"downsample_in_first_stage": True}, "downsample_in_first_stage=true: no network here halves"),
         ({"hidden_act": "selu"}, "hidden_act=selu: must be one of relu, gelu, silu, swish, mish"),
         ({"hidden_act": ["relu"]}, "hidden_act=['relu']: must be one of"),

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 from rounding import assert_same_to_rounding, images
 
-from flax_resnets.models.convolution import Conv, convolve
+from flax_resnets.models.convolution import Conv, StandardizedConv, convolve
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
@@ -67,3 +67,13 @@ def test_conv_starts_from_kaiming_normal(initializer, fan: int):
 def test_conv_starts_from_a_function_of_flaxs():
     conv = Conv(8, initializer=nn.initializers.constant(0.5))
     assert (conv.init(jax.random.key(0), images(1, 4, 4, 3))["params"]["kernel"] == 0.5).all()
+
+
+def test_standardized_weights_have_mean_0_and_variance_1_in_each_output_channel():
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 4, 6)) * 0.3 + 1
+    weights = StandardizedConv(6).weights(kernel)
+    np.testing.assert_allclose(weights.mean((0, 1, 2)), np.zeros(6), atol=1e-6)
+    np.testing.assert_allclose(weights.var((0, 1, 2)), np.ones(6), rtol=1e-5)
+    x = images(2, 5, 5, 4)
+    variables = {"params": {"kernel": kernel}}
+    np.testing.assert_allclose(StandardizedConv(6).apply(variables, x), convolve(x, weights, padding=1), rtol=1e-5)

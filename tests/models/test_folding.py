@@ -10,7 +10,7 @@ from flax_resnets import create_model, fold_batch_norm
 
 def trained(name: str, **options):
     """A network; its variables, all of them random numbers, as after training; and images."""
-    model = create_model(name, num_classes=7, width=8, **options)
+    model = create_model(name, num_classes=7, **{"width": 8, **options})
     x = jax.random.normal(jax.random.key(0), (2, 40, 36, 3))
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     leaves, structure = jax.tree.flatten(shapes)
@@ -25,6 +25,7 @@ def trained(name: str, **options):
         ("resnet18", {}),
         ("resnet18d", {"squeeze_excite": True, "blur_pool": True}),
         ("resnet50", {"stem": "small", "width_per_group": 16, "groups": 2}),
+        ("resnetrs50", {"squeeze_excite": "eca", "stride_on": "1x1", "epsilon": 1e-2, "global_pool": "catavgmax"}),
     ],
 )
 def test_the_logits_are_the_same(name, options):
@@ -47,6 +48,10 @@ def test_it_cannot_be_trained():
 def test_what_cannot_be_folded_is_refused():
     with pytest.raises(ValueError, match="PreActBasicBlock"):
         fold_batch_norm(*trained("resnetv2_18")[:2])
+    with pytest.raises(ValueError, match="norm='group': has no running statistics"):
+        fold_batch_norm(*trained("resnet18", norm="group", width=32)[:2])
+    with pytest.raises(ValueError, match="standardize_weights=True: would undo"):
+        fold_batch_norm(*trained("resnet18", standardize_weights=True)[:2])
     with pytest.raises(ValueError, match="folded already"):
         fold_batch_norm(*fold_batch_norm(*trained("resnet18")[:2]))
 

@@ -11,12 +11,15 @@ from rounding import assert_same_to_rounding, images
 
 from flax_resnets.models.layers import (
     Dropout,
+    EfficientChannelAttention,
     Linear,
     SqueezeExcite,
     StochasticDepth,
+    anti_alias,
     avg_pool,
     blur_pool,
     global_avg_pool,
+    global_pool,
     max_pool,
     mish,
 )
@@ -166,3 +169,42 @@ def test_dropout_is_linens_to_the_bit():
     np.testing.assert_array_equal(ours, linens)
     assert 0.2 < float((ours == 0).mean()) < 0.4
     np.testing.assert_array_equal(Dropout(0.3, deterministic=True).apply({}, x), x)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(2, 3), (64, 3), (256, 5), (512, 5), (1024, 5), (2048, 7)])
+def test_efficient_channel_attention_weighs_each_channel_by_its_neighbours(channels: int, size: int):
+    attention, x = EfficientChannelAttention(), images(2, 3, 2, channels)
+    variables = attention.init(jax.random.key(0), x)
+    kernel = np.asarray(variables["params"]["conv"]["kernel"]).ravel()
+    assert len(kernel) == size
+    means = np.pad(np.asarray(x).mean((1, 2)), ((0, 0), (size // 2, size // 2)))
+    mixed = np.stack([means[:, i : i + size] @ kernel for i in range(channels)], -1)
+    expected = np.asarray(x) / (1 + np.exp(-mixed))[:, None, None]
+    np.testing.assert_allclose(attention.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_squeeze_excite_has_the_share_of_channels_between_its_layers():
+    for ratio, narrow in ((1 / 16, 16), (0.25, 64), (0.01, 8)):
+        shapes = jax.eval_shape(SqueezeExcite(ratio=ratio).init, jax.random.key(0), images(1, 2, 2, 256))
+        assert shapes["params"]["reduce"]["kernel"].shape == (256, narrow)
+
+
+def test_global_pools_are_timms():
+    x = images(2, 3, 5, 4)
+    mean, largest = x.mean((1, 2)), x.max((1, 2))
+    for kind, expected in {
+        "avg": mean,
+        "max": largest,
+        "avgmax": (mean + largest) / 2,
+        "catavgmax": jnp.concatenate([mean, largest], -1),
+    }.items():
+        np.testing.assert_allclose(global_pool(x, kind), expected, rtol=1e-6)
+    assert global_pool(x.astype(jnp.bfloat16), "catavgmax").dtype == jnp.float32
+
+
+def test_an_average_against_aliasing_counts_the_pixels_inside_the_image():
+    x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    assert anti_alias(x, "average").squeeze().tolist() == [[2.0, 3.5], [6.5, 8.0]]
+    np.testing.assert_array_equal(anti_alias(x, "average", strides=1), x)
+    np.testing.assert_array_equal(anti_alias(x, "blur"), blur_pool(x))
+    assert anti_alias(x.astype(jnp.bfloat16), "average").dtype == jnp.bfloat16

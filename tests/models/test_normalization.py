@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from rounding import images
 
-from flax_resnets.models.normalization import BatchNorm, ghost_size
+from flax_resnets.models.normalization import BatchNorm, GroupNorm, ghost_size
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -91,3 +91,17 @@ def test_a_batch_that_ghosts_do_not_divide_is_refused():
 def test_batch_norm_words_that_mean_nothing_are_refused(word: str):
     with pytest.raises(ValueError, match="must be 'global', 'device' or 'ghost:K'"):
         ghost_size(word)
+
+
+def test_group_norm_equals_linens_in_training_and_evaluation():
+    x = images(3, 5, 4, 64)
+    variables = {"params": {"scale": jnp.linspace(0.5, 2, 64), "bias": jnp.linspace(-1, 1, 64)}}
+    expected = nn.GroupNorm(32, epsilon=1e-3).apply(variables, x)
+    for train in (False, True):
+        np.testing.assert_allclose(GroupNorm(1e-3).apply(variables, x, train), expected, rtol=1e-4, atol=1e-4)
+    assert GroupNorm(dtype=jnp.bfloat16).apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_group_norm_refuses_channels_that_its_groups_do_not_divide():
+    with pytest.raises(ValueError, match="48 channels are not a multiple of 32 groups"):
+        GroupNorm().init(jax.random.key(0), images(1, 2, 2, 48))

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import cases as parity_cases
+from benchmarks.parity import compare
 from benchmarks.parity import ours as parity_ours
 
 GOLDEN = Path(__file__).parent / "golden"
 
 # By default a few graphs. The deeper networks and the other sizes and options are slow tests.
 QUICK = {("resnet18", 193), ("resnet18d+gelu", 97), ("resnetv2_18+silu", 97), ("seresnet18+silu", 97)}
-QUICK |= {("resnet18+blur_pool+output_stride8", 97)}
+QUICK |= {("resnet18+blur_pool+output_stride8", 97), ("resnet10t", (107, 75))}
 COMPARISONS = [
     pytest.param(name, index, id=f"{name}-{size}", marks=() if (name, size) in QUICK else pytest.mark.slow)
     for name, case in parity_cases.CASES.items()
@@ -27,8 +28,9 @@ COMPARISONS = [
 def golden_of(name: str, index: int) -> tuple[parity_cases.Case, dict, np.ndarray]:
     case = parity_cases.CASES[name]
     golden = json.loads((GOLDEN / f"{name}.json").read_text())["sizes"][index]
-    assert (golden["size"], golden["batch"]) == (case.sizes[index], case.batch)
-    return case, golden, parity_cases.images(golden["size"], golden["batch"])
+    size = case.sizes[index]
+    assert (golden["size"], golden["batch"]) == (size if isinstance(size, int) else [*size], case.batch)
+    return case, golden, parity_cases.images(size, case.batch)
 
 
 def assert_outputs_are_those_of(golden: dict, computed: dict) -> None:
@@ -45,9 +47,12 @@ def assert_outputs_are_those_of(golden: dict, computed: dict) -> None:
         np.testing.assert_allclose(value.mean(), expected_mean, rtol=0, atol=1e-4 * expected_std, err_msg=stage)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d"])
+ONE_BLOCK = [f"{name}+one_block+silu" for name in ("ecaresnet26t", "resnetrs50", "resnetv2_50x1_bit")]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", *ONE_BLOCK])
 def test_evaluation_is_that_of_the_reference(name):
-    case, golden, images = golden_of(name, 0)
+    case, golden, images = golden_of(name, -1)
     assert_outputs_are_those_of(golden, parity_ours.evaluate(case, images))
 
 
@@ -77,3 +82,9 @@ def test_every_golden_file_is_of_a_case_and_says_what_made_it():
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(parity_cases.CASES)
     for path in GOLDEN.glob("*.json"):
         assert set(json.loads(path.read_text())["versions"]) == {"torch", "torchvision", "timm"}
+
+
+def test_the_page_of_networks_is_current():
+    """`python -m benchmarks.parity.compare` writes it."""
+    results, pairs = (json.loads(path.read_text()) for path in (compare.RESULTS, compare.PAIR_RESULTS))
+    assert compare.TABLE.read_text() == compare.table(results, pairs)

@@ -9,7 +9,7 @@ from flax_resnets.models.pretrained import pretrained_weights
 
 def test_each_is_of_a_network_here():
     names = list_models(pretrained=True)
-    assert len(names) > 80
+    assert len(names) > 130
     assert {name.partition(".")[0] for name in names} <= set(list_models())
     assert {"resnet18.tv_in1k", "resnet50.a1_in1k", "seresnet50.ra2_in1k", "resnetv2_101.a1h_in1k"} <= set(names)
 
@@ -18,12 +18,14 @@ def test_each_says_where_it_is_and_under_which_licence():
     for weights in pretrained_weights().values():
         assert weights.repository == f"timm/{weights.name}"
         assert weights.licence in {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0"}
-        assert 128 <= weights.size <= weights.test_size <= 320
-        assert weights.num_classes == 1000
+        assert 128 <= weights.size <= weights.test_size <= 480
+        assert weights.num_classes == {"in21k": 21843, "in12k": 11821}.get(weights.name.rpartition("_")[2], 1000)
 
 
 def test_patterns_match_the_whole_name():
-    assert list_models("resnet26*", pretrained=True) == ["resnet26.bt_in1k", "resnet26d.bt_in1k"]
+    assert list_models("resnet26*", pretrained=True) == [
+        f"resnet26{rest}" for rest in (".bt_in1k", "d.bt_in1k", "t.ra2_in1k")
+    ]
     assert list_models("resnet26") == ["resnet26"]
 
 

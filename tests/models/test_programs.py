@@ -10,6 +10,7 @@ import pytest
 from jax import export
 
 from flax_resnets import BasicBlock, BottleneckBlock, ResNet, create_model, fold_batch_norm
+from flax_resnets.models.folding import why_not_folded
 from flax_resnets.models.resnet import PreActBottleneckBlock
 
 
@@ -35,7 +36,7 @@ def trace_all(model, image: tuple[int, int, int], images_dtype=jnp.float32) -> N
     variables = draw(model, image)
     jax.eval_shape(jax.grad(partial(training_loss, model)), variables, x)
     assert jax.eval_shape(model.apply, variables, x).dtype == jnp.float32
-    if isinstance(model, ResNet) and not model.block.preactivated:
+    if isinstance(model, ResNet) and not why_not_folded(model):
         folded, folded_variables = fold_batch_norm(model, variables)
         jax.eval_shape(folded.apply, folded_variables, x)
 
@@ -53,6 +54,18 @@ OPTIONS = {
     "dropped": {"stochastic_depth": 0.3, "dropout": 0.3, "batch_norm": "ghost:1"},
     "groups": {"block": BottleneckBlock, "groups": 2},
     "v2": {"block": PreActBottleneckBlock},
+    "eca": {"squeeze_excite": "eca", "stem": "deep_tiered", "global_pool": "catavgmax"},
+    "average": {"blur_pool": "average", "global_pool": "avgmax"},
+    "rs": {"block": BottleneckBlock, "stem_pool": "conv", "stride_on": "1x1", "global_pool": "max"},
+    "no norm": {"norm": "none", "zero_init_last": True},
+    "group norm": {"norm": "group", "width": 32},
+    "BiT": {
+        "block": PreActBottleneckBlock,
+        "norm": "group",
+        "width": 32,
+        "standardize_weights": True,
+        "stem_pool": "zero_padded_max",
+    },
 }
 
 
@@ -105,6 +118,9 @@ def exported(model, variables, shape: str, channels: int, train: bool = False, c
         (OPTIONS["small"], "b, h, w"),
         (OPTIONS["blur_pool"], "b, h, w"),
         (OPTIONS["dilated d"], "2, h, w"),
+        (OPTIONS["eca"], "b, h, w"),
+        (OPTIONS["average"], "b, h, w"),
+        (OPTIONS["BiT"], "b, h, w"),
         ({"squeeze_excite": True, "block": PreActBottleneckBlock}, "b, h, 32"),
     ],
 )

@@ -27,15 +27,37 @@ TIMM = {
     "resnet50d": 25_576_264,
     "resnet101d": 44_568_392,
     "resnet152d": 60_212_040,
+    "resnet200d": 64_693_064,
     "resnet26": 15_995_176,
     "resnet26d": 16_014_408,
+    "resnet10t": 5_435_488,
+    "resnet14t": 10_081_632,
+    "resnet26t": 16_011_872,
+    "resnet50t": 25_573_728,
+    "resnet50s": 25_680_808,
+    "resnetblur18": 11_689_512,
+    "resnetblur50": 25_557_032,
+    "resnetblur50d": 25_576_264,
+    "resnetaa50": 25_557_032,
+    "resnetaa50d": 25_576_264,
+    "resnet50_gn": 25_557_032,
     "resnetv2_18": 11_687_720,
     "resnetv2_34": 21_795_880,
     "resnetv2_50": 25_549_352,
     "resnetv2_101": 44_541_480,
     "resnetv2_152": 60_185_128,
+    "resnetv2_50d_gn": 25_568_584,
+    "resnetv2_50x1_bit": 25_549_352,
+    "resnetv2_50x3_bit": 217_319_080,
+    "resnetv2_101x1_bit": 44_541_480,
+    "resnetv2_101x3_bit": 387_934_888,
+    "resnetv2_152x2_bit": 236_335_208,
+    "resnetv2_152x4_bit": 936_533_224,
     "resnext50_32x4d": 25_028_904,
     "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
+    "resnext101_32x16d": 194_026_792,
+    "resnext50d_32x4d": 25_048_136,
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
     "seresnet18": 11_779_624,
@@ -43,6 +65,15 @@ TIMM = {
     "seresnet50": 28_088_024,
     "seresnet101": 49_326_872,
     "seresnet152": 66_821_848,
+    "seresnext50_32x4d": 27_559_896,
+    "seresnext101_32x8d": 93_569_048,
+    "seresnext26d_32x4d": 16_809_512,
+    "ecaresnet26t": 16_011_916,
+    "ecaresnet50d": 25_576_350,
+    "ecaresnet50t": 25_573_814,
+    "resnetrs50": 35_691_912,
+    "resnetrs101": 63_618_696,
+    "resnetrs152": 86_621_576,
 }
 
 
@@ -70,7 +101,14 @@ def test_cifar_resnets_are_as_deep_as_their_names(depth):
 
 
 def test_list_models_takes_a_pattern():
-    assert list_models("resnet5*") == ["resnet50", "resnet50d", "resnet56_cifar"]
+    assert list_models("resnet5*") == [
+        "resnet50",
+        "resnet50d",
+        "resnet50t",
+        "resnet50s",
+        "resnet50_gn",
+        "resnet56_cifar",
+    ]
     assert list_models() == list(MODELS)
     assert list_models("nothing") == []
 
@@ -102,7 +140,21 @@ def test_options_are_the_module_s_own():
         ("vgg11", {"drop_out": 0.1}, "drop_out=0.1: vgg11 has no such option; did you mean dropout?"),
         ("densenet", {"batch_norm": "ghost:0"}, "densenet: batch_norm='ghost:0': must be"),
         ("resnext50_32x4d", {"groups": 0}, "resnext50_32x4d: groups=0: must be a whole number above 0"),
-        ("resnet18", {"stem": "wide"}, "resnet18: stem='wide': must be one of imagenet, deep, small"),
+        ("resnet18", {"stem": "wide"}, "resnet18: stem='wide': must be one of imagenet, deep, deep_tiered, small"),
+        (
+            "resnet18",
+            {"in_chans": 1},
+            "in_chans=1: timm's word; here the images decide: model.init(key, images), or load_",
+        ),
+        ("resnet18", {"drop_path_rate": 0.1}, "drop_path_rate=0.1: timm's word; here it is stochastic_depth"),
+        (
+            "resnet18",
+            {"features_only": True},
+            'here any network gives them: model.apply(variables, images, method="fea',
+        ),
+        ("resnet18", {"act_layer": "silu"}, "here it is activation, such as activation='silu'"),
+        ("alexnet", {"drop_rate": 0.1}, "drop_rate=0.1: alexnet has no such option; did you mean dropout?"),
+        ("resnet18", {"global_pool": "mean"}, "global_pool='mean': must be one of avg, max, avgmax, catavgmax"),
         ("resnet18", {"num_classes": -1}, "num_classes=-1: must be a whole number"),
         ("resnet18", {"num_classes": True}, "num_classes=True: must be a whole number"),
     ],

@@ -223,6 +223,15 @@ def test_the_cifar_shortcut_has_no_parameters():
         ("width", 0),
         ("frozen", ("stage9",)),
         ("groups", 2),
+        ("squeeze_excite", "ECA"),
+        ("squeeze_ratio", 1.5),
+        ("blur_pool", "mean"),
+        ("stem_channels", 0),
+        ("stem_pool", "avg"),
+        ("stride_on", "1x1"),
+        ("global_pool", "mean"),
+        ("norm", "layer"),
+        ("epsilon", 0.0),
     ],
 )
 def test_values_that_mean_nothing_are_refused_where_they_enter(option, value):

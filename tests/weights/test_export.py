@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flax_resnets import BasicBlock, ResNet, fold_batch_norm
+from flax_resnets import BasicBlock, BottleneckBlock, ResNet, fold_batch_norm
 from flax_resnets.errors import UserError
 from flax_resnets.models.resnet import PreActBasicBlock
 from flax_resnets.weights import export_state_dict
@@ -64,6 +64,9 @@ def test_timm_writes_some_fully_connected_layers_as_convolutions():
         {"stem": "deep"},
         {"shortcut": "avg_pool"},
         {"blur_pool": True},
+        {"stem_channels": 4},
+        {"global_pool": "max"},
+        {"epsilon": 1e-3},
         {"activation": "mish"},
         {"block": PreActBasicBlock},
     ],
@@ -75,7 +78,13 @@ def test_torchvision_refuses_what_timm_alone_has(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"stem": "small"}, {"shortcut": "pad"}, {"block": PreActBasicBlock, "squeeze_excite": True}]
+    "options",
+    [
+        {"stem": "small"},
+        {"shortcut": "pad"},
+        {"block": PreActBasicBlock, "squeeze_excite": True},
+        {"block": BottleneckBlock, "stride_on": "1x1"},
+    ],
 )
 def test_torchvision_refuses_what_nobody_else_has(options):
     model = network(**options)

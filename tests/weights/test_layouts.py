@@ -107,12 +107,15 @@ def test_other_shapes_and_a_missing_tensor_are_told_in_its_names(library):
 
 def test_detectron2s_basic_blocks_have_one_place_for_the_stride():
     assert OF_LIBRARY["detectron2"].differs(BASIC) == ""
+    assert OF_LIBRARY["detectron2"].differs(network(block=BottleneckBlock, stride_on="1x1")) == ""
 
 
 @pytest.mark.parametrize("library", [library for library in NAMES if library != "flax_resnets"])
-@pytest.mark.parametrize("options", [{"squeeze_excite": True}, {"block": PreActBasicBlock}])
+@pytest.mark.parametrize(
+    "options", [{"squeeze_excite": True}, {"block": PreActBasicBlock}, {"norm": "group", "width": 32}]
+)
 def test_a_library_without_such_a_network_has_no_names_for_it(library, options):
-    if (library, *options) == ("nn.Sequential", "squeeze_excite"):
+    if library == "nn.Sequential" and "block" not in options:
         return  # timm's names in a sequence
     model = network(**options)
     with pytest.raises(KeyError):

@@ -25,6 +25,14 @@ NETWORKS = {
     "v2": {"block": PreActBasicBlock},
     "v2 bottleneck": {"block": PreActBottleneckBlock},
     "v2 d": {"block": PreActBasicBlock, "stem": "deep", "shortcut": "avg_pool"},
+    "tiered": {"stem": "deep_tiered", "stem_channels": 16},
+    "eca": {"squeeze_excite": "eca"},
+    "stem's pool": {"stem": "deep", "stem_pool": "conv", "squeeze_excite": True, "squeeze_ratio": 0.25},
+    "stride on 1x1": {"block": BottleneckBlock, "stride_on": "1x1"},
+    "both pools": {"global_pool": "catavgmax"},
+    "group norm": {"norm": "group", "width": 32},
+    "no norm": {"norm": "none"},
+    "BiT": {"block": PreActBottleneckBlock, "norm": "group", "standardize_weights": True, "width": 32},
     "no head": {"num_classes": 0},
 }
 
@@ -83,6 +91,11 @@ def test_structure_is_that_of_init_whatever_the_images():
         ("resnet50d", "params stem_conv2 kernel", "conv1.3.weight"),
         ("resnet50d", "params stem_norm scale", "bn1.weight"),
         ("resnet50d", "params stage1_block1 shortcut_conv kernel", "layer1.0.downsample.1.weight"),
+        ("resnet50t", "params stem_conv1 kernel", "conv1.0.weight"),
+        ("ecaresnet50d", "params stage1_block1 channel_attention conv kernel", "layer1.0.se.conv.weight"),
+        ("resnetrs50", "params stem_pool_conv kernel", "maxpool.0.weight"),
+        ("resnetrs50", "batch_stats stem_pool_norm var", "maxpool.1.running_var"),
+        ("resnetv2_50x1_bit", "params stage1_block1 norm3 scale", "stages.0.blocks.0.norm3.weight"),
     ],
 )
 def test_names_are_those_of_torchvision_and_timm(name, path, expected):
@@ -181,7 +194,7 @@ MISFITS = {
     ),
     "Caffe's": (
         lambda: {f"res{s}_0_branch2{b}_w": np.zeros(4, np.float32) for s in range(2, 6) for b in "abc"},
-        "its names are Caffe's, whose ResNets have the stride on the 1x1; here it is on the 3x3",
+        "its names are Caffe's: rename them to torchvision's and load them into a network with stride_on='1x1'",
     ),
     "another network": (stranger, "all its names begin with 'blocks.'"),
     "some missing": (lambda: without(empty("resnet18"), "bn2", "layer4"), "49 missing: 'layer1.0.bn2.bias', "),
@@ -273,7 +286,7 @@ def test_channels_other_than_three_load_only_into_as_many():
 def test_every_registered_network_comes_back_from_its_own_export(name):
     """The number of channels of the images is taken from the file's stem."""
     registered = create_model(name, num_classes=10)
-    model = registered.clone(stage_sizes=(1,) * len(registered.stage_sizes))
+    model = registered.clone(stage_sizes=(1,) * len(registered.stage_sizes), width=min(registered.width, 64))
     for channels in (1, 2, 3, 4, 6) if name in ("resnet18d", "resnet20_cifar", "resnetv2_18") else (1,):
         variables = variables_of(model, channels)
         assert_same(load_weights(model, export_state_dict(model, variables)), variables)
