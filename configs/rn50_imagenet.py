@@ -10,8 +10,8 @@ arXiv:1812.01187, section 5: a cosine instead of steps, and label smoothing 0.1.
 decay. Another batch size needs another learning rate: `--config.batch_size=1024 --config.learning_rate=0.4`.
 
 The recipe has not been trained here, so there is no accuracy to show. Its step was compiled for v5e:4x4, v5e:2x2,
-v6e:2x2, v4:2x2x1 and v5p:2x2x1 with 256 images a chip, and fits all of them. From the compiler's figures, a v5e-16 needs
-48 minutes or more for the 90 epochs (docs/scale.md).
+v6e:2x2, v4:2x2x1 and v5p:2x2x1 with 256 images a chip, and fits all of them. From the compiler's figures, a v5e-16
+needs 48 minutes or more for the 90 epochs (docs/scale.md).
 
 Two things differ from the papers. The warm-up rises as a cosine, from 0.1. Images are stored as the 256-pixel square in
 their centre, and the random-resized crop is taken from that square. Evaluation uses the 224 pixels in its centre, as
