@@ -64,9 +64,9 @@ def test_summary_looks_deeper_and_comes_to_the_same(capsys):
 
 
 def test_models_lists_what_a_pattern_matches(capsys):
-    header, *rows = run(capsys, "models", "resnet*d").splitlines()
+    header, *rows = run(capsys, "models", "resnet??d").splitlines()
     assert header.split() == ["name", "image", "classes", "parameters", "GMACs"]
-    names = ["resnet18d", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet26d"]
+    names = ["resnet18d", "resnet34d", "resnet50d", "resnet26d"]
     assert [row.split()[0] for row in rows] == names
     assert rows[2].split()[-3:] == ["1,000", "25,576,264", "4.33"]
     everything = run(capsys, "models").splitlines()
