@@ -143,7 +143,7 @@ def main() -> int:
         parser.error("there is no Chromium: install chromium, or google-chrome")
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as page:
         faults = faults_of_search(page, site) + faults_of_links(page, site, paths)
-        print(*faults, sep="\n", flush=True)
+        print(*faults, sep="\n", end="\n" if faults else "", flush=True)
         page.events.clear()
         for path in seen:
             for view in VIEWS:
