@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+TRAINS = "from_a_plain_network_to_a_resnet"  # three runs of the trainer
 
 
 def code_cells(notebook: Path) -> list[dict]:
@@ -17,14 +19,18 @@ def source(cell: dict) -> str:
     return "".join(cell["source"])
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem == TRAINS)) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_it_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}
     with matplotlib.rc_context({"backend": "Agg"}):
         for place, cell in enumerate(code_cells(notebook)):
             exec(compile(source(cell), f"{notebook.name}, cell {place + 1}", "exec"), names)
-        names["plt"].close("all")
+        plt.close("all")
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -20,11 +20,11 @@ def check_call(network: nn.Module, x: jax.Array, train: bool) -> None:
         train: of the call.
 
     Raises:
-        ValueError: the images are no floats, have no batch axis, or are none.
+        ValueError: the images have no batch axis, or are none.
 
     Warns:
-        UserWarning: the images look as if they had their channels before height and width; or the network is to update
-            its running statistics, but is not in training.
+        UserWarning: the images are integers; they look as if they had their channels before height and width; or the
+            network is to update its running statistics, but is not in training.
 
     Example:
         >>> check_call(nn.Dense(1), jnp.zeros((28, 28, 1)), train=False)
@@ -39,9 +39,10 @@ def check_call(network: nn.Module, x: jax.Array, train: bool) -> None:
     if any(isinstance(side, int) and side == 0 for side in shape):
         raise ValueError(f"images of shape {shape}: must be at least one image, of at least one pixel")
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"images of dtype {dtype}: must be floats, already normalised, such as (x / 255 - mean) / std of pixels of "
-            "0 to 255"
+        warnings.warn(
+            f"images of dtype {dtype} are taken as they are; networks here take normalised floats, such as "
+            "(x / 255 - mean) / std of pixels of 0 to 255",
+            stacklevel=2,
         )
     first, *others = shape[1:]
     if all(isinstance(side, int) for side in shape) and first <= _MOST_CHANNELS and min(others) >= _LEAST_SIDE:

@@ -259,8 +259,8 @@ class ResNet(nn.Module):
     """A residual network: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1.
 
     Args of the call:
-        x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C. Pixels of 0 to 255 are refused as
-            integers, and cannot be told as floats.
+        x: `(N, H, W, C)` images, any float dtype, already normalised; any H, W and C. Integers bring a warning; floats
+            of 0 to 255 cannot be told from others.
         train: whether norms use the statistics of the batch and update `batch_stats`, which must then be mutable; and
             whether `dropout` and `stochastic_depth` are applied. They need a PRNG key: `rngs={"dropout": key}`.
 
@@ -375,10 +375,10 @@ class ResNet(nn.Module):
             check_whole(name, getattr(self, name))
         if self.stem_channels is not None:
             check_whole("stem_channels", self.stem_channels)
-        if 0 in self._stem_widths():
+        if 0 in _stem_widths(self):
             name = "width" if self.stem_channels is None else "stem_channels"
             share = {"deep": "half", "deep_tiered": "three eighths"}[self.stem]
-            raise ValueError(f"{name}={self._stem_widths()[-1]}: the deep stem begins with {share} as many channels")
+            raise ValueError(f"{name}={_stem_widths(self)[-1]}: the deep stem begins with {share} as many channels")
         if self.width * self.width_per_group < 64:
             raise ValueError(
                 f"width={self.width}: with width_per_group={self.width_per_group} leaves a group without channels; "
@@ -407,7 +407,7 @@ class ResNet(nn.Module):
             raise ValueError(f"batch_norm={self.batch_norm!r}: norm={self.norm!r} has no statistics of a batch")
         if self.norm == "group":
             inner = int(self.width * self.width_per_group / 64) * self.groups
-            for channels in (*self._stem_widths(), self.width, inner):
+            for channels in (*_stem_widths(self), self.width, inner):
                 if channels % GROUPS:
                     raise ValueError(f"norm='group': {channels} channels are not a multiple of its {GROUPS} groups")
         if self.standardize_weights and self.norm != "none" and self.zero_init_last and self.block.preactivated:
@@ -485,7 +485,7 @@ class ResNet(nn.Module):
 
     def _stem(self, x: jax.Array, train: bool, act: Callable[[jax.Array], jax.Array], conv: ModuleDef) -> jax.Array:
         norm = self._norm("stem")
-        *first, last = self._stem_widths()
+        *first, last = _stem_widths(self)
         if self.stem == "imagenet":
             x = conv(last, 7, strides=2, name="stem_conv")(x)
         elif self.stem == "small":
@@ -514,12 +514,6 @@ class ResNet(nn.Module):
             return anti_alias(max_pool(x, 1, padding=padding), "blur")
         return max_pool(x, padding=padding)
 
-    def _stem_widths(self) -> list[int]:
-        """Output channels of the stem's convolutions."""
-        last = self.width if self.stem_channels is None else self.stem_channels
-        first = {"deep": [last // 2] * 2, "deep_tiered": [3 * (last // 8), last // 2]}
-        return [*first.get(self.stem, []), last]
-
     def _norm(self, part: str) -> ModuleDef:
         if self.norm == "none":
             return no_norm
@@ -544,6 +538,16 @@ class ResNet(nn.Module):
             stride *= strides
             geometry.append((strides, before, dilation))
         return geometry
+
+
+def _stem_widths(network: ResNet) -> list[int]:
+    """Output channels of the stem's convolutions.
+
+    Not a method: Flax does not let an interceptor, such as a summary's, call methods of a module that is being made.
+    """
+    last = network.width if network.stem_channels is None else network.stem_channels
+    first = {"deep": [last // 2] * 2, "deep_tiered": [3 * (last // 8), last // 2]}
+    return [*first.get(network.stem, []), last]
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {

@@ -94,6 +94,7 @@ def test_textbook_networks_promote_no_dtypes_unasked(name, side, dtype):
         trace_all(create_model(name, num_classes=10, dtype=dtype), (side, side, 1))
 
 
+@pytest.mark.filterwarnings("ignore:images of dtype u?int")
 @pytest.mark.parametrize("images_dtype", [jnp.uint8, jnp.int32, jnp.float16])
 @pytest.mark.parametrize("network", ["d", "lenet"])
 def test_images_of_any_dtype_under_strict_promotion(network, images_dtype):
