@@ -71,7 +71,7 @@ def main(batch_norm: str, steps: int, weight_shards: int, optimizer_name: str) -
         "losses": losses,
         "statistics": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(state.batch_stats))],
         "recalibrated": [leaf.ravel().tolist() for leaf in jax.tree.leaves(jax.device_get(recalibrated))],
-        "evaluation": [figure for figure in evaluation if figure is not None],
+        "evaluation": [np.ravel(figure).tolist() for figure in evaluation if figure is not None],
         "bytes_of_weights": sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.params)),
         "placed_as_before": jax.tree.all(
             jax.tree.map(lambda leaf, sharding: leaf.sharding.is_equivalent_to(sharding, leaf.ndim), state, shardings)
