@@ -40,8 +40,8 @@ def draw_matrix(
         names: of the classes.
         totals: int `(classes,)`, the images of each class; None for the sums of the rows.
     """
-    totals = counts.sum(1) if totals is None else totals
-    shares = counts / np.maximum(totals[:, None], 1)
+    images: np.ndarray = counts.sum(1) if totals is None else totals
+    shares = counts / np.maximum(images[:, None], 1)
     shown = [short(name, 24) for name in names]
     axes.set_xticks(range(len(shown)), shown, rotation=90 if len(shown) > 5 else 0, fontsize=8)
     axes.set_yticks(range(len(shown)), shown, fontsize=8)
