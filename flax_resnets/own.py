@@ -111,6 +111,31 @@ def function_of(field: str, text: str) -> Callable[..., Any]:
     raise UserError(f"{field}={text}: {which}; only that recipe gives it: --config={file}")
 
 
+def of_each_image(field: str, text: str, what: str) -> Callable[[Any, Any], Any]:
+    """A field's function of logits and labels, which must return a float32 number for each image.
+
+    It raises UserError if it fails, or returns another shape or dtype. As it is traced, that is before anything is
+    compiled.
+
+    Args:
+        field: of the configuration.
+        text: its value, which stands for the function.
+        what: the result in words.
+
+    Raises:
+        UserError: it was not loaded in this process.
+    """
+    function = function_of(field, text)
+
+    def checked(logits: Any, labels: Any) -> Any:
+        with blamed(field, text):
+            figures = function(logits, labels)
+        check_result(field, text, figures, logits.shape[:1], "float32", what)
+        return figures
+
+    return checked
+
+
 @contextlib.contextmanager
 def blamed(field: str, text: str) -> Iterator[None]:
     """A context that turns an error of a field's function into a `UserError` with its line."""

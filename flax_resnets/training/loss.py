@@ -45,20 +45,9 @@ LOSSES: Mapping[str, Loss] = {
 def loss_function(name: str) -> Loss:
     """The loss that a configuration names: one of `LOSSES`, or a recipe's own.
 
-    A recipe's own loss raises UserError if it fails, or returns another shape or dtype. As it is traced, that is before
-    anything is compiled.
+    A recipe's own loss raises UserError as it is traced, see `own.of_each_image`.
     """
-    if not own.is_named(name):
-        return LOSSES[name]
-    function = own.function_of("loss", name)
-
-    def checked(logits: jax.Array, targets: jax.Array) -> jax.Array:
-        with own.blamed("loss", name):
-            losses = function(logits, targets)
-        own.check_result("loss", name, losses, logits.shape[:1], "float32", "the loss of each image")
-        return losses
-
-    return checked
+    return own.of_each_image("loss", name, "the loss of each image") if own.is_named(name) else LOSSES[name]
 
 
 def image_weights(targets: jax.Array, class_weights: Sequence[float]) -> jax.Array:

@@ -29,22 +29,10 @@ class MetricConfig(Fields):
 
 
 def metric_function(config: MetricConfig) -> Metric | None:
-    """The metric that a configuration names; None if it names none.
-
-    It raises UserError if the recipe's function fails, or returns another shape or dtype, as it is traced.
-    """
+    """The metric that a configuration names; None if it names none. It is checked, see `own.of_each_image`."""
     if config.metric is None:
         return None
-    text = str(config.metric)
-    function = own.function_of("metric", text)
-
-    def checked(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        with own.blamed("metric", text):
-            figures = function(logits, labels)
-        own.check_result("metric", text, figures, logits.shape[:1], "float32", "the figure of each image")
-        return figures
-
-    return checked
+    return own.of_each_image("metric", str(config.metric), "the figure of each image")
 
 
 def check_metric(config: MetricConfig, num_classes: int, multilabel: bool) -> None:

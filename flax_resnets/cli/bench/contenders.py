@@ -49,7 +49,7 @@ def peers(
     if CHECKOUT in wanted and checkout:
         # This tree's ours.py, since the other clone may have none; what it imports comes from the other clone.
         contender = Contender(CHECKOUT, _HERE / "ours.py", options)
-        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(MALLOC)))
+        processes.append(Process([contender], paths=[str(checkout.resolve())], environment=_environment(malloc=True)))
     if TORCH in wanted and (torch or torch_is_here()):
         contender = Contender(TORCH, _HERE / "torch_peer.py", options)
         processes.append(Process([contender], torch or sys.executable, environment=foreign_environment(torch)))
@@ -86,13 +86,10 @@ def _options(case: Case) -> dict[str, Any]:
 def _jax_processes(contenders: list[Contender], backend: str) -> list[Process]:
     """One process for each contender; on a TPU one process for all, because only one process can use a TPU."""
     groups = [contenders] if backend == "tpu" else [[contender] for contender in contenders]
-    return [
-        Process(group, paths=_PATHS, environment=_environment(MALLOC if group[0].name != LINEN else None))
-        for group in groups
-    ]
+    return [Process(group, paths=_PATHS, environment=_environment(malloc=group[0].name != LINEN)) for group in groups]
 
 
-def _environment(malloc: str | None = None) -> dict[str, str]:
+def _environment(malloc: bool = False) -> dict[str, str]:
     defaults = {
         # Several processes share a GPU. By default JAX would give three quarters of its memory to the first.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -101,5 +98,5 @@ def _environment(malloc: str | None = None) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     if malloc:
-        defaults["GLIBC_TUNABLES"] = malloc
+        defaults["GLIBC_TUNABLES"] = MALLOC
     return defaults | os.environ
