@@ -366,6 +366,8 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
+            if getattr(self, name) is None and "none" in choices:
+                setattr(self, name, "none")  # on a command line the two are the same word
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, choices))}")
         check_outputs(self.num_classes, self.dtype)

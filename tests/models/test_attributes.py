@@ -49,3 +49,8 @@ def test_a_value_an_attribute_cannot_have(name, options, message):
 def test_so_many_classes_there_are_not(constructor, classes):
     with pytest.raises(ValueError, match=r"num_classes=.*: must be a whole number, 0 for pooled features"):
         constructor(num_classes=classes)
+
+
+@pytest.mark.parametrize("option", ["norm", "remat"])
+def test_none_is_the_word_that_a_command_line_makes_of_it(option):
+    assert getattr(create_model("resnet18", **{option: None}), option) == "none"
