@@ -9,8 +9,8 @@ many epochs the same accuracy.
 
 Reached: 82.3 ± 0.8 % at the best epoch, mean of seeds 0 to 2, with 25 photos of each of four classes and weights that
 had learned six other classes; 66 % without them. Whole pictures, mirrored: crops, TrivialAugment, erasing and mixup did
-not help. docs/experiments.md has the commands. Hardware: 1 CPU core of a Xeon (virtual machine, shared with other work),
-Python 3.13, jax 0.12.0.1, 96 px; a minute and a half of training.
+not help. docs/experiments.md has the commands. Hardware: 1 CPU core of a Xeon (virtual machine, shared with other
+work), Python 3.13, jax 0.12.0.1, 96 px; a minute and a half of training.
 """
 
 from flax_resnets.training.config import Config
