@@ -18,10 +18,12 @@ class Pretrained(NamedTuple):
 
     Attributes:
         name: timm's, such as `resnet50.a1_in1k`.
-        repository: on the Hugging Face hub, whose card tells the accuracy and the training.
+        repository: on the Hugging Face hub, whose card tells the training.
         num_classes: outputs of the head.
         size, test_size: side of the images in training, and of those at which timm evaluates it, in pixels.
         licence: of the weights, by its SPDX identifier in lower case.
+        top1, top5: percent of ImageNet-1k's validation images, at `test_size`, as timm publishes it
+            (docs/pretrained.md has the source); None where it does not, and for heads of other classes.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Pretrained(NamedTuple):
     size: int
     test_size: int
     licence: str
+    top1: float | None
+    top5: float | None
 
     @property
     def model(self) -> str:
@@ -42,12 +46,19 @@ def pretrained_weights() -> Mapping[str, Pretrained]:
     """The table, by name.
 
     Example:
-        >>> pretrained_weights()["resnet50.a1_in1k"].repository
-        'timm/resnet50.a1_in1k'
+        >>> weights = pretrained_weights()["resnet50.a1_in1k"]
+        >>> weights.repository, weights.top1
+        ('timm/resnet50.a1_in1k', 81.214)
+        >>> free = (each for each in pretrained_weights().values() if each.licence == "apache-2.0" and each.top1)
+        >>> max((each for each in free if each.test_size <= 288), key=lambda each: each.top1).name
+        'seresnext101_32x8d.ah_in1k'
     """
     text = (resources.files("flax_resnets.models") / "pretrained.csv").read_text(encoding="utf-8")
-    rows = list(csv.reader(text.splitlines()))[1:]
-    return {row[0]: Pretrained(row[0], row[1], *map(int, row[2:5]), licence=row[5]) for row in rows}
+    table = {}
+    for name, repository, *sizes, licence, top1, top5 in list(csv.reader(text.splitlines()))[1:]:
+        accuracies = (float(percent) if percent else None for percent in (top1, top5))
+        table[name] = Pretrained(name, repository, *map(int, sizes), licence, *accuracies)
+    return table
 
 
 def find_pretrained(name: str) -> Pretrained:

@@ -22,6 +22,21 @@ def test_each_says_where_it_is_and_under_which_licence():
         assert weights.num_classes == {"in21k": 21843, "in12k": 11821}.get(weights.name.rpartition("_")[2], 1000)
 
 
+def test_published_accuracies():
+    table = pretrained_weights()
+    assert (table["resnet50.a1_in1k"].top1, table["resnet50.a1_in1k"].top5) == (81.214, 95.102)
+    # torchvision's own weights are the same in timm: its page has these figures for IMAGENET1K_V1.
+    published = {"resnet18": 69.758, "resnet34": 73.314, "resnet50": 76.130, "resnet101": 77.374, "resnet152": 78.312}
+    assert {name: table[f"{name}.tv_in1k"].top1 for name in published} == pytest.approx(published, abs=0.02)
+    for weights in table.values():
+        assert (weights.top1 is None) == (weights.top5 is None)
+        if weights.top1 is None:
+            assert weights.num_classes > 1000 or ".ra4_e3600_" in weights.name
+        else:
+            assert 68 < weights.top1 < 85
+            assert weights.top1 + 10 < weights.top5 < weights.top1 + 21
+
+
 def test_patterns_match_the_whole_name():
     assert list_models("resnet26*", pretrained=True) == [
         f"resnet26{rest}" for rest in (".bt_in1k", "d.bt_in1k", "t.ra2_in1k")
