@@ -1,5 +1,6 @@
 """Files and directories in a bucket; and what is no bucket's path, in every place that takes one."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -264,6 +265,29 @@ def test_weights_are_read_from_a_bucket(emulator, tmp_path_factory):
     jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
     with pytest.raises(UserError, match=r"source=gs://bucket/weights/none.npz: there is no such file in the bucket"):
         load_weights(model, "gs://bucket/weights/none.npz")
+
+
+def test_an_index_brings_the_files_that_it_names(emulator, tmp_path_factory):
+    import numpy as np
+
+    from flax_resnets.weights.safetensors_format import write_safetensors
+    from flax_resnets.weights.sources import open_source
+
+    shards = {
+        "a.safetensors": {"fc.weight": np.ones((2, 3), np.float32)},
+        "b.safetensors": {"fc.bias": np.ones(2, np.float32)},
+    }
+    made = tmp_path_factory.mktemp("weights")
+    for name, tensors in shards.items():
+        write_safetensors(made / name, tensors)
+        storage.write(place(f"sharded/{name}"), (made / name).read_bytes())
+    index = {"weight_map": {tensor: name for name, tensors in shards.items() for tensor in tensors}}
+    storage.write(place("sharded/model.safetensors.index.json"), json.dumps(index).encode())
+    _, tensors = open_source("gs://bucket/sharded/model.safetensors.index.json")
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {"fc.weight": (2, 3), "fc.bias": (2,)}
+    storage.remove(place("sharded/b.safetensors"))
+    with pytest.raises(UserError, match=r"sharded/b.safetensors: there is no such file in the bucket"):
+        open_source("gs://bucket/sharded/model.safetensors.index.json")
 
 
 def test_recipes_are_read_from_a_bucket(emulator):

@@ -4,9 +4,9 @@
 
 It runs where timm and torchvision are installed, asks no server, and replaces flax_resnets/models/pretrained.csv and
 flax_resnets/inference/imagenet.csv. The file is results/results-imagenet.csv of timm's own repository, which has the
-accuracies; those of torchvision's own weights that it lacks are torchvision's. timm's textbook networks of the same name
-as ours are others (`vgg11`); they are left out. `benchmarks.records.pretrained_page` writes docs/pretrained.md from the
-table.
+accuracies; those of torchvision's own weights that it lacks are torchvision's. timm's textbook networks of the same
+name as ours are others (`vgg11`); they are left out. `benchmarks.records.pretrained_page` writes docs/pretrained.md
+from the table.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from flax_resnets.weights import hub
 from flax_resnets.weights.mismatch import LONGEST_MESSAGE, cut, short_label
 from flax_resnets.weights.msgpack_format import read_msgpack
 from flax_resnets.weights.npz_format import read_npz
-from flax_resnets.weights.safetensors_format import read_safetensors, read_sharded
+from flax_resnets.weights.safetensors_format import read_safetensors, read_sharded, shards_of
 from flax_resnets.weights.stored import Stored
 from flax_resnets.weights.torch_format import read_torch, stored_torch
 
@@ -123,7 +123,9 @@ def _read(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
     if reader is None:
         raise UserError(f"{text}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
     if is_bucket(path):
-        path = copied(path, "source")
+        bucket, path = path.parent, copied(path, "source")
+        for shard in shards_of(path) if reader is read_sharded else ():
+            copied(bucket / shard, "source")
     if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
         raise UserError(f"{text}: no such file")
     return reader(path)
