@@ -41,3 +41,9 @@ def test_it_has_the_outputs_of_a_run_from_top_to_bottom(notebook):
     assert not [each for each in outputs if each["output_type"] == "error" or each.get("name") == "stderr"]
     printing = [cell for cell in cells if "print(" in source(cell)]
     assert all(cell["outputs"] for cell in printing)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_begins_with_a_title_and_is_small(notebook):
+    assert source(json.loads(notebook.read_text())["cells"][0]).startswith("# ")
+    assert notebook.stat().st_size < 400_000
