@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-TRAINS = "from_a_plain_network_to_a_resnet"  # three runs of the trainer
+SLOW = ("from_a_plain_network_to_a_resnet", "from_lenet_to_resnet", "own_pictures")  # they train several networks
 
 
 def code_cells(notebook: Path) -> list[dict]:
@@ -21,7 +21,7 @@ def source(cell: dict) -> str:
 
 @pytest.mark.parametrize(
     "notebook",
-    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem == TRAINS)) for path in NOTEBOOKS],
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
 def test_it_runs(notebook, tmp_path, monkeypatch):
@@ -41,3 +41,9 @@ def test_it_has_the_outputs_of_a_run_from_top_to_bottom(notebook):
     assert not [each for each in outputs if each["output_type"] == "error" or each.get("name") == "stderr"]
     printing = [cell for cell in cells if "print(" in source(cell)]
     assert all(cell["outputs"] for cell in printing)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_begins_with_a_title_and_is_small(notebook):
+    assert source(json.loads(notebook.read_text())["cells"][0]).startswith("# ")
+    assert notebook.stat().st_size < 400_000

@@ -18,20 +18,21 @@ from flax_resnets.paths import expanded
 from flax_resnets.training.config import FIELD_TYPES, Config
 
 
-def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
+def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration that `--config` names, with the command line's changes.
 
     Args:
         source: the name of a recipe that comes with the package, such as `rn18_imagenette`; a Python file that defines
             `get_config() -> Config`; or a run's `config.json`. The files may be in a bucket, `gs://BUCKET/PATH`.
-        overrides: dict from field to the text after `--config.FIELD=`; `model_options.NAME` sets one option.
+        overrides: dict from field to its value, or to the text after `--config.FIELD=`; `model_options.NAME` sets one
+            option.
 
     Raises:
         UserError: there is no such recipe or file; the file raises an error or returns no Config; or a field or value
             is wrong.
 
     Example:
-        >>> load_config("quickstart", {"epochs": "1"}).epochs
+        >>> load_config("quickstart", {"epochs": 1, "batch_size": "32"}).epochs
         1
     """
     path = _path(source)
@@ -42,14 +43,16 @@ def load_config(source: str | Path, overrides: Mapping[str, str] | None = None) 
     return config
 
 
-def with_overrides(config: Config, overrides: Mapping[str, str]) -> Config:
-    """The configuration with the command line's changes; see `load_config`."""
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The configuration with the changes; see `load_config`."""
     changes: dict[str, Any] = {}
     for name, text in overrides.items():
         head, _, option = name.partition(".")
         if head not in FIELD_TYPES or (option and head != "model_options"):
             raise UserError(f"--config.{name}: {unknown_field(name)}")
-        if head == "model_options":
+        if not isinstance(text, str) and not option:
+            changes[name] = text  # a value from Python; `Config` checks it
+        elif head == "model_options":
             if not option and text not in ("none", "{}"):
                 raise UserError(
                     f"--config.model_options={text}: set one option at a time, --config.model_options.NAME=…, or all "
@@ -59,7 +62,8 @@ def with_overrides(config: Config, overrides: Mapping[str, str]) -> Config:
             if not option:
                 changes["model_options"] = options
                 continue
-            changes["model_options"] = {**options, option: _word_or_literal(text)}
+            value = _word_or_literal(text) if isinstance(text, str) else text
+            changes["model_options"] = {**options, option: value}
         else:
             changes[name] = parsed(name, text, FIELD_TYPES[name])
     return dataclasses.replace(config, **changes)

@@ -96,11 +96,11 @@ def test_a_notebook(tmp_path, monkeypatch):
 def test_the_python_of_its_page_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "callbacks.md").read_text(), flags=re.DOTALL)
     program = "\n".join(blocks)
-    assert program.count('{"epochs": "5"}') == 1
+    assert program.count('{"epochs": 5}') == 1
     small = '{"model": "lenet", "model_options": "{}", "batch_size": "500", "epochs": "1"}'
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.zeros((28, 28), np.uint8)).save("shoe.png")
     names = {}
-    exec(program.replace('{"epochs": "5"}', small), names)
+    exec(program.replace('{"epochs": 5}', small), names)
     assert "already done" in capsys.readouterr().out
     assert names["finished"].best.epoch == 1

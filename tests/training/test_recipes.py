@@ -77,6 +77,23 @@ def test_all_model_options_are_set_back():
     assert changed.model_options == {"width": 8}
 
 
+def test_from_python_a_field_gets_its_value():
+    options = {"width": 8, "stem": "small"}
+    values = {"epochs": 3, "flip": True, "mean": None, "std": None, "crop_scale": (0.5, 1.0), "model_options": options}
+    config = load_config(QUICKSTART, values | {"model_options.zero_init_last": False})
+    assert (config.epochs, config.flip, config.mean, config.crop_scale) == (3, True, None, (0.5, 1.0))
+    assert config.model_options == {**options, "zero_init_last": False}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("epochs", 1.5, "epochs=1.5: must be a whole number"), ("flip", 1, "flip=1: must be true or false")],
+)
+def test_a_value_from_python_is_checked(field, value, message):
+    with pytest.raises(UserError, match=message):
+        load_config(QUICKSTART, {field: value})
+
+
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
