@@ -10,8 +10,6 @@ from flax_resnets.cli.bench import contenders
 from flax_resnets.cli.bench.cases import CASES
 from flax_resnets.cli.bench.interleave import Measurement
 
-pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
-
 TINY = ["bench", "--batch=2", "--size=32", "--rounds=2", "--turn=0.01"]
 
 

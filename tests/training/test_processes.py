@@ -25,8 +25,6 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.placement import own_rows
 from flax_resnets.training.processes import join
 
-pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
-
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config=configs/quickstart.py",
@@ -106,7 +104,7 @@ def assert_ended_as(alone: Path, workdir: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, processes_compile_quickly) -> Path:
+def alone(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("alone") / "run"
     finish(start(workdir, 1, 1))
     return workdir
