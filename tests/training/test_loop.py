@@ -454,7 +454,7 @@ def test_numbers_left_to_the_data_are_recorded_and_the_same_streamed_and_resumed
     config = Config(
         model="lenet",
         dataset="fashion_mnist_sample",
-        image_size=28,
+        image_size=14,
         batch_size=1000,
         epochs=2,
         learning_rate=1e-3,
