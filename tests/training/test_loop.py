@@ -168,6 +168,7 @@ def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, t
     assert kept == {17, 18, best}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_finished_run_is_left_as_it_is(make_trainer, config, unbroken):
     before = (unbroken / "metrics.jsonl").read_bytes()
     fit(make_trainer(config), unbroken)
@@ -198,6 +199,7 @@ def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config
     assert sizes == [8, 10, 12]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     make_trainer, config, unbroken, tmp_path, monkeypatch, capsys
 ):
@@ -215,6 +217,7 @@ def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     assert done["state_digest"] == whole_done["state_digest"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_epoch_of_skipped_steps_alone_has_no_loss(make_trainer, config, tmp_path, monkeypatch):
     trainer = make_trainer(config)
     fit(poisoned(trainer), tmp_path)

@@ -28,6 +28,7 @@ from flax_resnets.training.processes import join
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config=configs/quickstart.py",
+    "--config.model=resnet10t",
     "--config.batch_size=120",
     "--config.eval_batch_size=100",
     "--config.model_options.width=4",
@@ -251,7 +252,8 @@ def test_losses_of_one_two_and_four_processes_agree(tmp_path):
     curves = {}
     for processes, devices in ((1, 1), (1, 4), (2, 2), (4, 1)):
         workdir = tmp_path / f"{processes}x{devices}"
-        quickstart = ["--config.batch_size=64", "--config.model_options.width=8", "--config.image_size=28"]
+        quickstart = ["--config.model=resnet18", "--config.model_options.width=8"]
+        quickstart += ["--config.batch_size=64", "--config.image_size=28"]
         whole = ["--config.epochs=10", "--config.log_every=1", "--config.save_every=52"]
         running = start(workdir, processes, devices, *quickstart, *whole)
         wait_for_a_checkpoint(workdir)
