@@ -18,7 +18,8 @@ if version("jaxlib").startswith("0.10."):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 
 # Processes which tests start inherit the flags: compiled as a user's, a small run takes them four times as long.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
+if QUICK_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):  # a worker of pytest-xdist has them from the first process
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_TO_COMPILE}".strip()
 jax.devices()
 
 
