@@ -90,6 +90,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
     assert last_row(tmp_path / "run") == last_row(unbroken)
 
 
+@pytest.mark.slow
+def test_compiled_with_all_of_xlas_optimisations_it_goes_on_to_the_same_bits(tmp_path):
+    """As a user's runs are compiled. The processes of the other tests inherit the flags of the root's conftest.py."""
+    for name in ("unbroken", "run"):
+        process = start(*SMALL, f"--workdir={tmp_path / name}", XLA_FLAGS="")
+        if name == "run":
+            until_training(process)
+            process.send_signal(signal.SIGTERM)
+        finish(process)
+    out, _ = finish(start(*SMALL, f"--workdir={tmp_path / 'run'}", XLA_FLAGS=""))
+    assert "going on from step" in out
+    assert last_row(tmp_path / "run") == last_row(tmp_path / "unbroken")
+
+
 def until_training(process: subprocess.Popen) -> str:
     """The output up to the table's header, after which training begins."""
     assert process.stdout is not None
@@ -169,10 +183,10 @@ def test_under_nohup_a_lost_terminal_is_nothing(unbroken, tmp_path):
     assert last_row(tmp_path / "run") == last_row(unbroken)
 
 
-def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path, quick_to_compile):
+def test_home_is_meant_by_a_tilde_and_a_warning_is_one_line(tmp_path):
     """Also the warning about a cache that cannot be written."""
     (tmp_path / "cache").touch()
-    environment = {**os.environ, **quick_to_compile, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
+    environment = {**os.environ, "HOME": str(tmp_path), "FLAX_RESNETS_CACHE": "~/cache"}
     shutil.copy(ROOT / "configs" / "lenet_bn_fashion_mnist.py", tmp_path / "mine.py")
     (tmp_path / "here").mkdir()
     short = [*SMALL[1:], "--config.epochs=1"]
@@ -389,7 +403,7 @@ def test_a_workdir_that_another_process_trains_in(capsys, monkeypatch, tmp_path)
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):
     arguments = *SMALL, "--config.batch_size=1001", f"--workdir={tmp_path / 'run'}"
-    process = start(*arguments, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    process = start(*arguments, JAX_NUM_CPU_DEVICES="8")
     _, err = process.communicate(timeout=100)
     assert process.returncode == 2
     assert err == "train.py: batch_size=1001: must be a multiple of the 8 devices\n"
@@ -470,13 +484,13 @@ def test_the_benchmark_runs_ours_as_train_does():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory")
-def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path, quick_to_compile):
+def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path):
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); sys.argv[0] = 'train.py'"
     )
     large = ["--config.image_size=224", "--config.batch_size=6000"]
     command = [sys.executable, "-c", f"{program}; runpy.run_path('train.py', run_name='__main__')", *SMALL, *large]
-    environment = {**os.environ, **quick_to_compile, "MALLOC_ARENA_MAX": "1"}
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
         [*command, f"--workdir={tmp_path / 'run'}"],
         cwd=ROOT,

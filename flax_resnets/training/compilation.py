@@ -37,9 +37,10 @@ def for_speed(mesh: Mesh) -> dict[str, Any]:
 
 
 def quick_to_compile(mesh: Mesh) -> dict[str, Any]:
-    """XLA's options for a program that runs once."""
+    """XLA's options for a program that runs once. A level of optimisation that `XLA_FLAGS` sets stays."""
     # With all of LLVM's optimisations, the program that draws the initial weights takes many times longer to compile.
-    return {"xla_backend_optimization_level": 1} if _on_cpu(mesh) else {}
+    level = "xla_backend_optimization_level"
+    return {level: 1} if _on_cpu(mesh) and level not in os.environ.get("XLA_FLAGS", "") else {}
 
 
 def _on_cpu(mesh: Mesh) -> bool:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from functools import cache
 
 import jax
 
@@ -43,12 +44,18 @@ def _check_xla_flags() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if not flags.strip() or has_tpu():  # the TPU compiler has flags of its own
         return
-    program = "from jaxlib import xla_client; xla_client.make_cpu_client()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    complaint = [line for line in done.stderr.splitlines() if "XLA_FLAGS" in line]
-    if done.returncode and complaint:
-        reason = complaint[-1].rpartition("] ")[2]
+    if reason := _why_xla_ends(flags):
         raise UserError(f"XLA_FLAGS={flags}: {reason[:250]}; XLA would end the process; remove the flag")
+
+
+@cache  # for a program that starts many runs
+def _why_xla_ends(flags: str) -> str:
+    """What XLA says against these flags of the environment, or an empty text."""
+    program = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    complaint = [line for line in done.stderr.splitlines() if "XLA_FLAGS" in line]
+    return complaint[-1].rpartition("] ")[2] if done.returncode and complaint else ""
 
 
 def devices_in_words() -> str:

@@ -52,7 +52,6 @@ def worker_that(tmp_path: Path, *before: str) -> list[str]:
     return [sys.executable, str(script)]
 
 
-@pytest.mark.usefixtures("processes_compile_quickly")
 def test_part_one_holds_on_a_cpu(tmp_path, monkeypatch):
     """With the networks that compile fastest; all of them take a minute more."""
     chosen = ["resnet18", "quickstart", "quickstart, batch_norm=device"]
@@ -506,7 +505,6 @@ def test_packed_data_is_told_of_and_named(tmp_path):
     assert (fields, differs, name) == ({"seed": "3"}, None, "imagenette_5ep")
 
 
-@pytest.mark.usefixtures("processes_compile_quickly")
 def test_a_run_that_the_time_does_not_suffice_for_is_saved_and_goes_on(tmp_path, monkeypatch):
     longer = {"epochs": "8", "save_every": "2", "image_size": "12", "store_size": "12"}
     monkeypatch.setattr(accelerator_results, "_ON_THE_SAMPLE", accelerator_results._ON_THE_SAMPLE | longer)

@@ -10,8 +10,6 @@ from flax_resnets.cli.bench import contenders
 from flax_resnets.cli.bench.cases import CASES
 from flax_resnets.cli.bench.interleave import Measurement
 
-pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
-
 TINY = ["bench", "--batch=2", "--size=32", "--rounds=2", "--turn=0.01"]
 
 
@@ -35,12 +33,13 @@ def test_ours_against_plain_linen(capfd, tmp_path, case):
 
 
 def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or_none(capfd, monkeypatch):
-    for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
-        monkeypatch.delenv(name, raising=False)
     both = [contenders.IMPORTED, contenders.FAST]
-    _, imported, fast = contenders.peers(CASES["rn18-train"], "cpu", both)
-    assert "GLIBC_TUNABLES" not in imported.environment
-    assert fast.environment.items() >= cpu.fast_environment().items()
+    with monkeypatch.context() as patch:
+        for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
+            patch.delenv(name, raising=False)
+        _, imported, fast = contenders.peers(CASES["rn18-train"], "cpu", both)
+        assert "GLIBC_TUNABLES" not in imported.environment
+        assert fast.environment.items() >= cpu.fast_environment().items()
     assert len(contenders.peers(CASES["rn18-train"], "gpu", both)) == 1
     assert cli.main([*TINY, "--case=rn18-train", "--only=imported"]) == 0
     ours, imported = map(json.loads, capfd.readouterr().out.splitlines()[-3:-1])

@@ -15,12 +15,13 @@ def trained(tmp_path_factory) -> Path:
     config = Config(
         model="lenet_bn",
         dataset="fashion_mnist_sample",
+        train_split="train[:1500]",
         store_size=28,
         crop_pct=6 / 7,  # 24 pixels, as far from the left as from the right
         image_size=16,
         mean=(0.286,),
         std=(0.353,),
-        batch_size=1500,
+        batch_size=375,
         eval_batch_size=250,
         epochs=3,
         learning_rate=1e-2,

@@ -278,7 +278,7 @@ run(dataclasses.replace(config, epochs=1, batch_size=200, eval_batch_size=200, w
 
 @pytest.mark.slow
 def test_a_run_of_eight_devices_that_share_the_weights(trained, files, validation, tmp_path):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
     command = [sys.executable, "-c", SHARDED, trained / "config.json", tmp_path / "run"]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     labels = np.array([validation.label(index) for index in range(len(validation))])

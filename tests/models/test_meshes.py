@@ -10,7 +10,6 @@ import pytest
 from benchmarks.parity import meshes
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
 
 STEMS = [name for name in meshes.CASES if name.startswith("stem=")]
 

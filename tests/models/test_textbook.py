@@ -353,7 +353,7 @@ def test_resblock_nets_are_made_of_fastais_resblock(blocks):
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 def test_fcns_start_as_fastais_layers_do(blocks):
     """Uniform; before a ReLU with He's variance, elsewhere with torch's default, 1 / (3 fan in). β is 1e-3."""
-    params = FCN(blocks=blocks).init(jax.random.key(0), noise(1, 64, 64, 3))["params"]
+    params = jax.jit(FCN(blocks=blocks).init)(jax.random.key(0), noise(1, 64, 64, 3))["params"]
     head = params.pop("head")
     assert 0.05 < float(jnp.abs(head["kernel"]).max()) <= 1 / 256**0.5
     seen = set()

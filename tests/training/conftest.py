@@ -1,10 +1,13 @@
 """A run that trains in a second: two stages, and 12-pixel noise whose brightness depends on the class."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from flax_resnets import BasicBlock, ResNet
 from flax_resnets.data.cache import CachedImages
+from flax_resnets.training import curves, tensorboard
 from flax_resnets.training.config import Config
 from flax_resnets.training.display import Display
 from flax_resnets.training.network import DTYPES
@@ -54,3 +57,23 @@ def make_trainer(data):
         return made[key]
 
     return make
+
+
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(curves, "draw_curves", lambda *_: None)
+    patch.setattr(tensorboard, "_first_images", lambda run: np.zeros((1, 1, 1), np.uint8))
+    patch.setattr(tensorboard, "_matrix", lambda run, counts: np.zeros((1, 1, 3), np.uint8))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """A run does not draw its curves, first images and confusion matrix, which takes longer than to train it."""
+    draw_nothing(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def no_pictures_in_module() -> Iterator[None]:
+    """The same for all runs of a module, also those of its fixtures."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield

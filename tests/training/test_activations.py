@@ -11,6 +11,8 @@ from flax_resnets.models.activations import LayerStatistics
 from flax_resnets.training.activations import ActivationRow, RecordActivations, _line, read_activations
 from flax_resnets.training.loop import Stopped, fit
 
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
+
 
 def digest(workdir) -> str:
     return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["state_digest"]

@@ -19,6 +19,8 @@ from flax_resnets.training.interruption import Interruption, Stopped
 from flax_resnets.training.loop import Run, run
 from flax_resnets.training.step import Evaluation
 
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
+
 
 def newest(workdir: Path) -> int:
     """The step of the newest checkpoint."""

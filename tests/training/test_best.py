@@ -91,7 +91,7 @@ def test_a_line_is_at_the_best_epoch(tmp_path, monkeypatch, best_by, line):
     assert lines == [line]
 
 
-def test_a_run_keeps_the_checkpoint_of_the_lowest_loss(tmp_path, monkeypatch, capsys):
+def test_a_run_keeps_the_checkpoint_of_the_lowest_loss(no_pictures, tmp_path, monkeypatch, capsys):
     evaluated = Run._evaluated
 
     def as_if(self, epoch, *figures):
@@ -107,7 +107,9 @@ def test_a_run_keeps_the_checkpoint_of_the_lowest_loss(tmp_path, monkeypatch, ca
         model_options={"padding": 2},
         mean=(0.5,),
         std=(0.25,),
-        batch_size=1000,
+        train_split="train[:400]",
+        validation_split="test[:100]",
+        batch_size=200,
         epochs=5,
         learning_rate=1e-3,
         best_by="loss",

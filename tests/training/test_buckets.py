@@ -66,6 +66,7 @@ def in_bucket(make_trainer, config, emulator) -> Path:
     return workdir
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_it_resumes_and_ends_in_the_same_bits_as_on_a_disk(in_bucket, on_disk):
     assert rows(in_bucket) == rows(on_disk)
     assert storage.names(in_bucket) == {"config.json", *os.listdir(on_disk)}
@@ -89,6 +90,8 @@ def test_done_it_says_so(make_trainer, config, in_bucket, capsys):
     assert "gs://bucket/runs/unbroken: already done" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("damage", ["changed", "missing", "cut"])
 def test_a_damaged_checkpoint_is_set_aside(make_trainer, config, in_bucket, on_disk, capsys, damage):
     workdir = copy_of(in_bucket, f"runs/{damage}")
@@ -244,6 +247,7 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(config, emulator, capsys)
     assert "is taken over, because that process has ended" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_damaged_lock_expires(config, emulator, quick, capsys):
     workdir = place("locks/damaged")
     storage.write(workdir / lease.NAME, b"[]")
@@ -286,6 +290,8 @@ def test_a_bucket_that_fails_for_a_while_costs_no_lock(config, faults, quick):
         pass
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.slow  # its faults come at random, so now and then it takes many retries
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of a client whose connection was cut
 def test_a_run_with_a_bucket_that_fails_now_and_then(make_trainer, config, on_disk, faults, monkeypatch):

@@ -205,6 +205,7 @@ START = """
 import os, resource, shutil, sys
 from pathlib import Path
 import jax
+import numpy as np
 from flax_resnets.training.checkpoints import Checkpoints
 from tests.training.test_checkpoints import state_at
 
@@ -221,7 +222,8 @@ except OSError as error:
     print(error)
 """
 FULL = """
-noise = {str(n): jax.random.normal(jax.random.key(n), (60, 100 + n)) for n in range(40)}
+random = np.random.default_rng(0)
+noise = {str(n): jax.device_put(random.normal(size=(60, 100 + n)).astype(np.float32)) for n in range(40)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
 for step in (1, 2, 3):
     try:

@@ -14,9 +14,16 @@ def test_this_xla_knows_the_options_for_speed():
 
 
 @pytest.mark.parametrize("options_for", [compilation.for_speed, compilation.quick_to_compile])
-def test_a_program_compiles_with_them(options_for):
-    add = jax.jit(lambda x: x + 1, compiler_options=options_for(make_mesh()))
-    assert add(jnp.ones(())) == 2
+def test_a_program_compiles_with_them(options_for, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")
+    options = options_for(make_mesh())
+    assert options
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.ones(())) == 2
+
+
+def test_a_level_of_optimisation_that_the_user_sets_stays(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+    assert compilation.quick_to_compile(make_mesh()) == {}
 
 
 @pytest.mark.parametrize("option", [("xla_cpu_no_such_option", "1"), ("xla_backend_optimization_level", "high")])

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training import curves
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.csv_logger import CSVLogger
 from flax_resnets.training.interruption import Stopped
@@ -42,13 +41,12 @@ def test_it_has_a_row_for_each_epoch(tmp_path):
     ]
 
 
-def test_a_run_that_resumes_goes_on_with_it(make_trainer, config, tmp_path, monkeypatch):
+def test_a_run_that_resumes_goes_on_with_it(make_trainer, config, tmp_path, no_pictures):
     class Stop(Callback):
         def on_step_end(self, run, step, output):
             if step == 8:
                 run.stop.ask()
 
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
     elsewhere = tmp_path / "elsewhere.csv"
     with pytest.raises(Stopped):
         fit(make_trainer(config), tmp_path / "run", callbacks=[CSVLogger(elsewhere), CSVLogger(), Stop()])

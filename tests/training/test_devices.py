@@ -65,7 +65,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def steps(processes_compile_quickly) -> Callable[..., dict]:
+def steps() -> Callable[..., dict]:
     """What the steps gave: `steps(8, "global", weight_shards=4)` is one of the `CASES`."""
 
     @cache

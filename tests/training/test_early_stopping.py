@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training import curves
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.early_stopping import EarlyStopping
 from flax_resnets.training.interruption import Stopped
@@ -18,12 +17,7 @@ from flax_resnets.training.processes import first_text, multihost_utils
 from flax_resnets.training.state import state_digest
 from flax_resnets.training.workdir import opened
 
-pytestmark = pytest.mark.usefixtures("no_curves")
-
-
-@pytest.fixture
-def no_curves(monkeypatch):
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +68,7 @@ class Watch(Callback):
 def unbroken(make_trainer, config, tmp_path_factory):
     watch = Watch()
     workdir = tmp_path_factory.mktemp("unbroken")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw_curves", lambda *_: None)
-        fit(make_trainer(config), workdir, callbacks=[watch])
+    fit(make_trainer(config), workdir, callbacks=[watch])
     return watch, figures(workdir)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 
@@ -15,13 +14,15 @@ import pytest
 
 from flax_resnets import create_model
 from flax_resnets.errors import UserError
-from flax_resnets.training import Callback, curves
+from flax_resnets.training import Callback
 from flax_resnets.training.config import Config
 from flax_resnets.training.finetune import Plan, phase_schedules, plan_of
 from flax_resnets.training.interruption import Interruption, Stopped
 from flax_resnets.training.loop import fit
 from flax_resnets.training.optimizers import OPTIMIZERS, make_optimizer
 from flax_resnets.training.recipes import load_config
+
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
 
 BODY = {"stem_conv", "stem_norm", "stage1_block1", "stage2_block1"}
 
@@ -190,9 +191,7 @@ def two_phases(config) -> Config:
 @pytest.fixture(scope="module")
 def unbroken(make_trainer, two_phases, tmp_path_factory):
     watch = Watch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw_curves", lambda *_: None)
-        run = fit(make_trainer(two_phases), tmp_path_factory.mktemp("phases"), callbacks=[watch])
+    run = fit(make_trainer(two_phases), tmp_path_factory.mktemp("phases"), callbacks=[watch])
     return run, watch
 
 
@@ -238,7 +237,6 @@ def test_each_phase_has_the_rates_of_fastais_fine_tune(two_phases, unbroken):
     assert max(rates[6:]) <= 0.5e-2
 
 
-@pytest.mark.usefixtures("_no_curves")
 @pytest.mark.parametrize(
     ("step", "saved"),
     [(2, range(2, 6)), (6, range(6, 7)), (8, range(8, 18))],  # the steps in flight are finished first
@@ -250,11 +248,6 @@ def test_it_resumes_to_the_bit_in_both_phases(unbroken, make_trainer, two_phases
         fit(make_trainer(two_phases), tmp_path, stop.stop, callbacks=[stop])
     assert max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) in saved
     assert fit(make_trainer(two_phases), tmp_path).digest == unbroken[0].digest
-
-
-@pytest.fixture
-def _no_curves(monkeypatch):
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
 
 
 def test_the_names_of_parts_on_the_command_line():
@@ -343,8 +336,7 @@ for a, b in zip(params, params[1:]):
 """
 
 
-def test_on_several_devices_with_split_weights(quick_to_compile):
-    environment = os.environ | quick_to_compile
-    done = subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES], capture_output=True, text=True, env=environment)
+def test_on_several_devices_with_split_weights():
+    done = subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "head\nhead stage1_block1\n"

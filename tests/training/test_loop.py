@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training import curves
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.config import Config
@@ -61,12 +60,6 @@ def poisoned(trainer: Trainer) -> Trainer:
     return trainer.with_steps(create_state=create_state)
 
 
-@pytest.fixture
-def no_curves(monkeypatch):
-    """Their drawing takes longer than these runs."""
-    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
-
-
 @pytest.fixture(scope="module")
 def unbroken(make_trainer, config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("unbroken")
@@ -90,7 +83,7 @@ def test_a_run_learns_and_writes_a_row_an_epoch(unbroken):
     ]
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("step", "number"),
     [
@@ -113,7 +106,7 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_bits(
     assert figures(tmp_path) == figures(unbroken)
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbroken, tmp_path, monkeypatch):
     trainer = make_trainer(config)
 
@@ -128,7 +121,7 @@ def test_stopped_in_an_evaluation_it_evaluates_again(make_trainer, config, unbro
     assert figures(tmp_path) == figures(unbroken)
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("step", [2, 5, 6, 13])
 def test_a_run_of_growing_images_resumes_to_the_bit(make_trainer, config, growing, tmp_path, monkeypatch, step):
     """Stops before, at and after a change of size. Step 5 ends an epoch, so statistics have just been recalibrated."""
@@ -166,7 +159,7 @@ def test_the_averages_accuracy_stands_beside_the_weights_own(growing):
     assert epochs[-1]["ema_accuracy"] > 0.9
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, tmp_path):
     fit(make_trainer(dataclasses.replace(config, save_every=1)), tmp_path)
     assert figures(tmp_path) == figures(unbroken)
@@ -175,6 +168,7 @@ def test_saving_within_an_epoch_changes_no_bit(make_trainer, config, unbroken, t
     assert kept == {17, 18, best}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_finished_run_is_left_as_it_is(make_trainer, config, unbroken):
     before = (unbroken / "metrics.jsonl").read_bytes()
     fit(make_trainer(config), unbroken)
@@ -193,7 +187,7 @@ def test_a_test_time_flip_is_named_wherever_its_accuracy_is(make_trainer, config
     assert "eval_flip" not in rows(unbroken)[-1]
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config, monkeypatch, tmp_path):
     trainer, sizes = make_trainer(growing_config(config)), []
 
@@ -205,6 +199,7 @@ def test_statistics_are_recalibrated_at_the_size_trained_at(make_trainer, config
     assert sizes == [8, 10, 12]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     make_trainer, config, unbroken, tmp_path, monkeypatch, capsys
 ):
@@ -222,6 +217,7 @@ def test_without_the_rows_of_its_past_it_goes_on_and_says_so(
     assert done["state_digest"] == whole_done["state_digest"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_epoch_of_skipped_steps_alone_has_no_loss(make_trainer, config, tmp_path, monkeypatch):
     trainer = make_trainer(config)
     fit(poisoned(trainer), tmp_path)
@@ -238,7 +234,7 @@ def test_killed_before_its_last_row_it_writes_it(make_trainer, config, unbroken,
     assert figures(tmp_path) == figures(unbroken)
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("saves", [0, 1])
 def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken, tmp_path, monkeypatch, saves):
     class Killed(BaseException):
@@ -262,7 +258,7 @@ def test_killed_between_a_row_and_its_checkpoint(make_trainer, config, unbroken,
     assert figures(tmp_path) == figures(unbroken)
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(config)
     fit(trainer, tmp_path)
@@ -272,7 +268,7 @@ def test_a_history_without_a_checkpoint_is_not_started_over(make_trainer, config
         fit(trainer, tmp_path)
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_finished_run_of_one_epoch_without_checkpoints_is_not_started_over(make_trainer, config, tmp_path):
     trainer = make_trainer(dataclasses.replace(config, epochs=1))
     fit(trainer, tmp_path)
@@ -299,6 +295,7 @@ def small(**changes: str) -> Config:
     return load_config(LENET, {**SMALL, "epochs": "2", **changes})
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(Diverged, match="the same workdir begins a new run") as caught:
@@ -309,6 +306,7 @@ def test_a_run_that_learned_nothing_leaves_its_workdir_to_a_lower_rate(tmp_path)
     assert [row["event"] for row in rows(workdir)] == ["epoch", "done"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_path):
     workdir = tmp_path / "run"
     (tmp_path / "run-2").mkdir()
@@ -321,6 +319,7 @@ def test_a_run_that_diverged_keeps_what_it_learned_and_says_where_to_go_on(tmp_p
         run(small(save_every="1"), workdir)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
     ended = []
 
@@ -347,6 +346,7 @@ def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
     assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_gives_its_classifier_and_its_curves_also_if_it_was_done_before(tmp_path):
     config = small(learning_rate="3e-2", ema_decay="0.5")
     finished = run(config, tmp_path / "run")
@@ -420,7 +420,7 @@ class Watcher(Callback):
         self.told.append(("closed",))
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_callback_sees_it_all_in_order_and_changes_nothing(make_trainer, config, unbroken, tmp_path):
     watcher = Watcher()
     done = fit(make_trainer(config), tmp_path, callbacks=[watcher])
@@ -435,7 +435,7 @@ def test_a_callback_sees_it_all_in_order_and_changes_nothing(make_trainer, confi
     assert int(done.state.step) == 18
 
 
-@pytest.mark.usefixtures("no_curves")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_callback_may_ask_for_a_stop(make_trainer, config, unbroken, tmp_path):
     watcher = Watcher(stop_at=9)
     with pytest.raises(Stopped, match="a watcher"):
@@ -452,11 +452,12 @@ class StopsAfterAnEpoch(Callback):
         run.stop.ask("a test")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_numbers_left_to_the_data_are_recorded_and_the_same_streamed_and_resumed(tmp_path, capsys, monkeypatch):
     config = Config(
         model="lenet",
         dataset="fashion_mnist_sample",
-        image_size=28,
+        image_size=14,
         batch_size=1000,
         epochs=2,
         learning_rate=1e-3,

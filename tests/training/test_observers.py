@@ -8,19 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from flax_resnets.errors import UserError
-from flax_resnets.training import curves, observers
+from flax_resnets.training import observers
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.interruption import Interruption, Stopped
 from flax_resnets.training.loop import fit
 from flax_resnets.training.observers import Observers
 from tests.training.test_early_stopping import checkpoints, figures
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_curves():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curves, "draw_curves", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
 
 
 @pytest.fixture(scope="module")

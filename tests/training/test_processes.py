@@ -25,11 +25,10 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.placement import own_rows
 from flax_resnets.training.processes import join
 
-pytestmark = pytest.mark.usefixtures("processes_compile_quickly")
-
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config=configs/quickstart.py",
+    "--config.model=resnet10t",
     "--config.batch_size=120",
     "--config.eval_batch_size=100",
     "--config.model_options.width=4",
@@ -106,7 +105,7 @@ def assert_ended_as(alone: Path, workdir: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, processes_compile_quickly) -> Path:
+def alone(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("alone") / "run"
     finish(start(workdir, 1, 1))
     return workdir
@@ -253,7 +252,8 @@ def test_losses_of_one_two_and_four_processes_agree(tmp_path):
     curves = {}
     for processes, devices in ((1, 1), (1, 4), (2, 2), (4, 1)):
         workdir = tmp_path / f"{processes}x{devices}"
-        quickstart = ["--config.batch_size=64", "--config.model_options.width=8", "--config.image_size=28"]
+        quickstart = ["--config.model=resnet18", "--config.model_options.width=8"]
+        quickstart += ["--config.batch_size=64", "--config.image_size=28"]
         whole = ["--config.epochs=10", "--config.log_every=1", "--config.save_every=52"]
         running = start(workdir, processes, devices, *quickstart, *whole)
         wait_for_a_checkpoint(workdir)

@@ -12,7 +12,8 @@ from flax_resnets.training import profile as module
 from flax_resnets.training.profile import Profile, operations_of
 from flax_resnets.training.timeline import Timeline
 
-CONFIG = load_config("lenet_fashion_mnist", {"dataset": "fashion_mnist_sample", "batch_size": "300", "epochs": "1"})
+SAMPLE = {"dataset": "fashion_mnist_sample", "train_split": "train[:2000]"}
+CONFIG = load_config("lenet_fashion_mnist", SAMPLE | {"batch_size": "100", "epochs": "1"})
 
 
 def test_a_traced_run_has_the_same_bits(tmp_path, capfd):

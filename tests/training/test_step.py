@@ -1,6 +1,7 @@
 """The compiled steps: what they change, what they check, and what they sum up."""
 
 import dataclasses
+import os
 from functools import partial
 
 import jax
@@ -220,9 +221,9 @@ def test_without_an_average_there_is_none(make_trainer, config):
     assert make_trainer(config).steps.abstract_state.ema is None
 
 
-def test_mixing_rests_from_an_epoch_on(make_trainer, config, monkeypatch, quick_to_compile):
+def test_mixing_rests_from_an_epoch_on(make_trainer, config, monkeypatch):
     """Before `mix_until` losses differ from those without mixing; from it on a step is equal to the last bit."""
-    if "fusion_emitters" in quick_to_compile["XLA_FLAGS"]:
+    if "fusion_emitters" in os.environ["XLA_FLAGS"]:
         # XLA's older loops round by what else is in a program. These two programs are compiled as a user's.
         options = {**compilation.XLA_OPTIONS, "xla_cpu_use_fusion_emitters": True}
         monkeypatch.setattr(compilation, "XLA_OPTIONS", options)

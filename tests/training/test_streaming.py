@@ -15,6 +15,8 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.loop import Stopped, fit
 from flax_resnets.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("no_pictures_in_module")
+
 
 class Source:
     """The noise as a dataset; images may be broken."""
