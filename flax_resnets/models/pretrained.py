@@ -55,9 +55,9 @@ def pretrained_weights() -> Mapping[str, Pretrained]:
     """
     text = (resources.files("flax_resnets.models") / "pretrained.csv").read_text(encoding="utf-8")
     table = {}
-    for name, repository, *sizes, licence, top1, top5 in list(csv.reader(text.splitlines()))[1:]:
-        accuracies = (float(percent) if percent else None for percent in (top1, top5))
-        table[name] = Pretrained(name, repository, *map(int, sizes), licence, *accuracies)
+    for name, repository, classes, size, test_size, licence, *accuracies in list(csv.reader(text.splitlines()))[1:]:
+        top1, top5 = (float(percent) if percent else None for percent in accuracies)
+        table[name] = Pretrained(name, repository, int(classes), int(size), int(test_size), licence, top1, top5)
     return table
 
 
