@@ -139,13 +139,14 @@ def _weights(workdir: Path, checkpoint: str | int, average: bool, best_by: BestB
         damaged: list[str] = []
         for step in _candidates(workdir, checkpoint, steps, best_by):
             directory = workdir / "checkpoints" / str(step)
-            with abandoned_reads_are_silent():
+            with abandoned_reads_are_silent() as failed:
                 try:
                     weights = read_weights(directory, average)
                 except Exception as error:  # a damaged file can raise anything
+                    failed.append(first_line(error))
                     if not os.path.isdir(directory):
                         break  # a run that is under way has removed it
-                    damaged.append(f"{step} is damaged ({first_line(error)})")
+                    damaged.append(f"{step} is damaged ({failed[0]})")
                     continue
             if weights is None:
                 raise UserError(f"average={average}: {workdir} keeps no average of the weights (ema_decay=None)")

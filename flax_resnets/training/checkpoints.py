@@ -127,15 +127,15 @@ class Checkpoints:
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(step))
-            with abandoned_reads_are_silent():
+            with abandoned_reads_are_silent() as failed:
                 try:
                     return self._read(step, abstract)
                 except storage.BucketError:  # it says nothing about the checkpoint
                     raise
                 except Exception as error:  # a damaged file can raise anything
-                    reason = first_line(error)
+                    failed.append(first_line(error))
             aside = self._set_aside(step)
-            say(f"checkpoint {step} is damaged ({reason}); moved to {aside}, trying the one before")
+            say(f"checkpoint {step} is damaged ({failed[0]}); moved to {aside}, trying the one before")
         if storage.exists(self._damaged):  # this start or an earlier one moved checkpoints there
             raise UserError(
                 f"{self.directory}: none of its checkpoints can be read; pick another workdir to start over"
