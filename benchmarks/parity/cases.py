@@ -45,7 +45,12 @@ class Case:
 
 
 # Networks that timm alone has, at two sizes, of which one is odd and not square.
-_TIMMS = ("resnet10t", "resnet14t", "resnet26t", "resnet50t", "resnet50s", "resnext50d_32x4d")
+_TIMMS = (
+    *("resnet10t", "resnet14t", "resnet26t", "resnet50t", "resnet50s"),
+    *("resnetblur18", "resnetblur50", "resnetblur50d", "resnetaa50", "resnetaa50d"),
+    *("resnet50_gn", "resnetv2_50d_gn", "ecaresnet26t", "ecaresnet50d", "ecaresnet50t", "resnetrs50"),
+    *("resnext50d_32x4d", "seresnext26d_32x4d", "seresnext50_32x4d"),
+)
 _SIZES: tuple[Size, ...] = (96, (107, 75))
 _EVEN: tuple[Size, ...] = (96, (64, 96))  # for timm's resnetaa*, which refuses odd sizes
 
@@ -82,7 +87,7 @@ def _cases() -> dict[str, Case]:
     for name in ("resnext101_32x8d", "wide_resnet101_2"):
         cases[name] = Case(name, "torchvision", name, (97,), 4)
     for name in _TIMMS:
-        cases[name] = Case(name, "timm", name, _SIZES)
+        cases[name] = Case(name, "timm", name, _EVEN if "aa" in name else _SIZES)
     for name, (reference, arguments) in _ONE_BLOCK.items():  # with a smooth activation function, see below
         norm = {"norm": "none"} if "none" in arguments.values() else {}
         options = (
@@ -141,14 +146,12 @@ def _cases() -> dict[str, Case]:
 
 CASES = _cases()
 
-# Networks whose evaluation alone is compared: their options are those of cases above.
+# Networks whose evaluation alone is compared: larger ones, whose options are those of cases above.
 EVALUATED = {
-    name: Case(name, "timm", name, _EVEN if "aa" in name else _SIZES)
+    name: Case(name, "timm", name, _SIZES)
     for name in (
-        *("seresnext50_32x4d", "seresnext26d_32x4d", "resnetblur18", "resnetblur50", "resnetblur50d"),
-        *("resnetaa50", "resnetaa50d", "ecaresnet26t", "ecaresnet50d", "ecaresnet50t"),
-        *("resnetrs50", "resnetrs101", "resnetrs152", "resnet200d"),
-        *("seresnext101_32x8d", "resnext101_64x4d", "resnext101_32x16d", "resnet50_gn", "resnetv2_50d_gn"),
+        *("resnetrs101", "resnetrs152", "resnet200d"),
+        *("seresnext101_32x8d", "resnext101_64x4d", "resnext101_32x16d"),
         *("resnetv2_50x1_bit", "resnetv2_101x1_bit", "resnetv2_50x3_bit", "resnetv2_152x2_bit", "resnetv2_101x3_bit"),
         "resnetv2_152x4_bit",
     )
