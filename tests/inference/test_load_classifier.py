@@ -350,7 +350,7 @@ def test_a_directory_that_is_not_there_is_told_those_beside_it(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"owner/name; did you mean elsewhere\?"):
         load_classifier("elswhere")
-    with pytest.raises(UserError, match="owner/name$"):
+    with pytest.raises(UserError, match=r"owner/name$"):
         load_classifier("nowhere/quickstart")
 
 
