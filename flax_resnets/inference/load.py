@@ -1,5 +1,6 @@
 """Loads a classifier from wherever it is: a run's workdir, a saved folder, or the Hugging Face hub."""
 
+import difflib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -97,9 +98,21 @@ def local_directory(source: str | os.PathLike[str]) -> Path:
     if storage.is_bucket(directory):
         directory = _copied(directory)
     if not os.path.isdir(directory):
-        right = "name a run's workdir, a saved folder or hf-hub:owner/name"
+        right = f"name a run's workdir, a saved folder or hf-hub:owner/name{_others_beside(directory)}"
         raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
     return directory
+
+
+def _others_beside(directory: Path) -> str:
+    """Runs and saved folders whose names are like one that is not there. A run's workdir has its changed fields."""
+    try:
+        beside = [each.name for each in sorted(directory.parent.iterdir()) if (each / "config.json").is_file()]
+    except OSError:
+        return ""
+    longer = [name for name in beside if name.startswith(f"{directory.name}-")]
+    close = difflib.get_close_matches(directory.name, [name for name in beside if name not in longer], n=3)
+    found = [str(directory.with_name(name)) for name in (longer + close)[:3]]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _copied(directory: Path) -> Path:

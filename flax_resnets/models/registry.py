@@ -199,6 +199,7 @@ _IN_TIMM = {
     "in_chans": "the images decide: model.init(key, images), or load_weights(model, source, image_shape=(H, W, C))",
     "features_only": 'any network gives them: model.apply(variables, images, method="features")',
     "drop_path_rate": "it is stochastic_depth",
+    "drop_path": "it is stochastic_depth",
     "drop_rate": "it is dropout",
     "act_layer": "it is activation, such as activation='silu'",
     "norm_layer": "it is norm, such as norm='group'",
@@ -286,6 +287,8 @@ def create_model(
         if "name" not in overrides:
             raise TypeError("create_model: the network's name is missing; list_models() has them")
         name = str(overrides.pop("name"))  # the network's name, given as a keyword
+    if not isinstance(name, str):
+        raise UserError(f"model={name!r}: must be a name, such as 'resnet50'; list_models() has them")
     if pretrained or name in pretrained_weights():
         name = _of_pretrained(name, pretrained)
     entry, options = _entry(name), [*model_options(name), "num_classes"]
@@ -317,10 +320,10 @@ def _of_pretrained(name: str, pretrained: bool) -> str:
 
 def _entry(name: str) -> ModelEntry:
     if name not in MODELS:
-        raise UserError(f"model={name!r}: no such model; {_nearest(name, MODELS)}")
+        raise UserError(f"model={name!r}: no such model; {_nearest(name, MODELS, 'list_models() has them')}")
     return MODELS[name]
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
     close = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else otherwise or f"there are {', '.join(known)}"

@@ -379,8 +379,11 @@ class ResNet(nn.Module):
             check_whole("stem_channels", self.stem_channels)
         if 0 in _stem_widths(self):
             name = "width" if self.stem_channels is None else "stem_channels"
-            share = {"deep": "half", "deep_tiered": "three eighths"}[self.stem]
-            raise ValueError(f"{name}={_stem_widths(self)[-1]}: the deep stem begins with {share} as many channels")
+            share, least = {"deep": ("half", 2), "deep_tiered": ("three eighths", 8)}[self.stem]
+            raise ValueError(
+                f"{name}={_stem_widths(self)[-1]}: the deep stem begins with {share} as many channels; "
+                f"must be at least {least}"
+            )
         if self.width * self.width_per_group < 64:
             raise ValueError(
                 f"width={self.width}: with width_per_group={self.width_per_group} leaves a group without channels; "
@@ -393,12 +396,12 @@ class ResNet(nn.Module):
             if part not in parts:
                 raise ValueError(f"frozen={part!r}: must be one of {', '.join(parts)}")
         if self.blur_pool and self.block.preactivated:
-            raise ValueError(f"blur_pool={self.blur_pool!r}: pre-activated blocks cannot blur")
+            raise ValueError(f"blur_pool={self.blur_pool!r}: pre-activated blocks cannot blur; must be False")
         if self.stem_pool == "conv" and (self.blur_pool or self.block.preactivated):
             kind = "pre-activated" if self.block.preactivated else "blurring"
             raise ValueError(f"stem_pool='conv': a {kind} network has no such pool; must be max")
         if self.groups > 1 and self.block.expansion == 1:
-            raise ValueError(f"groups={self.groups}: only bottleneck blocks have groups")
+            raise ValueError(f"groups={self.groups}: only bottleneck blocks have groups; must be 1")
         if self.stride_on == "1x1" and (self.blur_pool or self.block.expansion == 1):
             reason = "a block that blurs has its stride in the blur" if self.blur_pool else "only bottlenecks have one"
             raise ValueError(f"stride_on='1x1': {reason}; must be 3x3")
@@ -406,14 +409,21 @@ class ResNet(nn.Module):
             raise ValueError(f"epsilon={self.epsilon!r}: must be above 0 and below 1, such as 1e-5")
         ghost_size(self.batch_norm)
         if self.norm != "batch" and self.batch_norm != "global":
-            raise ValueError(f"batch_norm={self.batch_norm!r}: norm={self.norm!r} has no statistics of a batch")
+            raise ValueError(
+                f"batch_norm={self.batch_norm!r}: norm={self.norm!r} has no statistics of a batch; must be global"
+            )
         if self.norm == "group":
             inner = int(self.width * self.width_per_group / 64) * self.groups
             for channels in (*_stem_widths(self), self.width, inner):
                 if channels % GROUPS:
-                    raise ValueError(f"norm='group': {channels} channels are not a multiple of its {GROUPS} groups")
+                    raise ValueError(
+                        f"norm='group': {channels} channels are not a multiple of its {GROUPS} groups; "
+                        "must be batch or none"
+                    )
         if self.standardize_weights and self.norm != "none" and self.zero_init_last and self.block.preactivated:
-            raise ValueError("standardize_weights=True: a kernel of 0, as zero_init_last makes it, has no variance")
+            raise ValueError(
+                "standardize_weights=True: a kernel of 0, as zero_init_last makes it, has no variance; must be False"
+            )
         super().__post_init__()
 
     @property

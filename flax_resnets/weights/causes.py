@@ -37,8 +37,16 @@ def cause_of(
         return "it has no head", "num_classes=0 loads the rest"
     count = _parameters(tensors, head)
     own = sum(math.prod(shape) for path, shape in shapes.items() if path[0] == "params" and path[1] != "head")
-    known = [name for name, parameters in _bodies().items() if count == parameters]
+    alike = [name for name, (parameters, _) in _bodies().items() if count == parameters]
+    has_statistics = any(_STATISTICS.search(name) for name in tensors)
+    known = [name for name in alike if _bodies()[name][1] == has_statistics] or alike
     if count == own:
+        statistics = [name for name in (*mismatch.missing, *mismatch.extra) if _STATISTICS.search(name)]
+        if known and statistics and len(statistics) == len(mismatch.missing) + len(mismatch.extra):
+            if not has_statistics:
+                return "it has no running statistics, as if for group norm", f"create_model({known[0]!r})"
+            if not any(path[0] == "batch_stats" for path in shapes):
+                return "it has running statistics, as BatchNorm has", f"create_model({known[0]!r})"
         known = []
         if len(mismatch.missing) > len(shapes) / 2:
             return "it has as many parameters as the network, but names that are not known here", ""
@@ -62,11 +70,15 @@ def _parameters(tensors: Mapping[str, Stored], head: tuple[str, ...]) -> int:
 
 
 @cache
-def _bodies() -> dict[str, int]:
-    """The number of parameters before the head, of each network of the registry whose weights can be loaded."""
+def _bodies() -> dict[str, tuple[int, bool]]:
+    """Of each network of the registry whose weights can be loaded: parameters before the head, and if it has BatchNorm.
+
+    BatchNorm has running statistics, which group norm has not.
+    """
     bodies = {}
     for name, entry in MODELS.items():
         model = entry.constructor()
         if isinstance(model, ResNet):
-            bodies[name] = entry.parameters - (features_of(model) + 1) * entry.num_classes
+            parameters = entry.parameters - (features_of(model) + 1) * entry.num_classes
+            bodies[name] = parameters, model.norm == "batch"
     return bodies

@@ -22,13 +22,14 @@ def by_name(source: str) -> str:
     A file or directory of that name comes first.
 
     Raises:
-        UserError: the name has the form of such weights, and there are none.
+        UserError: the name has the form of such weights, and there are none, or it is that of a network alone.
 
     Example:
         >>> by_name("resnet50.a1_in1k"), by_name("runs/quickstart")
         ('hf-hub:timm/resnet50.a1_in1k', 'runs/quickstart')
     """
-    is_name = source in pretrained_weights() or re.fullmatch(r"\w+\.\w+_in1k", source)
+    networks = {weights.model for weights in pretrained_weights().values()}
+    is_name = source in networks or re.fullmatch(r"\w+\.\w+_in\d+k(_\w+)?", source)
     if not is_name or os.path.lexists(source):
         return source
     return f"{PREFIX}{find_pretrained(source).repository}"

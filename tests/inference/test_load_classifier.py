@@ -336,3 +336,25 @@ def test_checkpoints_that_may_not_be_read(workdir, monkeypatch):
     monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(UserError, match=r"checkpoints: Permission denied; whoever reads the run must be allowed to"):
         load_classifier(workdir)
+
+
+def test_a_directory_that_is_not_there_is_told_those_beside_it(tmp_path, monkeypatch):
+    for name in ("quickstart-epochs=1", "quickstar", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "quickstarts").mkdir()  # holds no run
+    with pytest.raises(UserError, match=r"hf-hub:owner/name; did you mean (?=.*epochs=1)(?=.*quickstar\b)") as raised:
+        load_classifier(tmp_path / "quickstart")
+    assert "quickstarts" not in str(raised.value)
+    assert "elsewhere" not in str(raised.value)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"owner/name; did you mean elsewhere\?"):
+        load_classifier("elswhere")
+    with pytest.raises(UserError, match=r"owner/name$"):
+        load_classifier("nowhere/quickstart")
+
+
+@pytest.mark.parametrize("name", ["resnet26", "resnet26.a9_in1k", "resnet26.bt_in12k", "resnet26.bt_in21k_ft_in1k_384"])
+def test_the_name_of_a_network_is_told_its_trained_weights(name):
+    with pytest.raises(UserError, match=rf"^{name}: no such weights; did you mean resnet26\.bt_in1k\?$"):
+        load_classifier(name)

@@ -131,7 +131,7 @@ def test_options_are_the_module_s_own():
     ("name", "options", "message"),
     [
         ("resnet19", {}, "model='resnet19': no such model; did you mean resnet1"),
-        ("transformer", {}, "there are resnet18, "),
+        ("transformer", {}, "model='transformer': no such model; list_models() has them"),
         ("resnet18", {"steem": "deep"}, "steem='deep': resnet18 has no such option; did you mean stem?"),
         ("resnet18", {"stage_sizes": (1,)}, "has no such option"),
         ("alexnet", {"stem": "small"}, "stem='small': alexnet has no such option; there are dtype, dropout"),
@@ -155,6 +155,9 @@ def test_options_are_the_module_s_own():
         ("resnet18", {"act_layer": "silu"}, "here it is activation, such as activation='silu'"),
         ("alexnet", {"drop_rate": 0.1}, "drop_rate=0.1: alexnet has no such option; did you mean dropout?"),
         ("resnet18", {"global_pool": "mean"}, "global_pool='mean': must be one of avg, max, avgmax, catavgmax"),
+        (50, {}, "model=50: must be a name, such as 'resnet50'; list_models() has them"),
+        (["resnet50"], {}, "model=['resnet50']: must be a name"),
+        ("resnet18", {"drop_path": 0.1}, "drop_path=0.1: timm's word; here it is stochastic_depth"),
         ("resnet18", {"num_classes": -1}, "num_classes=-1: must be a whole number"),
         ("resnet18", {"num_classes": True}, "num_classes=True: must be a whole number"),
     ],

@@ -212,6 +212,20 @@ def test_a_misfit_is_told_with_its_cause_in_at_most_600_characters(make, said):
     assert len(message) <= 600
 
 
+@pytest.mark.parametrize(
+    ("weights_of", "into", "said"),
+    [
+        ("resnet50_gn", "resnet50", "it has no running statistics, as if for group norm: create_model('resnet50_gn')"),
+        ("resnet50", "resnet50_gn", "it has running statistics, as BatchNorm has: create_model('resnet50')"),
+        ("resnet50_gn", "resnetv2_50d_gn", "it has as many parameters as resnet50_gn: create_model('resnet50_gn')"),
+        ("resnetv2_50x1_bit", "resnetv2_50d_gn", "resnetv2_50x1_bit: create_model('resnetv2_50x1_bit')"),
+    ],
+)
+def test_running_statistics_tell_which_norm_the_weights_are_of(weights_of, into, said):
+    message = refused(create_model(into), empty(weights_of), image_shape=(64, 64, 3))
+    assert message.endswith(said)
+
+
 def test_a_long_path_keeps_its_end(tmp_path):
     folder = tmp_path / "x" / ("y" * 200) / ("z" * 200)
     folder.mkdir(parents=True)
