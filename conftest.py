@@ -1,5 +1,6 @@
 """For tests and docstrings alike: caches go where they vanish, and a slow machine is no failure."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -31,3 +32,11 @@ def _caches_of_the_session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAX_RESNETS_CACHE", str(directory))  # inherited by the processes that tests start
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_a_module_leaves_is_not_searched_again():
+    """Traces of programs stay in JAX's caches: a million objects, which every later collection would go through."""
+    yield
+    gc.collect()
+    gc.freeze()
