@@ -95,7 +95,10 @@ def _row(name: str, runs: list[Run], base: list[Run], line: str) -> str:
     accuracy = with_spread([run.epochs[-1]["accuracy"] for run in runs])
     difference = f"{statistics.mean(last[seed] - reference[seed] for seed in shared):+.2f}" if shared else ""
     seeds = ", ".join(map(str, sorted(last)))
-    return f"| {name} | {accuracy} | {'' if name == BASE else difference} | {seeds} | `{line}` |"
+    how = f"`{line}`"
+    if after := runs[0].amended_after:
+        how = f"`{line} --amend`, after epoch {' and '.join(map(str, after))} of the recipe"
+    return f"| {name} | {accuracy} | {'' if name == BASE else difference} | {seeds} | {how} |"
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

@@ -76,12 +76,14 @@ class Run:
         epochs: rows of metrics.jsonl, one for each epoch.
         done: last row of metrics.jsonl; empty if the run is not finished.
         machine: content of machine.json; empty if there is none yet.
+        amended_after: the epochs after which `--amend` changed the configuration.
     """
 
     config: dict[str, Any]
     epochs: list[dict[str, Any]]
     done: dict[str, Any]
     machine: dict[str, Any]
+    amended_after: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -117,6 +119,7 @@ def read_run(directory: Path, so_far: bool = True) -> Run:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         epochs = [row for row in rows if row["event"] == "epoch"]
         done = next((row for row in rows if row["event"] == "done"), {})
+        amended_after = tuple(row["epoch"] for row in rows if row["event"] == "amended")
         if missing := [name for row in epochs for name in sorted(_EPOCH_FIELDS - row.keys())]:
             raise KeyError(missing[0])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -130,7 +133,7 @@ def read_run(directory: Path, so_far: bool = True) -> Run:
     if done and "state_digest" not in done:
         raise UserError(f"{path}: its closing row has no state_digest")
     machine = directory / "machine.json"
-    return Run(config, epochs, done, read_json(machine) if machine.exists() else {})
+    return Run(config, epochs, done, read_json(machine) if machine.exists() else {}, amended_after)
 
 
 def add_run(

@@ -73,6 +73,15 @@ def test_a_difference_is_taken_at_the_seeds_that_both_have(tree):
     assert smoothed[4] == "`python train.py --config configs/rn18_imagenette_64.py --config.label_smoothing=0.1` |"
 
 
+def test_an_amended_run_says_so(tree):
+    path = tree / "results" / "experiments" / "short" / "smoothed" / "seed1" / "metrics.jsonl"
+    epoch, done = path.read_text().splitlines()
+    amended = {"event": "amended", "epoch": 1, "step": 1, "changes": {"label_smoothing": [0.0, 0.1]}}
+    path.write_text("\n".join([epoch, json.dumps(amended), done]))
+    text = experiments.generated(tree / "results" / "experiments", tree)
+    assert "--config.label_smoothing=0.1 --amend`, after epoch 1 of the recipe |" in text
+
+
 def test_check_tells_when_the_page_is_old(tree, capsys):
     assert experiments.main(["--check"], root=tree) == 1
     experiments.main([], root=tree)
