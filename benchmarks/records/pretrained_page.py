@@ -1,6 +1,8 @@
 """Writes the table of docs/pretrained.md from flax_resnets/models/pretrained.csv.
 
-python -m benchmarks.records.pretrained_page
+    python -m benchmarks.records.pretrained_page
+
+The prose of the page stands in the page itself.
 """
 
 from pathlib import Path
