@@ -16,6 +16,8 @@ which its speed is divided (on Linux).
 - `torch`: a DataLoader with 0 workers up to as many as there are cores. It decodes with torchvision or with PIL, then
   applies torchvision.transforms.v2: random-resized crop and flip on uint8, then conversion to float and normalisation.
   Each turn is an epoch: workers stay alive from turn to turn, but have no batches ready at its beginning.
+- `torch, decoded`: the same DataLoader and transforms, without workers, on images that lie decoded in memory: the same
+  work as `ours, cropped`.
 
 This library's cache is decoded once, before the first epoch (not in `streamed`). The JPEGs are copied from the dataset
 into a temporary folder and read once before anything is timed, so both sides read from the system's file cache.
@@ -40,6 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _HERE = Path(__file__).parent
 
+_DECODED = "torch, decoded"
+
 
 def extract(dataset: str, data_dir: str | None, images: int | None, folder: Path) -> None:
     """Writes a training split as `folder/class/number.jpg`, the layout of torchvision's ImageFolder."""
@@ -60,6 +64,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=128, help="side of the crop, in pixels")
     parser.add_argument("--store_size", type=int, default=160, help="side of the cached images, in pixels")
     parser.add_argument("--torch", type=Path, help="python of an environment with torch and torchvision")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="only these contenders; may be given repeatedly"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn", type=float, default=6.0, help="seconds of a turn")
     parser.add_argument("--json", type=Path, help="file for lines of JSON")
@@ -86,16 +93,27 @@ def main() -> int:
             )
             if use == 1 or not name.endswith(" 1 cores")
         ]
-        processes = [Process([contender], paths=[str(ROOT)]) for contender in ours]
+        theirs = []
         if arguments.torch:
             extract(arguments.dataset, arguments.data_dir, arguments.images, Path(folder))
-            for decoder in ("torchvision", "PIL"):
-                for workers in range(cores() + 1):
-                    options = {**common, "folder": folder, "decoder": decoder, "workers": workers}
-                    options["use_cores"] = max(1, workers)
-                    contender = Contender(f"torch, {decoder}, {workers} workers", _HERE / "input_torch.py", options)
-                    environment = foreign_environment(arguments.torch)
-                    processes.append(Process([contender], arguments.torch, environment=environment))
+            ways = [(decoder, workers) for decoder in ("torchvision", "PIL") for workers in range(cores() + 1)]
+            for decoder, workers in [*ways, ("decoded", 0)]:
+                name = _DECODED if decoder == "decoded" else f"torch, {decoder}, {workers} workers"
+                options = {**common, "folder": folder, "decoder": decoder, "workers": workers}
+                options["use_cores"] = max(1, workers)
+                theirs.append(Contender(name, _HERE / "input_torch.py", options))
+        names = [contender.name for contender in (*ours, *theirs)]
+        if unknown := set(arguments.only or ()) - set(names):
+            known = "; ".join(names)
+            print(f"input_pipeline.py: --only {min(unknown)!r}: must be one of: {known}", file=sys.stderr)
+            return 2
+        processes = [Process([contender], paths=[str(ROOT)]) for contender in ours]
+        processes += [
+            Process([contender], arguments.torch, environment=foreign_environment(arguments.torch))
+            for contender in theirs
+        ]
+        if arguments.only:
+            processes = [process for process in processes if process.contenders[0].name in arguments.only]
         result = interleave(
             processes, arguments.rounds, turn=arguments.turn, pause=1.0, say=lambda text: print(text, file=sys.stderr)
         )
@@ -106,20 +124,25 @@ def main() -> int:
         for name, seconds in result.seconds.items()
     }
     peers = [name for name in each if name.startswith("torch")]
-    best = min(peers, key=lambda name: spread(each[name]).median, default=None)
+    best = min(set(peers) - {_DECODED}, key=lambda name: spread(each[name]).median, default=None)
+    against = {"against torch's best": best, "against torch, decoded": _DECODED if _DECODED in each else None}
     cells, lines = [], []
     for name, values in each.items():
         median, low, high = (1 / value for value in spread(values))
-        times = ratios({name: values, best: each[best]}, name)[best] if best and name not in peers else None
-        versus = f"{times.median:.2f}x ({times.low:.2f} to {times.high:.2f})" if times else "best" * (name == best)
         used = result.facts[name]["cores"]
-        cells.append([name, str(used), f"{median:,.0f}", f"{high:,.0f} to {low:,.0f}", versus])
-        row = {"contender": name, "images_per_second_and_core": median, "quartiles": [high, low]}
-        if times:
-            row |= {"against": best, "times": times.median, "times_quartiles": [times.low, times.high]}
+        cell = [name, str(used), f"{median:,.0f}", f"{high:,.0f} to {low:,.0f}"]
+        row = {"contender": name, "images_per_second_and_core": median, "quartiles": [high, low], "against": {}}
+        for peer in against.values():
+            times = ratios({name: values, peer: each[peer]}, name)[peer] if peer and name not in peers else None
+            cell.append(f"{times.median:.2f}x ({times.low:.2f} to {times.high:.2f})" if times else "")
+            if times:
+                row["against"][peer] = {"times": times.median, "quartiles": [times.low, times.high]}
+        cells.append(cell)
         asked = {name: value for name, value in vars(arguments).items() if name not in ("data_dir", "torch", "json")}
         lines.append(json.dumps(row | result.facts[name] | asked | {"machine": describe_machine()}))
-    print(table(["", "cores", "images/s/core", "spread", "against torch's best"], cells, left=1))
+    print(table(["", "cores", "images/s/core", "spread", *against], cells, left=1))
+    if best:
+        print(f"torch's best: {best}")
     for name, reason in result.left_out.items():
         print(f"left out: {name}: {reason}")
     print("", *lines, sep="\n")

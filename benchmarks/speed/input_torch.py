@@ -13,7 +13,7 @@ def prepare(folder, decoder, workers, batch, size, use_cores):
 
     Args:
         folder: a folder with one folder of JPEGs for each class.
-        decoder: `torchvision`, into uint8 tensors, or `PIL`.
+        decoder: `torchvision`, into uint8 tensors, or `PIL`; `decoded` for images that are decoded beforehand.
         workers: number of the DataLoader's workers; 0 for none.
         batch: images in a batch.
         size: side of the crop, in pixels.
@@ -35,6 +35,8 @@ def prepare(folder, decoder, workers, batch, size, use_cores):
     )
     options = {} if decoder == "PIL" else {"loader": _decode}
     dataset = torchvision.datasets.ImageFolder(folder, transform, **options)
+    if decoder == "decoded":
+        dataset = _Decoded(dataset.samples, transform)
     sampler = torch.utils.data.RandomSampler(dataset)
     loader = torch.utils.data.DataLoader(
         dataset, batch, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
@@ -48,6 +50,21 @@ def prepare(folder, decoder, workers, batch, size, use_cores):
 
     versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
     return repeat, {"cores": use_cores, "versions": versions}
+
+
+class _Decoded(torch.utils.data.Dataset):
+    """Images in memory, transformed each time."""
+
+    def __init__(self, samples, transform):
+        self.images = [(_decode(path), label) for path, label in samples]
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image, label = self.images[index]
+        return self.transform(image), label
 
 
 def _decode(path):

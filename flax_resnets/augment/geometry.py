@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_resnets.augment.augmentation import Augmentation
+from flax_resnets.augment.resampling import resized_crop
 from flax_resnets.fields import Rule
 
 
@@ -119,7 +120,7 @@ def random_resized_crop(
         >>> random_resized_crop(jax.random.key(0), images, 32, (0.35, 1.0), (3 / 4, 4 / 3)).shape
         (2, 32, 32, 3)
     """
-    n, height, width, channels = images.shape
+    n, height, width, _ = images.shape
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     area = height * width * jax.random.uniform(area_key, (n,), minval=scale[0], maxval=scale[1])
     aspect = jnp.exp(jax.random.uniform(ratio_key, (n,), minval=math.log(ratio[0]), maxval=math.log(ratio[1])))
@@ -128,14 +129,7 @@ def random_resized_crop(
     sides = jnp.minimum(sides, limits)
     corners = jax.random.uniform(place_key, (n, 2)) * (limits - sides)
 
-    def crop(image: jax.Array, corner: jax.Array, side: jax.Array) -> jax.Array:
-        zoom = size / side
-        # Antialiased like PIL's resize; two small matrix products an image.
-        return jax.image.scale_and_translate(
-            image, (size, size, channels), (0, 1), zoom, -corner * zoom, "bilinear", antialias=True
-        )
-
-    return jax.vmap(crop)(images, corners, sides)
+    return resized_crop(images, corners, sides, size)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
