@@ -128,12 +128,19 @@ def _grid(
     for axes, index, title in zip(grid.flat, indices, titles, strict=False):
         axes.imshow(evaluation.image(index), cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=8)
-        axes.text(
-            0.5, -0.03, f"image {index}", transform=axes.transAxes, ha="center", va="top", fontsize=7, color="0.4"
-        )
+        where = _place(index, evaluation.image_name(index))
+        axes.text(0.5, -0.03, where, transform=axes.transAxes, ha="center", va="top", fontsize=7, color="0.4")
     shown = f"the {len(indices)} worst {what}" if indices else "no mistakes"
     figure.suptitle(f"{plain(evaluation.dataset)}: {shown}", fontsize=10)
     return png(figure)
+
+
+def _place(index: int, image_name: str) -> str:
+    """An image's index, and the end of its file's name if it has one."""
+    where, file = f"image {index}", image_name.rpartition("/")[2]
+    if file == where:
+        return where
+    return f"{where}, {plain(file if len(file) <= 26 else '…' + file[-25:])}"
 
 
 def draw_classes(evaluation: MultilabelEvaluation) -> bytes:

@@ -72,6 +72,8 @@ def find_pretrained(name: str) -> Pretrained:
         Traceback (most recent call last):
         flax_resnets.errors.UserError: resnet18.a9_in1k: no such weights; did you mean resnet18.a3_in1k, ...?
     """
+    if not isinstance(name, str):
+        raise UserError(f"name={name!r}: must be a string, such as 'resnet50.a1_in1k'")
     table = pretrained_weights()
     if name in table:
         return table[name]

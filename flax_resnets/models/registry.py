@@ -247,12 +247,17 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
         pretrained: whether to list trained weights, such as `resnet18.a1_in1k`: a network's name and a tag, as timm has
             them. `load_classifier` and `load_weights` take these names.
 
+    Raises:
+        UserError: `pattern` is not a string.
+
     Example:
         >>> list_models("resnet18d.*", pretrained=True)
         ['resnet18d.ra2_in1k', 'resnet18d.ra4_e3600_r224_in1k']
         >>> list_models("resnet??d")
         ['resnet18d', 'resnet34d', 'resnet50d', 'resnet26d']
     """
+    if not isinstance(pattern, str):
+        raise UserError(f"pattern={pattern!r}: must be a string, such as 'resnet*d'; '*' for all")
     return [name for name in (pretrained_weights() if pretrained else MODELS) if fnmatch.fnmatchcase(name, pattern)]
 
 

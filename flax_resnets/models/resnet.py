@@ -395,11 +395,15 @@ class ResNet(nn.Module):
         for part in self.frozen:
             if part not in parts:
                 raise ValueError(f"frozen={part!r}: must be one of {', '.join(parts)}")
+        if self.frozen and self.norm != "batch":
+            raise ValueError(f"frozen={self.frozen!r}: norm={self.norm!r} has no running statistics; must be ()")
         if self.blur_pool and self.block.preactivated:
             raise ValueError(f"blur_pool={self.blur_pool!r}: pre-activated blocks cannot blur; must be False")
         if self.stem_pool == "conv" and (self.blur_pool or self.block.preactivated):
             kind = "pre-activated" if self.block.preactivated else "blurring"
             raise ValueError(f"stem_pool='conv': a {kind} network has no such pool; must be max")
+        if self.stem_pool == "zero_padded_max" and self.blur_pool == "average":
+            raise ValueError("stem_pool='zero_padded_max': blur_pool='average' is in its place; must be max")
         if self.groups > 1 and self.block.expansion == 1:
             raise ValueError(f"groups={self.groups}: only bottleneck blocks have groups; must be 1")
         if self.stride_on == "1x1" and (self.blur_pool or self.block.expansion == 1):

@@ -54,6 +54,16 @@ def test_worst_mistakes_show_the_images():
     assert ((picture == (255, 0, 0)).all(-1)).sum() > 7 * 50 * 50
 
 
+def test_below_each_worst_mistake_is_its_files_name():
+    red = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    unnamed = dataclasses.replace(made(10, 200), image=lambda _: red)
+    named = dataclasses.replace(unnamed, image_name=lambda i: f"photos/$a$/{i}_{'long' * 9}.jpg")
+    first, second = pixels(draw_worst(unnamed, number=1)), pixels(draw_worst(named, number=1))
+    rows = np.flatnonzero((first != second).any((1, 2)))
+    assert 0 < np.ptp(rows) < 40, "one line of the picture differs"
+    assert rows[0] > np.flatnonzero((first == (255, 0, 0)).all(2).any(1))[-1]
+
+
 def test_without_mistakes_there_is_a_picture_that_says_so():
     right = dataclasses.replace(made(3, 20, right=True), image=lambda _: pytest.fail("no image is needed"))
     assert pixels(draw_worst(right)).shape[0] > 100

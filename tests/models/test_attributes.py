@@ -28,6 +28,8 @@ def test_a_float_dtype_by_any_name(dtype):
         ("resnet50t", {"width": 4}, "width=4: the deep stem .* as many channels; must be at least 8"),
         ("resnet50s", {"stem_channels": 1}, "stem_channels=1: the deep stem .*; must be at least 2"),
         ("resnetrs50", {"blur_pool": True}, "stem_pool='conv': a blurring network has no such pool; must be max"),
+        ("resnetaa50", {"stem_pool": "zero_padded_max"}, "stem_pool='zero_padded_max': .* in its place; must be max"),
+        ("resnet50_gn", {"frozen": ("stem",)}, r"frozen=\('stem',\): norm='group' has no running .*; must be \(\)"),
         ("resnetv2_50", {"blur_pool": True}, "blur_pool=True: pre-activated blocks cannot blur; must be False"),
         ("resnet18", {"groups": 2}, "groups=2: only bottleneck blocks have groups; must be 1"),
         ("resnetblur50", {"stride_on": "1x1"}, "stride_on='1x1': a block that blurs has its stride in the blur"),

@@ -4,7 +4,7 @@ import pytest
 
 from flax_resnets import create_model, list_models
 from flax_resnets.errors import UserError
-from flax_resnets.models.pretrained import pretrained_weights
+from flax_resnets.models.pretrained import find_pretrained, pretrained_weights
 
 
 def test_each_is_of_a_network_here():
@@ -65,3 +65,8 @@ def test_a_wrong_name_is_told_the_right_ones(name, pretrained, message):
         create_model(name, pretrained=pretrained)
     assert str(raised.value).startswith(message)
     assert len(str(raised.value)) < 600
+
+
+def test_a_name_is_a_string():
+    with pytest.raises(UserError, match=r"name=None: must be a string, such as 'resnet50\.a1_in1k'"):
+        find_pretrained(None)  # type: ignore[arg-type]

@@ -111,6 +111,8 @@ def test_list_models_takes_a_pattern():
     ]
     assert list_models() == list(MODELS)
     assert list_models("nothing") == []
+    with pytest.raises(UserError, match=r"pattern=None: must be a string, such as 'resnet\*d'"):
+        list_models(None)  # type: ignore[arg-type]
 
 
 def test_options_reach_the_module():
