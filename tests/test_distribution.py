@@ -153,6 +153,14 @@ def test_a_release_is_published_without_a_password():
     assert "secrets" not in (ROOT / ".github/workflows/publish.yml").read_text()
 
 
+def test_a_workflow_may_only_read_the_repository_and_keeps_no_password_of_it():
+    for name, workflow in WORKFLOWS.items():
+        assert workflow["permissions"] == {"contents": "read"}, name
+        for step in (step for job in workflow["jobs"].values() for step in job["steps"]):
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False, name
+
+
 def test_the_form_for_a_bug_asks_for_the_environment():
     (body,) = [
         each
