@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_ours_against_plain_linen(capfd, tmp_path, case):
     assert len(linen["each_round"]) == ours["rounds"] == 2
     assert {"jax", "flax"} <= set(ours["versions"])
     assert ours["machine"]["cores"] >= 1
+
+
+def test_its_page_names_every_case():
+    page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
+    assert all(f"`{case}`" in page for case in CASES)
 
 
 def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or_none(capfd, monkeypatch):
