@@ -234,6 +234,14 @@ def test_the_slurm_job_is_queued_again_until_it_is_done(tmp_path, training, row,
     assert done.returncode == int(training.removeprefix("exit "))
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_each_row_of_a_table_has_the_cells_of_its_header(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in table.splitlines()]
+        assert set(rows) == {rows[0]}, table.splitlines()[rows.index(next(n for n in rows if n != rows[0]))]
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and the site make them."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), flags=re.MULTILINE)

@@ -16,10 +16,14 @@
 set -euo pipefail
 
 source .venv/bin/activate
-# The workdir must be on a filesystem that all hosts see. Each host has its own cache of decoded images.
-export FLAX_RESNETS_CACHE="${TMPDIR:-/tmp}/flax_resnets"
+# The workdir must be on a filesystem that all hosts see. Each host has its own cache of decoded images and of compiled
+# programs. JAX loads these, so the cache must be a directory of yours alone.
+export FLAX_RESNETS_CACHE="${TMPDIR:-/tmp}/flax_resnets-$(id -un)"
 status=0
-srun --kill-on-bad-exit=1 python train.py --config configs/rn50_imagenet.py --workdir runs/rn50_imagenet || status=$?
+srun --kill-on-bad-exit=1 bash -c '
+    mkdir -p -m 700 "$FLAX_RESNETS_CACHE" && test -O "$FLAX_RESNETS_CACHE" || exit 2
+    exec python train.py --config configs/rn50_imagenet.py --workdir runs/rn50_imagenet
+' || status=$?
 # If the run was stopped and saved, or ended because another process ended, queue the job again. Not after exit code 2
 # (a mistake of the user) or 3 (the run diverged), because it would end in the same way again.
 if [[ $status != 2 && $status != 3 ]] && ! grep -q '"event": "done"' runs/rn50_imagenet/metrics.jsonl; then

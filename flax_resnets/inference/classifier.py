@@ -240,7 +240,7 @@ class Classifier:
         Example:
             >>> explanation = load_classifier("runs/quickstart").explain("shoe.png")[0]  # doctest: +SKIP
             >>> explanation, explanation.heat.shape, explanation.overlay().shape  # doctest: +SKIP
-            (Explanation('Sneaker', 7, 0.97, 28 x 28, grad_cam at stage3), (28, 28), (28, 28, 3))
+            (Explanation('Sneaker', 7, 0.97, 28 x 28, grad_cam at stage4), (28, 28), (28, 28, 3))
         """
         from flax_resnets.inference.explain import explain
 

@@ -40,8 +40,9 @@ def load_classifier(
             on the Hugging Face hub, such as `hf-hub:microsoft/resnet-18`; or a name of `list_models(pretrained=True)`,
             such as `resnet50.a1_in1k`, which is there.
         checkpoint: of a run: `best`, that of the epoch with the highest accuracy (if an image may have any number of
-            classes, mean average precision), or with the lowest validation loss if the run has `best_by=loss`; `last`,
-            the newest; or the number of a step that is kept. Of other sources only `best`.
+            classes, mean average precision), or with the lowest validation loss if the run has `best_by=loss`, the
+            highest metric of its recipe if `best_by=metric`; `last`, the newest; or the number of a step that is kept.
+            Of other sources only `best`.
         average: of a run: whether to take the average of the weights (EMA), if the run keeps it. None, like False,
             takes the weights themselves: the run's `best_accuracy` is theirs.
         class_names: in the order of the labels; None for those that the source has. Runs of early versions have none.

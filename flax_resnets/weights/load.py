@@ -50,7 +50,7 @@ def load_weights(
     Tensors are matched by their names, which may be those of several libraries: docs/weights.md lists them. The names
     may have any prefix, such as `module.` or `backbone.`, and may be in a nested mapping, such as `state_dict`. If not
     all tensors of the network are there, or others are among them, one error counts those that do not fit, names the
-    first of each kind and the likeliest cause, and nothing is loaded. Only `.pth` and `.pt` need torch.
+    first of each kind and the likeliest cause, and nothing is loaded. Only files that `torch.save` wrote need torch.
 
     - If the file's head has another number of classes than the model, the head is initialised at random, with a
       `FreshHeadWarning`. A model with `num_classes=0` has no head, and the file's head is ignored.
@@ -61,9 +61,10 @@ def load_weights(
 
     Args:
         model: a `ResNet`.
-        source: path of a `.safetensors`, `.npz`, `.pth` or `.pt` file, which may be `gs://BUCKET/PATH`; or
-            `hf-hub:owner/name` for its `model.safetensors`; or a mapping from names to float arrays in torch's shapes
-            (kernels `(O, I, H, W)`).
+        source: path of a `.safetensors`, `.npz` or `.msgpack` file, of the `.safetensors.index.json` of several, or of
+            a file that `torch.save` wrote (`.pth`, `.pt`, `.bin`, `.ckpt`, `.pth.tar`), which may be
+            `gs://BUCKET/PATH`; or `hf-hub:owner/name` for the weights there; or a name of trained weights, such as
+            `resnet50.a1_in1k`; or a mapping from names to float arrays in torch's shapes (kernels `(O, I, H, W)`).
         image_shape: `(H, W, C)` of the images; only C matters to the weights. By default C is the number of channels of
             the file's stem.
         average: if the source has the network twice, whether to take the average of the weights (`state_dict_ema`,
