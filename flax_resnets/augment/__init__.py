@@ -9,12 +9,12 @@ from flax_resnets.augment.geometry import (
     random_flip,
     random_resized_crop,
     random_translate,
-    resize,
 )
 from flax_resnets.augment.mixing import MixConfig, cutmix, mix, mixup
 from flax_resnets.augment.normalise import normalise
 from flax_resnets.augment.pipeline import AugmentConfig, for_training
 from flax_resnets.augment.policies import randaugment, trivialaugment
+from flax_resnets.augment.resampling import resize
 
 __all__ = [
     "AugmentConfig",

@@ -7,8 +7,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from flax_resnets.augment import geometry
+from flax_resnets.augment.geometry import centre_crop
 from flax_resnets.augment.normalise import HasStatistics, normalise, statistics_of
+from flax_resnets.augment.resampling import resize
 from flax_resnets.fields import Fields, Rule
 
 
@@ -53,8 +54,8 @@ def for_evaluation(images: jax.Array, config: Preprocessing, size: int) -> jax.A
     Returns:
         float32 `(N, size, size, C)`.
     """
-    images = geometry.centre_crop(images, config.crop_pct)
-    return normalise(geometry.resize(images.astype(jnp.float32), size), *statistics_of(config))
+    images = centre_crop(images, config.crop_pct)
+    return normalise(resize(images.astype(jnp.float32), size), *statistics_of(config))
 
 
 def evaluated(

@@ -1,4 +1,4 @@
-"""Geometry: crops, flips, shifts, rotations and resizing."""
+"""Geometry: crops, flips, shifts and rotations."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_resnets.augment.augmentation import Augmentation
-from flax_resnets.augment.resampling import resized_crop
+from flax_resnets.augment.resampling import resize, resized_crop
 from flax_resnets.fields import Rule
 
 
@@ -141,19 +141,6 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """
     mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
-
-
-def resize(images: jax.Array, size: int) -> jax.Array:
-    """Resizes `(N, H, W, C)` to `(N, size, size, C)`, antialiased. Images of that size are returned untouched.
-
-    Example:
-        >>> resize(jnp.zeros((2, 40, 40, 3)), 32).shape
-        (2, 32, 32, 3)
-    """
-    n, height, width, channels = images.shape
-    if height == width == size:
-        return images
-    return jax.image.resize(images, (n, size, size, channels), "bilinear", antialias=True)
 
 
 def centre_crop(images: jax.Array, crop_pct: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Resized crops are PIL's and jax's, whichever of the two ways computes them."""
+"""Resized images and crops are PIL's and jax's, whichever of the two ways computes them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flax_resnets.augment.resampling import resized_crop
+from flax_resnets.augment.resampling import resize, resized_crop
 
 # Height and width of the images, side of the result: larger, smaller, and with so many pixels for one that a CPU
 # multiplies with matrices too.
@@ -55,3 +55,19 @@ def test_a_crop_is_jaxs(shape_and_size: tuple[tuple[int, int], int], seed: int):
             image, (size, size, 3), (0, 1), jnp.asarray(zoom), jnp.asarray(-corner * zoom), "bilinear"
         )
         np.testing.assert_allclose(result, of_jax, atol=0.05)  # of 255
+
+
+@pytest.mark.parametrize(("shape", "size"), SHAPES)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float32, jnp.bfloat16])
+def test_a_resized_image_is_jaxs(shape: tuple[int, int], size: int, dtype):
+    images = jnp.asarray(pictures(2, *shape)).astype(dtype)
+    out = resize(images, size)
+    of_jax = jax.image.resize(images.astype(jnp.float32), (2, size, size, 3), "bilinear")
+    assert out.dtype == (jnp.float32 if dtype == jnp.uint8 else dtype)
+    np.testing.assert_allclose(out.astype(jnp.float32), of_jax, atol=3 if dtype == jnp.bfloat16 else 0.05)  # of 255
+
+
+def test_an_image_of_that_size_stays_as_it_is():
+    images = jnp.asarray(pictures(2, 20, 20))
+    assert (resize(images, 20) == images).all()
+    assert resize(images, 20).dtype == jnp.uint8
