@@ -51,7 +51,7 @@ _TIMMS = (
     *("resnet50_gn", "resnetv2_50d_gn", "ecaresnet26t", "ecaresnet50d", "ecaresnet50t", "resnetrs50"),
     *("resnext50d_32x4d", "seresnext26d_32x4d", "seresnext50_32x4d", "seresnext101_32x8d"),
     *("resnext101_64x4d", "resnext101_32x16d", "resnetrs101", "resnetrs152", "resnet200d"),
-    *("resnetv2_50x1_bit", "resnetv2_101x1_bit", "resnetv2_50x3_bit", "resnetv2_152x2_bit", "resnetv2_101x3_bit"),
+    *("resnetv2_50x1_bit", "resnetv2_101x1_bit", "resnetv2_50x3_bit", "resnetv2_101x3_bit"),
 )
 _SIZES: tuple[Size, ...] = (96, (107, 75))
 _EVEN: tuple[Size, ...] = (96, (64, 96))  # for timm's resnetaa*, which refuses odd sizes
@@ -148,8 +148,9 @@ def _cases() -> dict[str, Case]:
 
 CASES = _cases()
 
-# Networks whose evaluation alone is compared: with gradients in float64, its 936 million parameters take 30 GB.
-EVALUATED = {name: Case(name, "timm", name, _SIZES) for name in ("resnetv2_152x4_bit",)}
+# Networks without golden figures, whose evaluation alone is compared. In 152x2's golden logits, torch's own float32
+# would be 1.5e-4 beside its float64. 152x4 has 936 million parameters: with gradients in float64 they take 30 GB.
+EVALUATED = {name: Case(name, "timm", name, _SIZES) for name in ("resnetv2_152x2_bit", "resnetv2_152x4_bit")}
 
 
 @dataclass(frozen=True)

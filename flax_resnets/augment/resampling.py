@@ -64,9 +64,8 @@ def resize(images: jax.Array, size: int) -> jax.Array:
     def by_products(images: jax.Array) -> jax.Array:
         return jax.image.resize(images, (n, size, size, channels), "bilinear", antialias=True)
 
-    if not all(isinstance(length, int) for length in images.shape):  # symbols, in a program for `jax.export`
-        return by_products(images)
-    if not _has_few_taps(images, size):
+    symbolic = not all(isinstance(length, int) for length in images.shape)  # in a program for `jax.export`
+    if symbolic or not _has_few_taps(images, size):
         return by_products(images)
 
     def by_taps(images: jax.Array) -> jax.Array:
@@ -96,7 +95,7 @@ def _by_taps(images: jax.Array, corners: jax.Array, sides: jax.Array, size: int)
     n, height, width, channels = images.shape
     rows, row_weights = _places_and_weights(corners[:, 0], sides[:, 0], height, size)
     columns, column_weights = _places_and_weights(corners[:, 1], sides[:, 1], width, size)
-    # With the weights and the rows in memory; otherwise XLA computes them again for each pixel that uses them.
+    # The barriers put places, weights and summed rows in memory: XLA would compute them again for each pixel's use.
     rows, row_weights, columns, column_weights = jax.lax.optimization_barrier(
         (rows, row_weights, columns, column_weights)
     )

@@ -33,15 +33,10 @@ def golden_of(name: str, index: int) -> tuple[parity_cases.Case, dict, np.ndarra
     return case, golden, parity_cases.images(size, case.batch)
 
 
-def tolerance_of(name: str) -> float:
-    """Rounding grows with the depth of BiT's networks: torch's own float32 is 1.5e-4 beside float64 in 152x2's logits."""
-    return 5e-4 if name.endswith("_bit") else 1e-4
-
-
-def assert_outputs_are_those_of(golden: dict, computed: dict, tolerance: float = 1e-4) -> None:
+def assert_outputs_are_those_of(golden: dict, computed: dict) -> None:
     for mode, logits in computed["logits"].items():
         expected = golden["logits"][mode]
-        near = tolerance * np.abs(expected["first"]).max()
+        near = 1e-4 * np.abs(expected["first"]).max()
         np.testing.assert_allclose(logits[:2, :4], expected["first"], rtol=0, atol=near, err_msg=mode)
         np.testing.assert_allclose(np.linalg.norm(logits), expected["norm"], rtol=1e-4, err_msg=mode)
         # A sum may cancel to nearly 0. Its error is relative to the numbers that were summed.
@@ -65,7 +60,7 @@ def test_evaluation_is_that_of_the_reference(name):
 def test_evaluation_and_training_are_those_of_the_reference(name, index):
     case, golden, images = golden_of(name, index)
     computed = parity_ours.compute(case, images)
-    assert_outputs_are_those_of(golden, computed, tolerance_of(name))
+    assert_outputs_are_those_of(golden, computed)
     norms = {
         f"{module}.{leaf}": norm
         for module, of_module in golden["norms"].items()
