@@ -1,4 +1,4 @@
-"""Convolution, and how its weights are initialised.
+"""Convolution.
 
 Images are NHWC. Padding is a number of pixels, as in torch. XLA's `SAME` pads a stride-2 convolution on the other side:
 weights that were trained with one padding do not fit the other.
@@ -10,7 +10,6 @@ of symbolic size, use XLA's convolution. Both ways give the same numbers, up to 
 
 import math
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +17,7 @@ from einops import rearrange
 from flax import linen as nn
 from flax.typing import Dtype
 
-Initializer = Literal["torchvision", "fastai"]
-
-# The same as torch's kaiming_normal_: a normal distribution that is not truncated, with a gain of 2, because ReLU sets
-# half of its inputs to 0.
-KERNEL_INITS = {
-    "torchvision": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-    "fastai": nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
-}
+from flax_resnets.models.initializers import KERNEL_INITS, Initializer
 
 
 class Conv(nn.Module):

@@ -5,14 +5,15 @@ Images are NHWC. Some functions compute the same numbers in a faster way on a CP
 """
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from flax_resnets.models.convolution import KERNEL_INITS, NHWC, Initializer, has_known_size, window
+from flax_resnets.models.convolution import NHWC, has_known_size, window
+from flax_resnets.models.initializers import KERNEL_INITS, Initializer, uniform
 
 
 def perturbed(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
@@ -56,21 +57,12 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer; shapes as in the class."""
         if self.initializer == "torchvision":
-            kernel_init = bias_init = _uniform_init(1 / math.sqrt(x.shape[-1]))
+            kernel_init = bias_init = uniform(1 / math.sqrt(x.shape[-1]))
         else:
             kernel_init, bias_init = KERNEL_INITS["fastai"], nn.initializers.zeros_init()
         kernel = self.param("kernel", kernel_init, (x.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", bias_init, (self.features,), jnp.float32)
         return x.astype(jnp.float32) @ kernel + bias
-
-
-def _uniform_init(bound: float) -> nn.initializers.Initializer:
-    """A uniform distribution from -bound to bound; `nn.initializers.uniform` begins at 0."""
-
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 @jax.custom_jvp
@@ -311,7 +303,7 @@ class ChannelConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the convolution; shapes as in the class."""
-        kernel = self.param("kernel", _uniform_init(self.size**-0.5), (self.size, 1, 1), jnp.float32)
+        kernel = self.param("kernel", uniform(self.size**-0.5), (self.size, 1, 1), jnp.float32)
         beyond = self.size // 2
         padded = jnp.pad(x, ((0, 0), (beyond, beyond), (0, 0)))
         places = (jax.lax.slice_in_dim(padded, i, i + x.shape[1], axis=1) for i in range(self.size))

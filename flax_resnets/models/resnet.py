@@ -16,7 +16,8 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
-from flax_resnets.models.convolution import Conv, Initializer, ScaledConv, StandardizedConv
+from flax_resnets.models.convolution import Conv, ScaledConv, StandardizedConv
+from flax_resnets.models.initializers import Initializer
 from flax_resnets.models.inputs import check_call
 from flax_resnets.models.layers import (
     Dropout,

@@ -20,6 +20,7 @@ from flax.typing import Dtype
 
 from flax_resnets.models.attributes import check_outputs, check_share, check_whole
 from flax_resnets.models.convolution import Conv, convolve, has_known_size
+from flax_resnets.models.initializers import scaled
 from flax_resnets.models.inputs import check_call
 from flax_resnets.models.layers import Dropout, Linear, global_avg_pool, max_pool, perturbed, sum_pool
 from flax_resnets.models.normalization import BatchNorm, ghost_size
@@ -104,6 +105,9 @@ class NormedTextbook(Textbook):
         return BatchNorm(batch_norm=self.batch_norm, axis_name=self.axis_name, dtype=self.dtype, name=name)
 
 
+_XAVIER_UNIFORM = scaled(1.0, "fan_avg", "uniform")  # the same as torch's xavier_uniform_, which d2l calls
+
+
 def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype: Dtype, name: str) -> nn.Conv:
     """The convolution of d2l's networks: with a bias, and padding in pixels."""
     return nn.Conv(
@@ -111,7 +115,7 @@ def _conv(features: int, size: int, strides: int = 1, padding: int = 0, *, dtype
         (size, size),
         strides,
         padding=((padding, padding), (padding, padding)),
-        kernel_init=nn.initializers.xavier_uniform(),
+        kernel_init=_XAVIER_UNIFORM,
         dtype=dtype,
         conv_general_dilated=_convolve,
         name=name,
@@ -125,7 +129,7 @@ def _convolve(lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any,
 
 def _dense(features: int, *, dtype: Dtype = jnp.float32, name: str) -> nn.Dense:
     """The fully connected layer of d2l's networks. The last layer of a network keeps the default dtype, float32."""
-    return nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name=name)
+    return nn.Dense(features, kernel_init=_XAVIER_UNIFORM, dtype=dtype, name=name)
 
 
 def _pool(x: jax.Array, size: int, strides: int, *, average: bool = False) -> jax.Array:
@@ -155,8 +159,8 @@ def _fastai_conv(*shape: Any, name: str, **settings: Any) -> Conv:
 # Initializers: that of He et al. 2015, arXiv:1502.01852, section 2.2, and torch's default for a Conv2d, which has a
 # sixth of its variance. fastai's init_linear chooses between them (fastai/layers.py), and its `_get_norm` initialises β
 # with 1e-3.
-_KAIMING_UNIFORM = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-_TORCH_DEFAULT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_KAIMING_UNIFORM = scaled(2.0, "fan_in", "uniform")
+_TORCH_DEFAULT = scaled(1 / 3, "fan_in", "uniform")
 _FASTAI_BETA = nn.initializers.constant(1e-3)
 
 

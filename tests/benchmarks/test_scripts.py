@@ -35,6 +35,11 @@ def test_startup_has_every_phase_and_compiles_when_cold(tmp_path):
     assert cold["phases"]["first step"]["compiled"] > warm["phases"]["first step"]["compiled"] > 0
 
 
+def test_first_weights_come_before_a_plain_networks(tmp_path):
+    (row,) = run(tmp_path, "first_weights", "--models=resnet18", "--rounds=1")
+    assert row["cpu_seconds_ratio"]["plain linen"][0] > 1
+
+
 def test_the_input_pipeline_delivers(tmp_path):
     options = ["--dataset=fashion_mnist_sample", "--store_size=28", "--size=24", "--rounds=2", "--turn=0.1"]
     rows = run(tmp_path, "input_pipeline", *options)
