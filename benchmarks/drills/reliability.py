@@ -292,6 +292,25 @@ def ground(scratch: Path, seed: int = 0) -> Ground:
     return Ground(scratch, scratch / "unbroken", done.seconds, seed)
 
 
+def send(pid: int, number: signal.Signals) -> None:
+    """Sends a signal. A stop is sent at the earliest when train.py handles it: before its first line Python does."""
+    if number != signal.SIGKILL:
+        while _begins(pid):
+            time.sleep(0.01)
+        time.sleep(0.05)  # the next line of train.py holds the signals
+    os.kill(pid, number)
+
+
+def _begins(pid: int) -> bool:
+    """Whether a process has no function of its own for SIGTERM yet (Python has one for SIGINT)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # not Linux
+        return False
+    (state,), (caught,) = (re.findall(rf"^{name}:\s*(\w+)", status, re.MULTILINE) for name in ("State", "SigCgt"))
+    return state != "Z" and not int(caught, 16) >> (signal.SIGTERM - 1) & 1
+
+
 def interrupted(
     on: Ground,
     entry: Entry,
@@ -324,7 +343,6 @@ def interrupted(
     """
     chance = random.Random(f"{on.seed} {number.name}")
     kills = number == signal.SIGKILL
-    first = 0.0 if kills else 0.3  # before a program's first line Python handles signals itself
     phases: dict[str, int] = {}
     stopping: list[float] = []
     entry.more = {"phases": phases}
@@ -333,10 +351,10 @@ def interrupted(
     while entry.tried < times or storage.exists(workdir):
         if begin is not None and not storage.exists(workdir):
             begin(workdir)
-        at: Moment = chance.uniform(first, life)
+        at: Moment = chance.uniform(0.0, life)
         if moments and entry.tried % 2:
             at = moments[entry.tried // 2 % len(moments)](workdir)
-        do = (lambda pid: os.kill(pid, number)) if entry.tried < times else None
+        do = (lambda pid: send(pid, number)) if entry.tried < times else None
         try:
             done = start(workdir, *flags, at=at, do=do, within=_WITHIN, cache=cache)
         except RuntimeError as error:

@@ -18,7 +18,7 @@ def on(tmp_path_factory) -> Ground:
     return reliability.ground(tmp_path_factory.mktemp("drills"))
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_again_and_again_it_ends_in_the_same_bits(on, tmp_path, kills):
     """Two runs at the same time."""
     entries = [Entry("kill -9"), Entry("kill -9")]

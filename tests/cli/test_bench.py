@@ -1,8 +1,10 @@
 """`python -m flax_resnets bench` on the smallest case, and the mistakes that it refuses."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,17 +16,36 @@ from flax_resnets.cli.bench.interleave import Measurement
 TINY = ["bench", "--batch=2", "--size=32", "--rounds=2", "--turn=0.01"]
 
 
-@pytest.mark.parametrize("case", ["rn18-train", pytest.param("rn50-inference", marks=pytest.mark.slow)])
-def test_ours_against_plain_linen(capfd, tmp_path, case):
-    path = tmp_path / "figures.jsonl"
-    assert cli.main([*TINY, "--case", case, "--only", "plain linen", "--json", str(path)]) == 0
-    captured = capfd.readouterr()
-    title, _, header, *lines = captured.out.splitlines()
+class Measured(NamedTuple):
+    out: str
+    err: str
+    rows: list[dict]
+
+
+def measured(path: Path, *arguments: str) -> Measured:
+    """What a small measurement printed, and its lines of JSON."""
+    command = [sys.executable, "-m", "flax_resnets", *TINY, *arguments, f"--json={path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return Measured(done.stdout, done.stderr, list(map(json.loads, path.read_text().splitlines())))
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory) -> Measured:
+    """ResNet-18's step beside a plain network's, a program's that imports ours, and torchvision's.
+
+    This python stands for one of an environment without torch.
+    """
+    others = "--only=plain linen", "--only=imported", "--only=torchvision", f"--torch={sys.executable}"
+    return measured(tmp_path_factory.mktemp("bench") / "figures.jsonl", "--case=rn18-train", *others)
+
+
+def assert_beside_plain_linen(case: str, found: Measured) -> None:
+    title, _, header, *lines = found.out.splitlines()
     assert title == f"{case}: {CASES[case].what}, 32 px, batch 2, float32; medians of 2 rounds"
     assert header.split()[0] == "ms"
-    assert [line.partition("  ")[0] for line in lines if line] == ["ours", "plain linen"]
-    assert "round 2 of 2" in captured.err
-    ours, linen = map(json.loads, path.read_text().splitlines())
+    assert [line.partition("  ")[0] for line in lines if line][:2] == ["ours", "plain linen"]
+    assert "round 2 of 2" in found.err
+    ours, linen = found.rows[:2]
     assert (ours["contender"], linen["contender"]) == ("ours", "plain linen")
     assert ours["seconds"] > 0
     assert linen["ours_is_times_as_fast"] > 0
@@ -33,12 +54,34 @@ def test_ours_against_plain_linen(capfd, tmp_path, case):
     assert ours["machine"]["cores"] >= 1
 
 
+def test_training_beside_plain_linen(training):
+    assert_beside_plain_linen("rn18-train", training)
+
+
+@pytest.mark.slow
+def test_inference_beside_plain_linen(tmp_path):
+    found = measured(tmp_path / "figures.jsonl", "--case=rn50-inference", "--only=plain linen")
+    assert_beside_plain_linen("rn50-inference", found)
+
+
+def test_a_program_that_only_imports_the_network(training):
+    (imported,) = (row for row in training.rows if row["contender"] == "imported")
+    assert imported["images_per_second"] > 0
+
+
+def test_a_peer_that_does_not_start_is_named_and_figures_come_all_the_same(training):
+    if contenders.torch_is_here():
+        pytest.skip("torch is here")
+    assert "left out: torchvision: ModuleNotFoundError: No module named 'torch'" in training.out
+    assert [row["contender"] for row in training.rows] == ["ours", "plain linen", "imported"]
+
+
 def test_its_page_names_every_case():
     page = (Path(__file__).parents[2] / "docs" / "speed.md").read_text()
     assert all(f"`{case}`" in page for case in CASES)
 
 
-def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or_none(capfd, monkeypatch):
+def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or_none(monkeypatch):
     both = [contenders.IMPORTED, contenders.FAST]
     with monkeypatch.context() as patch:
         for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
@@ -47,10 +90,6 @@ def test_a_program_that_only_imports_the_network_has_the_settings_of_fast_cpu_or
         assert "GLIBC_TUNABLES" not in imported.environment
         assert fast.environment.items() >= cpu.fast_environment().items()
     assert len(contenders.peers(CASES["rn18-train"], "gpu", both)) == 1
-    assert cli.main([*TINY, "--case=rn18-train", "--only=imported"]) == 0
-    ours, imported = map(json.loads, capfd.readouterr().out.splitlines()[-3:-1])
-    assert (ours["contender"], imported["contender"]) == ("ours", "imported")
-    assert imported["images_per_second"] > 0
 
 
 def test_a_peer_that_is_not_installed_is_named(capsys, monkeypatch):
@@ -61,17 +100,6 @@ def test_a_peer_that_is_not_installed_is_named(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "2.00x" in out
     assert "left out: torchvision: not installed here; --torch names" in out
-
-
-def test_a_peer_that_does_not_start_is_named_and_figures_come_all_the_same(capfd):
-    # This python stands for one of an environment without torch.
-    nothing = [*TINY, "--case=rn18-train", "--only=torchvision", f"--torch={sys.executable}"]
-    if contenders.torch_is_here():
-        pytest.skip("torch is here")
-    assert cli.main(nothing) == 0
-    out = capfd.readouterr().out
-    assert "left out: torchvision: ModuleNotFoundError: No module named 'torch'" in out
-    assert json.loads(out.splitlines()[-2])["contender"] == "ours"
 
 
 @pytest.mark.parametrize(

@@ -43,41 +43,49 @@ def test_there_is_a_message_about_an_idle_accelerator(tmp_path, monkeypatch, her
     assert said == message or re.fullmatch(message, said)
 
 
-# Kind of batch normalisation, number of steps, parts of the weights, optimizer; by the number of devices.
-CASES = {
-    1: [
-        ("global", 20, 1, "adamw"),
-        ("ghost:4", 20, 1, "adamw"),
-        ("device", 1, 1, "adamw"),
-        ("global", 20, 1, "muon"),
-    ],
-    8: [
-        ("global", 20, 1, "adamw"),
-        ("global", 20, 4, "adamw"),
-        ("ghost:4", 20, 1, "adamw"),
-        ("ghost:4", 20, 4, "adamw"),
-        ("device", 20, 1, "adamw"),
-        ("device", 20, 2, "adamw"),
-        ("global", 20, 1, "muon"),
-        ("global", 20, 4, "muon"),
-    ],
-}
+# The processes: how many devices each has, and the cases that it takes: kind of batch normalisation, number of steps,
+# parts of the weights, optimizer. The last two are for slow tests alone.
+PROCESSES = [
+    (1, [("global", 20, 1, "adamw"), ("ghost:4", 20, 1, "adamw"), ("device", 1, 1, "adamw")]),
+    (
+        8,
+        [
+            ("global", 20, 1, "adamw"),
+            ("global", 20, 4, "adamw"),
+            ("ghost:4", 20, 1, "adamw"),
+            ("device", 20, 1, "adamw"),
+        ],
+    ),
+    (1, [("global", 20, 1, "muon")]),
+    (
+        8,
+        [
+            ("ghost:4", 20, 4, "adamw"),
+            ("device", 20, 2, "adamw"),
+            ("global", 20, 1, "muon"),
+            ("global", 20, 4, "muon"),
+        ],
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def steps() -> Callable[..., dict]:
-    """What the steps gave: `steps(8, "global", weight_shards=4)` is one of the `CASES`."""
+    """What the steps gave: `steps(8, "global", weight_shards=4)` is one of the cases."""
 
     @cache
-    def on(devices: int) -> list[dict]:
+    def of_process(number: int) -> list[dict]:
+        devices, cases = PROCESSES[number]
         script = Path(__file__).with_name("steps_on_devices.py")
-        command = [sys.executable, "-W", "error", str(script), str(devices), *map(json.dumps, CASES[devices])]
+        command = [sys.executable, "-W", "error", str(script), str(devices), *map(json.dumps, cases)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=580)
         assert result.returncode == 0, result.stderr
         return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
     def of(devices: int, batch_norm: str, count: int = 20, weight_shards: int = 1, optimizer: str = "adamw") -> dict:
-        return on(devices)[CASES[devices].index((batch_norm, count, weight_shards, optimizer))]
+        case = batch_norm, count, weight_shards, optimizer
+        (number,) = (i for i, (on, cases) in enumerate(PROCESSES) if on == devices and case in cases)
+        return of_process(number)[PROCESSES[number][1].index(case)]
 
     return of
 
@@ -107,7 +115,7 @@ def test_device_batch_norm_meets_once_a_step(steps):
     assert steps(8, "device")["all_reduces"] == 1
 
 
-@pytest.mark.parametrize("batch_norm", ["global", "ghost:4"])
+@pytest.mark.parametrize("batch_norm", ["global", pytest.param("ghost:4", marks=pytest.mark.slow)])
 def test_split_weights_train_as_whole_ones_do(steps, batch_norm):
     whole, split = steps(8, batch_norm), steps(8, batch_norm, weight_shards=4)
     assert_same_training(whole, split)
@@ -115,10 +123,12 @@ def test_split_weights_train_as_whole_ones_do(steps, batch_norm):
     assert split["bytes_of_weights"] < 0.5 * whole["bytes_of_weights"]
 
 
+@pytest.mark.slow
 def test_split_weights_and_norms_of_each_device(steps):
     assert_same_training(steps(8, "device"), steps(8, "device", weight_shards=2))
 
 
+@pytest.mark.slow
 def test_muons_matrices_on_eight_devices_and_in_parts(steps):
     """Muon's products use whole kernels, also when kernels are split over devices."""
     one, eight = steps(1, "global", optimizer="muon"), steps(8, "global", optimizer="muon")
