@@ -130,7 +130,18 @@ def convolve(
         >>> convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1)), strides=2).ravel().tolist()
         [9.0, 9.0, 9.0, 9.0]
     """
-    plain = partial(_plain, strides=strides, padding=padding, dilation=dilation, groups=groups)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(strides, strides),
+            padding=((padding, padding), (padding, padding)),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=NHWC,
+            feature_group_count=groups,
+        )
+
     size, (height, width, channels) = kernel.shape[0], x.shape[1:]
     reach = dilation * (size - 1)
     if any(side + 2 * padding <= reach for side in (height, width) if isinstance(side, int)):
@@ -138,7 +149,7 @@ def convolve(
     if not has_known_size(x):
         return plain(x, kernel)
     if size == 1 and padding == 0 and groups == 1:
-        return _pointwise(x, kernel, strides)
+        return jax.lax.platform_dependent(x, kernel, cpu=lambda x, k: _as_product(x, k, strides), default=plain)
     # The stem. XLA's kernels for CPUs leave most of a vector register empty when an image has so few channels.
     if size == 7 and strides == 2 and padding == 3 and dilation == 1 and channels <= 4 and height % 2 == width % 2 == 0:
         return jax.lax.platform_dependent(x, kernel, cpu=_space_to_depth, default=plain)
@@ -183,26 +194,6 @@ def window(x: jax.Array, corner: tuple[int, int], size: tuple[int, ...], strides
         return x
     steps = None if strides == 1 else (1, strides, strides, 1)
     return jax.lax.slice(x, (0, top, left, 0), (n, top + height, left + width, channels), steps)
-
-
-def _plain(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: int = 0, dilation: int = 1, groups: int = 1
-) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(strides, strides),
-        padding=((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=NHWC,
-        feature_group_count=groups,
-    )
-
-
-@partial(jax.jit, static_argnames="strides")  # two thirds of a ResNet-50's convolutions: traced once for each shape
-def _pointwise(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    cpu, default = partial(_as_product, strides=strides), partial(_plain, strides=strides)
-    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def _as_product(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -38,7 +37,6 @@ def ghost_size(batch_norm: str) -> int | None:
     )
 
 
-@partial(jax.jit, static_argnames=("epsilon", "axis_name"))  # so that a network's norms are traced once for each shape
 def batch_norm(
     x: jax.Array,
     scale: jax.Array,
