@@ -171,8 +171,9 @@ def start(
             else:
                 due = at is not None and at()
             if do and due and done is None:
-                do(process.pid)
-                done, deadline = now, time.monotonic() + within
+                do(process.pid)  # may wait for a moment to do it
+                done = time.monotonic()
+                deadline = done + within
             if now > deadline:
                 raise RuntimeError(f"had not ended {now - (done or begun):.0f} s later")
             if watch:

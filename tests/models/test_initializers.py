@@ -1,3 +1,5 @@
+"""How kernels are initialised: Flax's numbers, drawn in a way that compiles fast."""
+
 from typing import Any, cast
 
 import jax
