@@ -18,14 +18,16 @@ from flax_resnets.data.lock import locked
 
 ROOT = Path(__file__).parents[1]
 
-# Three epochs of six steps: the network that compiles fastest, and small images.
+# Three epochs of six steps: the network that compiles fastest, and few and small images.
 SMALL = [
     "--config=configs/lenet_bn_fashion_mnist.py",
     "--config.dataset=fashion_mnist_sample",
     "--config.image_size=12",
     "--config.store_size=12",
     "--config.model_options.padding=2",
-    "--config.batch_size=1000",
+    "--config.train_split=train[:600]",
+    "--config.validation_split=test[:100]",
+    "--config.batch_size=100",
     "--config.epochs=3",
     "--config.save_every=2",
 ]
@@ -72,7 +74,7 @@ def test_a_run_leaves_what_the_readme_says(unbroken):
     names = {path.name for path in unbroken.iterdir()}
     files = {"config.json", "data.json", "machine.json", "metrics.jsonl", "curves.png"}
     assert names == files | {"checkpoints", "tensorboard"}
-    assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 1000
+    assert json.loads((unbroken / "config.json").read_text())["batch_size"] == 100
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
@@ -84,7 +86,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(unbroken, tmp_path):
             break
     process.send_signal(signal.SIGINT)
     out, _ = finish(process)
-    assert f"stopped by SIGINT; to go on: {python()} train.py {' '.join(command)}" in out
+    assert f"stopped by SIGINT; to go on: {python()} train.py {shlex.join(command)}" in out
     out, _ = finish(start(*command))
     assert "going on from step" in out
     assert last_row(tmp_path / "run") == last_row(unbroken)
@@ -126,7 +128,7 @@ def test_the_line_to_go_on_with_works_where_it_was_called_from(unbroken, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert "training and 1,000 validation images, 12 px, grey, 10 classes\n" in until_training(process)
+    assert "600 training and 100 validation images, 12 px, grey, 10 classes\n" in until_training(process)
     process.send_signal(signal.SIGTERM)
     out, _ = finish(process)
     _, _, line = out.partition("stopped by SIGTERM; to go on: ")
@@ -402,22 +404,26 @@ def test_a_workdir_that_another_process_trains_in(capsys, monkeypatch, tmp_path)
 
 
 def test_a_batch_that_the_devices_do_not_divide(tmp_path):
-    arguments = *SMALL, "--config.batch_size=1001", f"--workdir={tmp_path / 'run'}"
+    arguments = *SMALL, "--config.batch_size=101", f"--workdir={tmp_path / 'run'}"
     process = start(*arguments, JAX_NUM_CPU_DEVICES="8")
     _, err = process.communicate(timeout=100)
     assert process.returncode == 2
-    assert err == "train.py: batch_size=1001: must be a multiple of the 8 devices\n"
+    assert err == "train.py: batch_size=101: must be a multiple of the 8 devices\n"
+
+
+# With all of its images, so that the damaged one is among them.
+ALL_OF_DAMAGED = ["--config.dataset=my_images", "--config.train_split=train", "--config.batch_size=1000"]
 
 
 def test_a_damaged_image_is_named(capsys, monkeypatch, tmp_path, damaged_data_dir):
-    arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
+    arguments = *SMALL, *ALL_OF_DAMAGED, f"--config.data_dir={damaged_data_dir}"
     message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments)
     assert "dataset 'my_images', split 'train', image " in message
     assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_image_is_named_when_a_stream_comes_to_it(capsys, monkeypatch, tmp_path, damaged_data_dir):
-    arguments = *SMALL, "--config.dataset=my_images", f"--config.data_dir={damaged_data_dir}"
+    arguments = *SMALL, *ALL_OF_DAMAGED, f"--config.data_dir={damaged_data_dir}"
     message = mistake(capsys, monkeypatch, tmp_path / "run", *arguments, "--config.images=streamed")
     assert "dataset 'my_images', split 'train', image " in message
 
@@ -488,7 +494,7 @@ def test_a_batch_that_memory_does_not_hold_is_one_line(tmp_path):
     program = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); sys.argv[0] = 'train.py'"
     )
-    large = ["--config.image_size=224", "--config.batch_size=6000"]
+    large = ["--config.train_split=train", "--config.image_size=112", "--config.batch_size=6000"]
     command = [sys.executable, "-c", f"{program}; runpy.run_path('train.py', run_name='__main__')", *SMALL, *large]
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(

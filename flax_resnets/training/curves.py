@@ -1,5 +1,6 @@
 """Draws a run's losses and accuracies, and its own metric."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,30 @@ _OF_IMAGES = {"accuracy": "top-1", "top5_accuracy": "top-5"}
 _OF_CLASSES = {"mean_average_precision": "mAP", "f1": "F1", "accuracy": "accuracy"}
 
 
+# A picture takes the best part of a second, an epoch on an accelerator a few: it waits this many times what it took.
+_PAUSE = 20
+
+
 class Curves(Callback):
-    """Draws `curves.png` in the workdir at the end of each epoch."""
+    """Draws `curves.png` in the workdir: at an epoch's end, unless little time has passed, and when the run ends."""
+
+    def __init__(self):
+        self._waits: Run | None = None  # has rows that are not in the picture
+        self._next = 0.0
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
-        """Draws the rows of all epochs so far."""
-        draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip, run.config.best_by)
+        """Draws the rows of all epochs so far, at the latest with the last one."""
+        self._waits = run
+        if time.monotonic() >= self._next or row.epoch == run.config.epochs:
+            began = time.monotonic()
+            self.close()
+            self._next = time.monotonic() + _PAUSE * (time.monotonic() - began)
+
+    def close(self) -> None:
+        """Draws what is not in the picture yet."""
+        if self._waits is not None:
+            run, self._waits = self._waits, None
+            draw_curves(run.history, run.workdir / "curves.png", run.config.eval_flip, run.config.best_by)
 
 
 def draw_curves(

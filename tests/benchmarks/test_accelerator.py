@@ -506,7 +506,8 @@ def test_packed_data_is_told_of_and_named(tmp_path):
 
 
 def test_a_run_that_the_time_does_not_suffice_for_is_saved_and_goes_on(tmp_path, monkeypatch):
-    longer = {"epochs": "8", "save_every": "2", "image_size": "12", "store_size": "12"}
+    longer = {"epochs": "8", "save_every": "4", "image_size": "12", "store_size": "12", "batch_size": "100"}
+    longer |= {"train_split": "train[:1200]", "validation_split": "test[:200]"}
     monkeypatch.setattr(accelerator_results, "_ON_THE_SAMPLE", accelerator_results._ON_THE_SAMPLE | longer)
     run, told = accelerator_results.RUNS[0], job("results", seconds=900.0, output=str(tmp_path))
     workdir = tmp_path / "workdirs" / "imagenette_5ep" / "seed0"

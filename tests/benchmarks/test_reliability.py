@@ -13,9 +13,22 @@ from benchmarks.drills import reliability
 from benchmarks.drills.reliability import Entry, Ground, Start
 
 
+# A fifth of the drills' images, in as many steps.
+FEW = "--config.train_split=train[:1200]", "--config.validation_split=test[:200]", "--config.batch_size=100"
+
+
 @pytest.fixture(scope="module")
-def on(tmp_path_factory) -> Ground:
-    return reliability.ground(tmp_path_factory.mktemp("drills"))
+def _ground(tmp_path_factory) -> Ground:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reliability, "SMALL", (*reliability.SMALL, *FEW))
+        return reliability.ground(tmp_path_factory.mktemp("drills"))
+
+
+@pytest.fixture
+def on(_ground, monkeypatch) -> Ground:
+    """Where the test's starts have few images."""
+    monkeypatch.setattr(reliability, "SMALL", (*reliability.SMALL, *FEW))
+    return _ground
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])

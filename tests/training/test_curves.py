@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from flax_resnets.training.curves import curves_figure, draw_curves
+from flax_resnets.training import curves
+from flax_resnets.training.curves import Curves, curves_figure, draw_curves
 from flax_resnets.training.metrics import EpochMetrics
 
 
@@ -58,3 +59,49 @@ def test_on_a_slow_machine_nothing_is_said_of_the_legend(tmp_path, monkeypatch):
     clock = itertools.count(0, 10)
     monkeypatch.setattr(matplotlib.legend, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     draw_curves([row(1), row(2)], tmp_path / "curves.png")
+
+
+@pytest.fixture
+def drawn_in(monkeypatch, tmp_path):
+    """A function that gives the epochs at whose end a run drew. Epochs take some seconds each, a picture takes one."""
+
+    def drawn_in(seconds: float, epochs: int, trained: int) -> list[list[int]]:
+        clock, pictures = SimpleNamespace(now=1000.0), []
+
+        def draw(history, *_):
+            clock.now += 1
+            pictures.append([row.epoch for row in history])
+
+        monkeypatch.setattr(curves, "draw_curves", draw)
+        monkeypatch.setattr(curves, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        config = SimpleNamespace(epochs=epochs, eval_flip=False, best_by="accuracy")
+        run = SimpleNamespace(history=[], config=config, workdir=tmp_path)
+        callback = Curves()
+        for epoch in range(1, trained + 1):
+            clock.now += seconds
+            run.history.append(row(epoch))
+            callback.on_epoch_end(run, run.history[-1])
+        callback.close()
+        return pictures
+
+    return drawn_in
+
+
+def test_long_epochs_are_drawn_each(drawn_in):
+    assert drawn_in(seconds=21, epochs=4, trained=4) == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_of_short_epochs_few_are_drawn_and_the_last(drawn_in):
+    """So that drawing takes at most a twentieth of a run's time."""
+    pictures = drawn_in(seconds=4, epochs=12, trained=12)
+    assert [epochs[-1] for epochs in pictures] == [1, 6, 11, 12]
+    assert pictures[-1] == list(range(1, 13))
+
+
+def test_a_run_that_ends_between_two_pictures_is_drawn_at_its_end(drawn_in):
+    """By a stop, an error or its patience."""
+    assert [epochs[-1] for epochs in drawn_in(seconds=4, epochs=12, trained=3)] == [1, 3]
+
+
+def test_a_run_without_an_epoch_draws_nothing(drawn_in):
+    assert drawn_in(seconds=4, epochs=12, trained=0) == []
