@@ -12,7 +12,6 @@ import pytest
 from benchmarks.drills import reliability
 from benchmarks.drills.reliability import Entry, Ground, Start
 
-
 # A fifth of the drills' images, in as many steps.
 FEW = "--config.train_split=train[:1200]", "--config.validation_split=test[:200]", "--config.batch_size=100"
 
