@@ -33,6 +33,10 @@ class Curves(Callback):
         self._waits: Run | None = None  # has rows that are not in the picture
         self._next = 0.0
 
+    def on_run_begin(self, run: "Run") -> None:
+        """A run that goes on may have been killed before its last rows were drawn, and may have no epoch left."""
+        self._waits = run if run.history else None
+
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:
         """Draws the rows of all epochs so far, at the latest with the last one."""
         self._waits = run
@@ -40,6 +44,10 @@ class Curves(Callback):
             began = time.monotonic()
             self.close()
             self._next = time.monotonic() + _PAUSE * (time.monotonic() - began)
+
+    def on_run_end(self, run: "Run") -> None:
+        """Draws what is not in the picture yet: of a run that ends early, for the callbacks that are told next."""
+        self.close()
 
     def close(self) -> None:
         """Draws what is not in the picture yet."""

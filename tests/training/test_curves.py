@@ -105,3 +105,35 @@ def test_a_run_that_ends_between_two_pictures_is_drawn_at_its_end(drawn_in):
 
 def test_a_run_without_an_epoch_draws_nothing(drawn_in):
     assert drawn_in(seconds=4, epochs=12, trained=0) == []
+
+
+@pytest.fixture
+def a_run(monkeypatch, tmp_path):
+    """A run of 12 epochs that has three rows, and the epochs of each of its pictures."""
+    pictures = []
+    monkeypatch.setattr(curves, "draw_curves", lambda history, *_: pictures.append([row.epoch for row in history]))
+    monkeypatch.setattr(curves, "time", SimpleNamespace(monotonic=itertools.count(1000).__next__))
+    config = SimpleNamespace(epochs=12, eval_flip=False, best_by="accuracy")
+    return SimpleNamespace(history=[row(1), row(2), row(3)], config=config, workdir=tmp_path), pictures
+
+
+def test_a_run_that_ends_early_is_drawn_before_other_callbacks_hear_of_it(a_run):
+    """They may copy the picture, and may take so long that the run is killed; it is done then, and never goes on."""
+    run, pictures = a_run
+    callback = Curves()
+    for epoch in run.history:
+        callback.on_epoch_end(run, epoch)
+    assert len(pictures) == 1
+    callback.on_run_end(run)
+    assert pictures[1:] == [[1, 2, 3]]
+    callback.close()
+    assert len(pictures) == 2
+
+
+def test_the_rows_of_a_killed_run_are_drawn_even_if_no_epoch_is_left_to_train(a_run):
+    """Patience ends a run without another epoch if it was killed between the row that decides it and its end."""
+    run, pictures = a_run
+    callback = Curves()
+    callback.on_run_begin(run)
+    callback.on_run_end(run)
+    assert pictures == [[1, 2, 3]]
