@@ -42,7 +42,7 @@ _modules = itertools.count(1)
 def _what_a_module_leaves_is_not_searched_again():
     """Traces of programs stay in JAX's caches: a million objects, which every later collection would go through."""
     yield
-    if next(_modules) % 30 == 0:  # what has become garbage since; in the end it takes five seconds
+    if next(_modules) % 30 == 0:  # then what has become garbage since is found, in up to five seconds
         gc.unfreeze()
     gc.collect()
     gc.freeze()
