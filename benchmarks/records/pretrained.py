@@ -39,9 +39,10 @@ def main() -> None:
             cfg: Any = get_pretrained_cfg(full)
             if cfg.hf_hub_id and cfg.num_classes:
                 side, test = cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]
-                top1, top5 = accuracies(full, published, test)
-                rows.append([full, cfg.hf_hub_id, cfg.num_classes, side, test, cfg.license, top1, top5])
-    header = ["name", "repository", "classes", "size", "test_size", "licence", "top1", "top5"]
+                crop = cfg.test_crop_pct or cfg.crop_pct
+                top1, top5 = accuracies(full, published, test, crop)
+                rows.append([full, cfg.hf_hub_id, cfg.num_classes, side, test, crop, cfg.license, top1, top5])
+    header = ["name", "repository", "classes", "size", "test_size", "test_crop_pct", "licence", "top1", "top5"]
     write(ROOT / "models" / "pretrained.csv", header, rows)
     info = ImageNetInfo("imagenet-1k")
     names = [[name, info.label_name_to_description(name, detailed=False)] for name in info.label_names()]
@@ -49,12 +50,13 @@ def main() -> None:
     print(f"timm {timm.__version__}: {len(rows)} sets of weights, {len(names)} classes")
 
 
-def accuracies(name: str, published: dict[str, dict[str, str]], size: int) -> tuple[str, str]:
-    """Top-1 and top-5 in percent at that size, as the sources write them; empty where they have none."""
+def accuracies(name: str, published: dict[str, dict[str, str]], size: int, crop: float) -> tuple[str, str]:
+    """Top-1 and top-5 in percent at that size and crop, as the sources write them; empty where they have none."""
     if name in published:
         row = published[name]
-        if int(row["img_size"]) != size:
-            raise SystemExit(f"{name}: measured at {row['img_size']} px, while timm evaluates it at {size}")
+        if (int(row["img_size"]), float(row["crop_pct"])) != (size, round(crop, 3)):
+            measured = f"{row['img_size']} px, crop {row['crop_pct']}"
+            raise SystemExit(f"{name}: measured at {measured}, while timm evaluates it at {size} px, crop {crop}")
         return row["top1"], row["top5"]
     network, _, tag = name.partition(".")
     if tag == "tv_in1k":

@@ -22,7 +22,7 @@ def table() -> str:
 
 def _row(weights: Pretrained) -> str:
     accuracies = (f"{percent:.2f}" if percent else "" for percent in (weights.top1, weights.top5))
-    sizes = (f"{side} px" for side in (weights.size, weights.test_size))
+    sizes = f"{weights.size} px", f"{weights.test_size} px, crop {weights.test_crop_pct:.3g}"
     return f"| {' | '.join([f'`{weights.name}`', f'{weights.num_classes:,}', *sizes, *accuracies, weights.licence])} |"
 
 

@@ -12,7 +12,7 @@ import argparse
 import signal
 
 from flax_resnets.cli.parser import Parser, whole_number
-from flax_resnets.cli.predict import add_choice_of_weights, load
+from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.errors import UserError, printable
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--port", type=whole_number(0), default=7860, metavar="N", help="of the page; 0 for any free; default 7860"
     )
-    add_choice_of_weights(parser)
+    add_choice_of_classifier(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

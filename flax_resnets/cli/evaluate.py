@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, whole_file
 from flax_resnets.cli.parser import Parser, whole_number
-from flax_resnets.cli.predict import add_choice_of_weights, load
+from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError, printable
 from flax_resnets.paths import expanded
@@ -43,7 +43,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help="images in a step; default the run's")
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be decoded")
-    add_choice_of_weights(parser)
+    add_choice_of_classifier(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     parser.add_argument("--output", metavar="DIR", help="directory for the pictures and all figures")
     parser.add_argument("--force", action="store_true", help="replace these files in --output if they are there")
@@ -83,7 +83,11 @@ def _in_words(evaluation: "Evaluation | MultilabelEvaluation") -> str:
     from flax_resnets.inference.evaluation import Evaluation
 
     tta = f", with a test-time augmentation ({evaluation.tta})" if evaluation.tta else ""
-    head = f"{evaluation.dataset}: {evaluation.images:,} images of {len(evaluation.class_names):,} classes{tta}"
+    crop = f", centre crop {evaluation.crop_pct:.3g}" if evaluation.crop_pct != 1 else ""
+    head = (
+        f"{evaluation.dataset}: {evaluation.images:,} images of {len(evaluation.class_names):,} classes, "
+        f"{evaluation.image_size} px{crop}{tta}"
+    )
     of_images = isinstance(evaluation, Evaluation)
     rows, confused = (_of_images if of_images else _of_classes)(cast(Any, evaluation))
     width = max(len(row[0]) for row in rows)

@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 
 from flax_resnets.cli.parser import Parser
-from flax_resnets.cli.predict import add_choice_of_weights, load
+from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.errors import printable
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--output", metavar="PATH", help="the file, or the folder for saved; default the source's name, in this folder"
     )
-    add_choice_of_weights(parser)
+    add_choice_of_classifier(parser)
     parser.add_argument("--force", action="store_true", help="replace what exists at --output")
 
 

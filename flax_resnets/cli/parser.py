@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -107,6 +108,22 @@ def whole_number(least: int) -> Any:
         raise argparse.ArgumentTypeError(f"={text}: must be a whole number from {least} up")
 
     return parse
+
+
+def share(text: str) -> float:
+    """A `type` for arguments that are shares, above 0 and up to 1.
+
+    Example:
+        >>> share("0.875")
+        0.875
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if 0 < value <= 1:
+        return value
+    raise argparse.ArgumentTypeError(f"={text}: must be above 0 and up to 1")
 
 
 def _meant_override(flag: str, value: str | None) -> str | None:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flax_resnets.cli.output import new_file, whole_file
-from flax_resnets.cli.parser import Parser, whole_number
+from flax_resnets.cli.parser import Parser, share, whole_number
 from flax_resnets.errors import UserError, printable
 from flax_resnets.progress import is_quiet
 
 if TYPE_CHECKING:
-    from flax_resnets.inference.classifier import Prediction
+    from flax_resnets.inference.classifier import Classifier, Prediction
     from flax_resnets.inference.images import Item
 
 _EVERY = 0.2  # seconds between two updates of the progress
@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--batch-size", type=whole_number(1), metavar="N", help="images in a step; default up to 64, by their number"
     )
-    add_choice_of_weights(parser)
+    add_choice_of_classifier(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a line of JSON for each image")
     form.add_argument("--csv", action="store_true", help="print a line of CSV for each class of each image")
@@ -62,16 +62,33 @@ def add_choice_of_weights(parser: Parser) -> None:
     )
 
 
-def load(arguments: argparse.Namespace) -> Any:
+def add_choice_of_classifier(parser: Parser) -> None:
+    """Adds the arguments that `load` reads: those of `add_choice_of_weights`, and the size of the images."""
+    add_choice_of_weights(parser)
+    parser.add_argument(
+        "--image-size", type=whole_number(1), metavar="N", help="side of the images, in pixels; default as in training"
+    )
+    parser.add_argument(
+        "--crop-pct",
+        type=share,
+        metavar="P",
+        help="share of a side that the network sees, from the centre; default as the run was evaluated",
+    )
+
+
+def load(arguments: argparse.Namespace) -> "Classifier":
     """The classifier that a command line asks for.
 
     Raises:
-        UserError: see `load_classifier`.
+        UserError: see `load_classifier` and `Classifier.at_size`.
     """
     from flax_resnets.inference.load import load_classifier
 
     start_devices()
-    return load_classifier(arguments.source, **chosen_weights(arguments))
+    classifier = load_classifier(arguments.source, **chosen_weights(arguments))
+    if arguments.image_size is None and arguments.crop_pct is None:
+        return classifier
+    return classifier.at_size(arguments.image_size, arguments.crop_pct)
 
 
 def start_devices() -> None:

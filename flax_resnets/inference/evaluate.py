@@ -96,6 +96,8 @@ def evaluate(
         image_name=lambda row: source.image_name(int(index[row])),
         image=lambda row: source.image(int(index[row])),
         tta=None if tta == "none" else tta or ("flip" if settings.eval_flip else None),
+        image_size=settings.image_size,
+        crop_pct=settings.share_seen,
         fingerprint=source.fingerprint,
     )
 

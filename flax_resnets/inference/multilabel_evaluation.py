@@ -81,6 +81,8 @@ class MultilabelEvaluation:
         image_name: a function from an image's index to words that say where it is.
         image: a function from an image's index to its pixels, uint8 `(H, W, C)`; None if they are not at hand.
         tta: the test-time augmentation, such as `flip`; None for none.
+        image_size: side of the images that the network saw, in pixels; None if it is not known.
+        crop_pct: share of an image's shorter side that it saw; None if it is not known.
         fingerprint: of the set's files, see `Source`; empty if it is not known.
 
     Raises:
@@ -104,6 +106,8 @@ class MultilabelEvaluation:
     image_name: Callable[[int], str] = "image {}".format
     image: Callable[[int], np.ndarray] | None = None
     tta: str | None = None
+    image_size: int | None = None
+    crop_pct: float | None = None
     fingerprint: str = ""
 
     def __post_init__(self):
@@ -211,6 +215,8 @@ class MultilabelEvaluation:
             "dataset": self.dataset,
             "images": self.images,
             "tta": self.tta,
+            "image_size": self.image_size,
+            "crop_pct": self.crop_pct,
             "accuracy": self.accuracy,
             "mean_average_precision": self.mean_average_precision,
             "f1": self.f1,

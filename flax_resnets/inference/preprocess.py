@@ -1,6 +1,7 @@
 """What happens to an image before the network sees it: exactly what happens to a validation image in training."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -58,6 +59,43 @@ class Settings(NetworkConfig, DataConfig, Normalise, EvaluationConfig):
             raise UserError(f"shorter_side={self.shorter_side}: must be from store_size up to 10,000 pixels")
         if len(self.mean) not in (1, self.channels):
             raise UserError(f"mean: has {len(self.mean)} values, the images have {self.channels} channels")
+
+    @property
+    def share_seen(self) -> float:
+        """The share of an image's shorter side that the network sees; with `squash`, of both sides."""
+        return self.crop_pct if self.shorter_side is None else self.image_size / self.shorter_side
+
+    def at_size(self, image_size: int | None = None, crop_pct: float | None = None) -> "Settings":
+        """These settings with images of another size, or another crop; see `Classifier.at_size`.
+
+        Images are kept as large as they were, or so large that the crop need not be enlarged. A network of timm's has
+        timm's pixels: the shorter side is resized to `image_size / crop_pct`, rounded down, and the centre is cropped.
+
+        Raises:
+            UserError: a value is not allowed.
+
+        Example:
+            >>> settings = Settings(model="resnet18", dataset="", image_size=128, channels=3, mean=(0.5,), std=(0.2,))
+            >>> larger = settings.at_size(160, crop_pct=0.8)
+            >>> larger.image_size, larger.crop_pct, larger.store_size
+            (160, 0.8, 200)
+        """
+        size = self.image_size if image_size is None else image_size
+        share = self.share_seen if crop_pct is None else crop_pct
+        # Which checks the values.
+        changed = replace(self, image_size=size, crop_pct=share, store_size=None, shorter_side=None)
+        if (size, share) == (self.image_size, self.share_seen):
+            return self
+        whole = size / share + 1e-6  # as 64 / 0.8 is meant
+        if whole > LONGEST_SIDE:
+            raise UserError(
+                f"image_size={size}: with crop_pct={share} it is cropped from {whole:.6g} pixels; at most "
+                f"{LONGEST_SIDE} are possible"
+            )
+        if self.shorter_side is not None:
+            return replace(changed, crop_pct=1.0, store_size=size, shorter_side=max(size, math.floor(whole)))
+        kept = max(self.store_size or self.image_size, math.ceil(whole - 2e-6))
+        return replace(changed, store_size=kept)
 
 
 class Preprocess:

@@ -21,9 +21,10 @@ class Pretrained(NamedTuple):
         repository: on the Hugging Face hub, whose card tells the training.
         num_classes: outputs of the head.
         size, test_size: side of the images in training, and of those at which timm evaluates it, in pixels.
+        test_crop_pct: share of an image's shorter side that timm shows the network in its evaluation.
         licence: of the weights, by its SPDX identifier in lower case.
-        top1, top5: percent of ImageNet-1k's validation images, at `test_size`, as timm publishes it
-            (docs/pretrained.md has the source); None where it does not, and for heads of other classes.
+        top1, top5: percent of ImageNet-1k's validation images, at `test_size` and `test_crop_pct`, as timm publishes
+            it (docs/pretrained.md has the source); None where it does not, and for heads of other classes.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Pretrained(NamedTuple):
     num_classes: int
     size: int
     test_size: int
+    test_crop_pct: float
     licence: str
     top1: float | None
     top5: float | None
@@ -55,9 +57,10 @@ def pretrained_weights() -> Mapping[str, Pretrained]:
     """
     text = (resources.files("flax_resnets.models") / "pretrained.csv").read_text(encoding="utf-8")
     table = {}
-    for name, repository, classes, size, test_size, licence, *accuracies in list(csv.reader(text.splitlines()))[1:]:
+    for name, repository, classes, size, test_size, crop, licence, *accuracies in csv.reader(text.splitlines()[1:]):
         top1, top5 = (float(percent) if percent else None for percent in accuracies)
-        table[name] = Pretrained(name, repository, int(classes), int(size), int(test_size), licence, top1, top5)
+        sizes = int(size), int(test_size), float(crop)
+        table[name] = Pretrained(name, repository, int(classes), *sizes, licence, top1, top5)
     return table
 
 

@@ -37,7 +37,7 @@ def test_it_prints_figures_classes_and_mistakes(network, capsys):
     assert cli.main(["evaluate", "runs/mine"]) == 0
     out = capsys.readouterr().out
     evaluation = network.evaluate()
-    assert out.startswith("runs/mine on fashion_mnist_sample 1.0.0, test: 1,000 images of 10 classes\n")
+    assert out.startswith("runs/mine on fashion_mnist_sample 1.0.0, test: 1,000 images of 10 classes, 28 px\n")
     assert f"accuracy           {evaluation.accuracy:>7.4f}  95 % interval" in out
     assert "Ankle boot" in out
     assert "most frequent mistakes" in out

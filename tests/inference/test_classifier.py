@@ -9,8 +9,10 @@ import pytest
 
 from flax_resnets import Classifier, load_classifier
 from flax_resnets.data.batches import Batch
+from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.inference.images import each_image
+from flax_resnets.inference.preprocess import Settings
 from flax_resnets.training.network import make_model
 from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.step import make_eval_step
@@ -185,3 +187,53 @@ def test_logits_that_are_not_finite_are_an_error(classifier, files):
     nan = Classifier(classifier.model, broken, classifier.settings, classifier.class_names, source="nan")
     with pytest.raises(UserError, match=r"0000\.png: nan gives logits that are not finite"):
         nan.predict(files[0])
+
+
+def of_a_resnet(**settings) -> Classifier:
+    settings = Settings(
+        **{"model": "resnet20_cifar", "dataset": "fashion_mnist_sample", "image_size": 20, "store_size": 28}
+        | {"channels": 1, "mean": (0.286,), "std": (0.353,), "eval_batch_size": 250}
+        | settings
+    )
+    model = make_model(settings, 10)
+    variables = model.init(jax.random.key(0), np.zeros((1, 20, 20, 1)))
+    names = open_source("fashion_mnist_sample", "validation").class_names
+    return Classifier(model, variables, settings, names, words={"Bag": "bag"}, step=7)
+
+
+def test_at_another_size_it_computes_what_a_run_with_these_fields_does(files):
+    classifier = of_a_resnet()
+    for fields in ({"image_size": 24}, {"crop_pct": 6 / 7}, {"image_size": 16, "crop_pct": 0.75}):
+        changed, expected = classifier.at_size(**fields), of_a_resnet(**fields)
+        np.testing.assert_array_equal(changed.logits(files[:8]), expected.logits(files[:8]))
+        assert not np.allclose(changed.logits(files[:8]), classifier.logits(files[:8]), atol=1e-3)
+        assert (changed.words, changed.step, changed.source) == (classifier.words, 7, classifier.source)
+
+
+def test_what_is_saved_and_measured_at_another_size_says_so(tmp_path, files):
+    changed = of_a_resnet().at_size(24, crop_pct=0.9)
+    evaluation = changed.evaluate()
+    assert (evaluation.image_size, evaluation.crop_pct) == (24, 0.9)
+    assert np.array_equal(evaluation.predicted, changed.logits(files, batch_size=250).argmax(1))
+    changed.save(tmp_path / "saved")
+    again = load_classifier(tmp_path / "saved")
+    assert again.settings == dataclasses.replace(changed.settings, data_dir=None)
+    np.testing.assert_array_equal(again.logits(files[:8]), changed.logits(files[:8]))
+
+
+@pytest.mark.parametrize("size", [14, 28, 200])
+def test_a_network_of_one_size_alone_says_so(classifier, size):
+    with pytest.raises(UserError, match=f"image_size={size}: .*trained, step .* has images of 16 px, and takes none"):
+        classifier.at_size(size)
+    assert classifier.at_size(crop_pct=1.0).settings.crop_pct == 1.0
+
+
+def test_images_too_small_for_the_network_are_refused():
+    settings = Settings(model="alexnet", dataset="", image_size=224, channels=1, mean=(0.3,), std=(0.3,))
+    model = make_model(settings, 2)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 1), np.float32))
+    alexnet = Classifier(model, jax.tree.map(lambda leaf: np.zeros(leaf.shape), variables), settings, ["cat", "dog"])
+    with pytest.raises(UserError, match="image_size=8: ") as error:
+        alexnet.at_size(8)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600

@@ -19,11 +19,14 @@ def test_each_says_where_it_is_and_under_which_licence():
         assert weights.repository == f"timm/{weights.name}"
         assert weights.licence in {"apache-2.0", "bsd-3-clause", "cc-by-nc-4.0"}
         assert 128 <= weights.size <= weights.test_size <= 480
+        assert 0.875 <= weights.test_crop_pct <= 1
         assert weights.num_classes == {"in21k": 21843, "in12k": 11821}.get(weights.name.rpartition("_")[2], 1000)
 
 
 def test_published_accuracies():
     table = pretrained_weights()
+    assert (table["resnet50.a1_in1k"].test_size, table["resnet50.a1_in1k"].test_crop_pct) == (288, 1.0)
+    assert (table["resnet50.tv2_in1k"].test_size, table["resnet50.tv2_in1k"].test_crop_pct) == (224, 0.965)
     assert (table["resnet50.a1_in1k"].top1, table["resnet50.a1_in1k"].top5) == (81.214, 95.102)
     # torchvision's own weights are the same in timm: its page has these figures for IMAGENET1K_V1.
     published = {"resnet18": 69.758, "resnet34": 73.314, "resnet50": 76.130, "resnet101": 77.374, "resnet152": 78.312}
