@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# The longest path that is possible. A longer word was not typed by anybody.
-_LONGEST_WORD = 4096
+# Of a longer word its ends are shown: a message is to stay below 600 characters.
+_LONGEST_WORD = 300
 
 
 class UserError(ValueError):
@@ -16,8 +16,8 @@ class UserError(ValueError):
     prints that line to stderr and exits with code 2; a traceback would only hide it.
 
     The message may contain values from command lines and files. White space becomes single spaces, and other characters
-    that cannot be printed are escaped as in Python, so that no value can break the line or control the terminal. A word
-    longer than any path is cut.
+    that cannot be printed are escaped as in Python, so that no value can break the line or control the terminal. Of a
+    word of more than 300 characters the ends are shown.
 
     Example:
         >>> raise UserError("batch_size=0: must be at least 1")
@@ -34,7 +34,7 @@ class UserError(ValueError):
 
 def _shown(word: str) -> str:
     if len(word) > _LONGEST_WORD:
-        word = f"{word[:100]}...({len(word)} characters)...{word[-20:]}"
+        word = f"{word[:120]}...({len(word)} characters)...{word[-80:]}"
     return printable(word)
 
 

@@ -30,7 +30,8 @@ def expanded(path: str | os.PathLike[str], named: str, buckets: bool = False) ->
     text = os.path.expanduser(path)
     if text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{named}={path}: there is no such user; a name that begins with ~ is written ./~")
-    return Path(text)
+    # `Path` drops the `./` of `./~name`, which would then be taken for a user's directory by whoever expands it again.
+    return Path(os.path.abspath(text) if str(Path(text)).startswith("~") else text)
 
 
 def cache_root() -> Path:

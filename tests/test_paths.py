@@ -27,3 +27,12 @@ def test_caches_lie_in_the_home(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "~nobody-of-that-name/kept")
     with pytest.raises(UserError, match=f"{variable}=~nobody-of-that-name/kept: there is no such user"):
         cache_root()
+
+
+def test_a_name_that_begins_with_a_tilde_stays_it_when_it_is_expanded_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    once = expanded("./~mine", "--workdir")
+    assert once == tmp_path / "~mine"
+    assert expanded(once, "workdir") == once
+    (tmp_path / "~there").mkdir()
+    assert expanded("~there", "--workdir") == tmp_path / "~there"

@@ -37,7 +37,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
     parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
-    parser.add_argument("--split", choices=("validation", "train"), default="validation", help="default validation")
+    parser.add_argument(
+        "--split",
+        default="validation",
+        metavar="NAME",
+        help="validation or train, as training takes them, or the dataset's own name of a split, such as test; "
+        "default validation",
+    )
     parser.add_argument(
         "--tta", choices=("none", "flip", "five_crop"), help="test-time augmentation; default as the run was evaluated"
     )

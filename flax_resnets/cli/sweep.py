@@ -171,7 +171,7 @@ def _write(sweep: "Sweep", results: "Results") -> None:
 
     sweep.write(results.as_dict())
     write_whole(sweep.directory / "sweep.csv", results.as_csv().encode())
-    if any(each.score is not None for each in results.outcomes):
+    if results.drawn:
         write_whole(sweep.directory / "sweep.png", results.picture())
 
 

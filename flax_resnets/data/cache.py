@@ -230,7 +230,7 @@ def _write(
 def _refusal(source: Source, broken: list[str]) -> UserError:
     """The error for broken images that are not skipped. If there are several, they are listed in a file."""
     if len(broken) == 1:
-        return UserError(broken[0])
+        return UserError(f"{broken[0]}; broken_images=skip leaves it out")
     directory = _directory(source, 1, "").parent
     path: Path | None = directory.with_name(f"{directory.name}-broken.txt")
     try:

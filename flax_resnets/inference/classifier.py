@@ -282,10 +282,11 @@ class Classifier:
                 jax.ShapeDtypeStruct((1, side, side, settings.channels), jnp.float32),
             )
         except (ValueError, TypeError, ZeroDivisionError, OverflowError, FlaxError) as error:
-            reason = str(error).partition("\n")[0][:200]
+            has_positions = "it has a weight for each position of an image"
+            reason = has_positions if isinstance(error, FlaxError) else str(error).partition("\n")[0][:200]
             raise UserError(
-                f"image_size={side}: {self.source} has images of {self.settings.image_size} px, and takes none of this "
-                f"size: {reason}"
+                f"image_size={side}: {self.source} was trained at {self.settings.image_size} px and takes no images of "
+                f"this size: {reason}"
             ) from None
         return Classifier(
             self.model,
@@ -368,7 +369,7 @@ class Classifier:
     def evaluate(
         self,
         dataset: "str | Source | None" = None,
-        split: Literal["train", "validation"] = "validation",
+        split: str = "validation",
         *,
         data_dir: str | None = None,
         batch_size: int | None = None,
@@ -385,7 +386,8 @@ class Classifier:
         Args:
             dataset: a name as in a recipe, or an opened split; None for the dataset of the run. Its classes are found
                 by their names: they may have another order, or be some of the classifier's.
-            split: `validation` or `train`.
+            split: `validation` or `train`, as training takes them; or another name that the dataset has for a split,
+                such as `test`.
             data_dir: directory of the dataset; None for the run's if it is the run's dataset, else TFDS's default.
             batch_size: images in a step; None for the run's.
             tta: test-time augmentation: `flip` for the mean over an image and its mirror image; `five_crop` for the

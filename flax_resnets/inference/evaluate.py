@@ -35,7 +35,7 @@ _FIVE_CROP = 0.875  # share of a side that each crop keeps if the network is eva
 def evaluate(
     classifier: Classifier,
     dataset: str | Source | None = None,
-    split: Literal["train", "validation"] = "validation",
+    split: str = "validation",
     *,
     data_dir: str | None = None,
     batch_size: int | None = None,
@@ -49,9 +49,13 @@ def evaluate(
     if isinstance(dataset, Source):
         source = dataset
     else:
-        data = _data(settings, dataset, data_dir, fields)
-        source = open_split(data, split)
-        _compare(classifier, data, source, split)
+        if split in ("train", "validation"):
+            data = _data(settings, dataset, data_dir, fields)
+            source = open_split(data, split)
+            _compare(classifier, data, source, split)
+        else:  # of the dataset's own splits
+            named = {"validation_split": split, "validation_share": None}
+            source = open_split(_data(settings, dataset, data_dir, fields | named), "validation")
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
     if source.multilabel and settings.loss not in OF_EACH_CLASS:

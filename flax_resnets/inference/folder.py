@@ -75,6 +75,8 @@ def write_folder(classifier: "Classifier", folder: Path, force: bool) -> None:
     try:
         if os.path.lexists(folder) and not folder.is_dir():
             raise UserError(f"{folder}: is a file; name a folder")
+        if os.path.lexists(folder / "metrics.jsonl"):  # whose config.json would be lost
+            raise UserError(f"{folder}: holds a run, which is not replaced; name another folder")
         if folder.is_dir() and os.listdir(folder) and not force:
             raise UserError(f"{folder}: exists; name another folder, or replace what is saved in it with force=True")
         folder.parent.mkdir(parents=True, exist_ok=True)

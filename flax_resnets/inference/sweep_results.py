@@ -173,11 +173,15 @@ class Results:
         panels[0].set_ylabel("valid accuracy (%)")
         return png(figure)
 
+    @property
+    def drawn(self) -> list[Outcome]:
+        """The runs that `picture` shows: those that have a score and did not diverge."""
+        return [each for each in self.outcomes if each.score is not None and each.state != "diverged"]
+
     def _draw(self, axes: "Axes", name: str) -> None:
-        drawn = [each for each in self.outcomes if each.score is not None and each.state != "diverged"]
-        place = _places(axes, name, [each.point.settings[name] for each in drawn])
+        place = _places(axes, name, [each.point.settings[name] for each in self.drawn])
         lines: dict[str, list[Outcome]] = {}
-        for each in drawn:
+        for each in self.drawn:
             others = {field: value for field, value in _without_seed(each.point.settings).items() if field != name}
             lines.setdefault(", ".join(f"{field}={_shown(value)}" for field, value in others.items()), []).append(each)
         for number, (label, outcomes) in enumerate(lines.items()):

@@ -35,7 +35,10 @@ class Callback:
         """The run is about to train, from `run.state.step` on. `run.history` has the rows of earlier epochs."""
 
     def on_epoch_begin(self, run: "Run", epoch: int) -> None:
-        """An epoch begins, or resumes after a stop. Epochs are counted from 1."""
+        """An epoch begins, or resumes after a stop. Epochs are counted from 1.
+
+        A run that was stopped in an evaluation resumes with that evaluation: `on_evaluation_begin` comes first.
+        """
 
     def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
         """A training step's figures are computed. Steps are counted from 1; the devices already compute later ones."""

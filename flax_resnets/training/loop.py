@@ -92,8 +92,8 @@ def run(
         callbacks: objects that the run calls, besides those of the terminal, TensorBoard and the curves.
         amend: whether the workdir's run goes on, from its last checkpoint, under a configuration that differs from its
             own. The learning rate's schedule begins anew over what is left, except `step` and `constant`, which go on.
-            The resumed run is recognised by the changed configuration. A run that ended early, by `patience` or a
-            callback, goes on, even if nothing is changed.
+            The resumed run is recognised by the changed configuration. A run that a callback ended early goes on even
+            if nothing is changed; one that `patience` ended, if something is.
         stop: an object by which other code can stop the run; None if only signals stop it. With several processes it
             must be the result of `interruption()`.
 

@@ -18,6 +18,13 @@ _SLOW_SHARE = 0.05
 _SLOW_SECONDS = 0.5
 
 
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # of a class whose __str__ fails
+        return ""
+
+
 class Observers:
     """The callbacks of a run, as a context that closes them.
 
@@ -100,7 +107,7 @@ class Observers:
             if isinstance(error, UserError):
                 self._error = error
             else:
-                what = f"{type(error).__name__}: {str(error)[:300]}".rstrip(": ")
+                what = f"{type(error).__name__}: {_text(error)[:300]}".rstrip(": ")
                 self._error = UserError(
                     f"{where}: {what}; what was trained is saved, and once that is put right, the same command goes on"
                 )

@@ -270,6 +270,8 @@ def recorded(directory: Path, base: Config, asked: Sequence[Point]) -> tuple[lis
         diverged = [str(name) for name in content["diverged"]]
         theirs, ours = {**DEFAULTS, **content["config"]}, json.loads(base.to_json())
         of_fields = {*itertools.chain.from_iterable(overrides)}
+        if any({*row} != of_fields for row in overrides):
+            raise ValueError("its points have different fields")
         differ = [name for name in ours if _without(ours, fields).get(name) != _without(theirs, fields).get(name)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: is no record of a sweep ({error}); pick another --workdir") from None

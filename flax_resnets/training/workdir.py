@@ -81,6 +81,8 @@ def opened(
                 stack.enter_context(locked(workdir, wait=False))
             is_new = course is not None and course.is_new
             check_workdir(config, workdir, is_new)  # another process may have begun a run since the last check
+            if amend and course_of(config, workdir, amend) != course:
+                raise UserError(f"--amend: the run in {workdir} went on meanwhile; give the same command again")
             if course is not None and is_new:
                 # Before the configuration: an amendment that the configuration does not follow is not in force.
                 record(course.amendment, course.before, workdir)
@@ -151,7 +153,10 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         amend: whether the fields that may change may differ from the workdir's.
     """
     try:
+        str(workdir).encode()
         there = storage.names(workdir)
+    except UnicodeEncodeError:
+        raise UserError(f"workdir={workdir}: is not UTF-8, as checkpoints need it; pick another workdir") from None
     except (OSError, ValueError) as error:
         raise UserError(f"workdir={workdir}: {getattr(error, 'strerror', error)}; pick another workdir") from None
     if there is None:
@@ -172,8 +177,12 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         check_amendable(changes, workdir)
     elif changes:
         changed = ", ".join(f"{name}={_short(old)} (now {_short(new)})" for name, (old, new) in changes.items())
-        way = "--amend goes on with it under the changed configuration; or " if is_amendable(changes) else ""
-        raise UserError(f"workdir={workdir}: holds another run, with {changed[:400]}; {way}pick another workdir")
+        way, rest = "", ""
+        if not has_checkpoints(workdir):
+            rest = ", or remove this one: it has no checkpoint"
+        elif is_amendable(changes):
+            way = "--amend goes on with it under the changed configuration; or "
+        raise UserError(f"workdir={workdir}: holds another run, with {changed[:400]}; {way}pick another workdir{rest}")
 
 
 def _short(value: Any) -> str:

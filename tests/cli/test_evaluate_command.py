@@ -70,7 +70,7 @@ def test_files_are_written_and_not_overwritten(capsys):
     [
         (["--dataset", "fashion_mnist_smaple"], "did you mean 'fashion_mnist_sample'"),
         (["--tta", "five"], "--tta"),
-        (["--split", "test"], "--split"),
+        (["--split", "tset"], "validation_split='tset': "),
         (["--output", "file"], "--output=file"),
     ],
 )
@@ -99,3 +99,19 @@ def test_the_remedy_for_broken_images_is_this_commands_flag(network, monkeypatch
     monkeypatch.setattr(network, "evaluate", refuse)
     assert cli.main(["evaluate", "runs/mine"]) == 2
     assert capsys.readouterr().err.endswith("broken; --skip-broken leaves them out\n")
+
+
+def test_a_split_by_the_name_that_the_dataset_has_for_it(network, capsys, tmp_path):
+    """Here `val` is what training evaluated; `test` was kept for the end."""
+    for split, number in (("train", 4), ("val", 3), ("test", 2)):
+        for label, name in enumerate(name for name in network.class_names if "/" not in name):
+            directory = tmp_path / "photos" / split / name
+            directory.mkdir(parents=True)
+            for index in range(number):
+                Image.fromarray(np.full((28, 28), 20 * label + index, np.uint8)).save(directory / f"{index}.png")
+    folder = ["evaluate", "runs/mine", "--dataset", "folder", "--data_dir", "photos", "--json"]
+    found = {}
+    for split in ("train", "validation", "val", "test"):
+        assert cli.main([*folder, "--split", split]) == 0
+        found[split] = json.loads(capsys.readouterr().out)["images"]
+    assert found == {"train": 36, "validation": 27, "val": 27, "test": 18}

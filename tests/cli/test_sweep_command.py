@@ -121,6 +121,31 @@ def test_a_run_that_diverges_or_fails_does_not_end_the_sweep(trainings, capsys):
     assert "1 diverged" in capsys.readouterr().out
 
 
+def test_if_every_run_diverges_there_is_a_table_and_no_picture(trainings, capsys):
+    """A run that diverged after its first epoch has a score."""
+    over = ["--over", "learning_rate=1e3"]
+    trainings.codes = {"learning_rate=1e3": 3}
+    Path("swept/learning_rate=1e3").mkdir(parents=True)
+    workdir = Path("swept/learning_rate=1e3")
+    assert cli.main([*BASE, *over]) == 0
+    (workdir / "config.json").write_text(load_config("quickstart", {"learning_rate": "1e3"}).to_json())
+    (workdir / "metrics.jsonl").write_text(row(1, 0.1))
+    capsys.readouterr()
+    assert cli.main([*BASE, *over]) == 0
+    assert "swept: 1 runs: 1 diverged" in capsys.readouterr().out
+    assert sorted(os.listdir("swept")) == ["learning_rate=1e3", "sweep.csv", "sweep.json"]
+
+
+def test_a_record_with_points_of_different_fields_is_refused(trainings, capsys):
+    assert cli.main([*BASE, *OVER]) == 0
+    record = json.loads(Path("swept/sweep.json").read_text())
+    del record["points"][1]["overrides"]["seed"]
+    Path("swept/sweep.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert cli.main([*BASE, *OVER]) == 2
+    assert "sweep.json: is no record of a sweep (its points have different fields)" in capsys.readouterr().err
+
+
 def test_if_no_run_can_begin_nothing_is_left(trainings, capsys):
     trainings.codes = {"seed=0": 2}
     assert cli.main([*BASE, "--over", "seed=0"]) == 2

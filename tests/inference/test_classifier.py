@@ -223,7 +223,10 @@ def test_what_is_saved_and_measured_at_another_size_says_so(tmp_path, files):
 
 @pytest.mark.parametrize("size", [14, 28, 200])
 def test_a_network_of_one_size_alone_says_so(classifier, size):
-    with pytest.raises(UserError, match=f"image_size={size}: .*trained, step .* has images of 16 px, and takes none"):
+    message = (
+        f"image_size={size}: .*, step .* was trained at 16 px and takes no images of this size: it has a weight for"
+    )
+    with pytest.raises(UserError, match=message):
         classifier.at_size(size)
     assert classifier.at_size(crop_pct=1.0).settings.crop_pct == 1.0
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -235,6 +236,16 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     (tmp_path / "empty").mkdir()
     first.save(tmp_path / "empty")
     assert sorted(os.listdir(tmp_path)) == ["empty", "saved"]
+
+
+def test_a_run_is_never_replaced(trained, tmp_path):
+    """Its config.json would be lost, and it could not go on."""
+    workdir = Path(shutil.copytree(trained, tmp_path / "run"))
+    before = (workdir / "config.json").read_bytes()
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"run: (exists|holds a run, which is not replaced); name another folder"):
+            load_classifier(workdir).save(workdir, force=force)
+    assert (workdir / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -318,3 +318,29 @@ def test_if_its_first_checkpoint_is_damaged_it_is_amended_at_the_one_before(conf
     amended = run(longer, workdir, amend=True)
     assert [(each.step, each.epoch) for each in read_amendments(workdir)] == [(4, 1)]
     assert [row.epoch for row in amended.history] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"learning_rate": 1e-3}])
+def test_if_its_run_goes_on_while_the_data_is_read_nothing_is_amended(config, killed, tmp_path, monkeypatch, changes):
+    """The amendment's step is that of the newest checkpoint, which was another one by then."""
+    from flax_resnets.training import loop
+
+    workdir = Path(shutil.copytree(killed, tmp_path / "run"))
+    constant = dataclasses.replace(config, schedule="constant", epochs=3, save_every=2)
+    open_data = loop.open_data
+
+    def while_it_goes_on(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "open_data", open_data)
+            run(constant, workdir)
+        return open_data(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "open_data", while_it_goes_on)
+        with pytest.raises(UserError, match=r"--amend: the run in .* went on meanwhile; give the same command again"):
+            amend(constant, workdir, epochs=5, **changes)
+    assert not rows(workdir, "amended")
+    assert [row["epoch"] for row in rows(workdir, "epoch")] == [1, 2, 3]
+    assert not (workdir / "damaged").exists()
+    amend(constant, workdir, epochs=5, **changes)
+    assert [each.step for each in read_amendments(workdir)] == [12]

@@ -1,6 +1,8 @@
 """The directory of a run, and directories of something else."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +97,19 @@ def test_what_ended_before_its_first_row_and_checkpoint_is_in_nobodys_way(config
     (tmp_path / "checkpoints" / "7").mkdir()
     with pytest.raises(UserError, match=r"holds another run, with learning_rate=0\.01 \(now 1e-05\)"):
         check_workdir(other, tmp_path)
+
+
+def test_a_run_without_a_checkpoint_is_not_said_to_be_amendable(config, tmp_path):
+    """It was killed while its first state was made: `--amend` would say that there is nothing to amend."""
+    (tmp_path / "config.json").write_text(config.to_json())
+    with pytest.raises(UserError, match=r"now 9\); pick another workdir, or remove this one: it has no checkpoint$"):
+        check_workdir(dataclasses.replace(config, epochs=9), tmp_path)
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"now 9\); --amend goes on with it .*; or pick another workdir$"):
+        check_workdir(dataclasses.replace(config, epochs=9), tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_made(config, tmp_path):
+    workdir = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run\xff"))
+    with pytest.raises(UserError, match=r"run\\udcff: is not UTF-8, as checkpoints need it; pick another workdir"):
+        check_workdir(config, workdir)

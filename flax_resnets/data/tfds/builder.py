@@ -68,7 +68,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     if not _NAME.fullmatch(dataset) or (name != name.lower() and name.lower() in _known()):
         raise UserError(
             f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
-            f"{_meant(name, _known())}"
+            f"{_of_pictures(dataset) or _meant(name, _known())}"
         )
     try:
         with quiet_tfds(), no_network_for_metadata(), only_features_of_tfds():
@@ -89,7 +89,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
         is_damaged = there and not isinstance(error, DatasetNotFoundError)
         if dataset.split(":")[0] not in known and not is_damaged:
-            suggestion = _meant(dataset, known)
+            suggestion = _of_pictures(dataset) or _meant(dataset, known)
             if there:
                 suggestion = f"; data_dir={str(data_dir)!r} holds its {', '.join(path.name for path in there[:3])}"
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
@@ -103,6 +103,11 @@ def _known() -> list[str]:
 
     # A builder that has been imported may be listed twice.
     return [*dict.fromkeys([SAMPLE, *KINDS, *tfds.list_builders(with_community_datasets=False)])]
+
+
+def _of_pictures(dataset: str) -> str:
+    """A hint for whoever gave the path of a folder of pictures as the dataset's name."""
+    return f"; for the pictures in it write dataset=folder, data_dir={dataset}" if os.path.isdir(dataset) else ""
 
 
 def _meant(name: str, known: list[str]) -> str:

@@ -379,3 +379,22 @@ def test_a_module_that_a_datasets_files_name_is_not_imported(prepared, tmp_path,
     path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature", "not_to_be_imported"))
     with pytest.raises(UserError, match=r"features\.json names 'not_to_be_imported\.Image'"):
         open_source("my_images", "train", prepared)
+
+
+@pytest.mark.parametrize("inside", ["cat", "train/cat"])
+def test_nothing_is_prepared_among_a_users_pictures(tmp_path, inside):
+    """Who forgets `dataset=folder` is told so, in place of a download into the pictures."""
+    (tmp_path / inside).mkdir(parents=True)
+    (tmp_path / inside / "1.JPG").write_bytes(b"")
+    message = rf"data_dir=.*: holds pictures, such as {inside}/1.JPG, and not TFDS's 'imagenette/160px-v2'; to train on"
+    with pytest.raises(UserError, match=message):
+        open_source("imagenette/160px-v2", "train", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["1.JPG"]
+
+
+@pytest.mark.parametrize("name", ["photos", "./photos"])
+def test_a_folders_path_in_place_of_a_datasets_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    with pytest.raises(UserError, match=f"; for the pictures in it write dataset=folder, data_dir={name}$"):
+        open_source(name, "train")
