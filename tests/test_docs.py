@@ -56,11 +56,11 @@ PYTHON_PAGES = [name for name, page in PAGES.items() if blocks(page, "python") a
 @pytest.fixture
 def quickstart(tmp_path, monkeypatch) -> Path:
     """A working directory with an image and, in place of the quickstart's run, a network that was not trained."""
-    network: dict[str, Any] = {"model": "resnet10t", "model_options": {"width": 4}}
+    network: dict[str, Any] = {"model": "resnet10t", "model_options": {"width": 8}}
     settings = Settings(
         **network, dataset="fashion_mnist_sample", image_size=28, channels=1, mean=(0.286,), std=(0.353,)
     )
-    model = flax_resnets.create_model("resnet10t", num_classes=10, width=4)
+    model = flax_resnets.create_model("resnet10t", num_classes=10, width=8)
     variables = model.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     names = open_source("fashion_mnist_sample", "validation").class_names
     flax_resnets.Classifier(model, variables, settings, names).save(tmp_path / "runs/quickstart")

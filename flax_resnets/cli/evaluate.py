@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
                 progress=progress,
             )
         except UserError as error:
-            raise UserError(str(error).replace("broken_images=skip leaves", "--skip-broken leaves")) from None
+            message = str(error).replace("broken_images=skip leaves", "--skip-broken leaves")
+            raise UserError(f"--{message}" if message.startswith("split=") else message) from None
     files = [] if directory is None else _write(evaluation, directory)
     if arguments.json:
         print(json.dumps(evaluation.as_dict() | {"files": [str(path) for path in files]}))

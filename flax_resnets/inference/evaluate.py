@@ -55,7 +55,10 @@ def evaluate(
             _compare(classifier, data, source, split)
         else:  # of the dataset's own splits
             named = {"validation_split": split, "validation_share": None}
-            source = open_split(_data(settings, dataset, data_dir, fields | named), "validation")
+            try:
+                source = open_split(_data(settings, dataset, data_dir, fields | named), "validation")
+            except UserError as error:
+                raise UserError(str(error).replace("validation_split=", "split=", 1)) from None
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
     if source.multilabel and settings.loss not in OF_EACH_CLASS:

@@ -70,7 +70,7 @@ def test_files_are_written_and_not_overwritten(capsys):
     [
         (["--dataset", "fashion_mnist_smaple"], "did you mean 'fashion_mnist_sample'"),
         (["--tta", "five"], "--tta"),
-        (["--split", "tset"], "validation_split='tset': "),
+        (["--split", "tset"], "--split=tset: fashion_mnist_sample has no split 'tset', only train, test"),
         (["--output", "file"], "--output=file"),
     ],
 )

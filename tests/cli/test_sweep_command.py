@@ -121,19 +121,18 @@ def test_a_run_that_diverges_or_fails_does_not_end_the_sweep(trainings, capsys):
     assert "1 diverged" in capsys.readouterr().out
 
 
-def test_if_every_run_diverges_there_is_a_table_and_no_picture(trainings, capsys):
+def test_if_every_run_diverges_there_is_a_table_and_no_picture(trainings, capsys, monkeypatch):
     """A run that diverged after its first epoch has a score."""
-    over = ["--over", "learning_rate=1e3"]
-    trainings.codes = {"learning_rate=1e3": 3}
-    Path("swept/learning_rate=1e3").mkdir(parents=True)
-    workdir = Path("swept/learning_rate=1e3")
-    assert cli.main([*BASE, *over]) == 0
-    (workdir / "config.json").write_text(load_config("quickstart", {"learning_rate": "1e3"}).to_json())
-    (workdir / "metrics.jsonl").write_text(row(1, 0.1))
-    capsys.readouterr()
-    assert cli.main([*BASE, *over]) == 0
-    assert "swept: 1 runs: 1 diverged" in capsys.readouterr().out
-    assert sorted(os.listdir("swept")) == ["learning_rate=1e3", "sweep.csv", "sweep.json"]
+
+    def diverge(command, stop, say_to_stderr):
+        trainings(command, stop, say_to_stderr)
+        (Path(cli.parse(command[3:]).workdir) / "metrics.jsonl").write_text(row(1, 0.1))
+        return 3
+
+    monkeypatch.setattr(sweep, "_start", diverge)
+    assert cli.main([*BASE, "--over", "learning_rate=0.5"]) == 0
+    assert "1 diverged" in capsys.readouterr().out
+    assert sorted(os.listdir("swept")) == ["learning_rate=0.5", "sweep.csv", "sweep.json"]
 
 
 def test_a_record_with_points_of_different_fields_is_refused(trainings, capsys):

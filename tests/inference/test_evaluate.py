@@ -126,7 +126,7 @@ def test_a_broken_image_stops_it_or_is_left_out(classifier, validation):
     [
         ({"dataset": "fashion_mnist_smaple"}, "TFDS has no such dataset; did you mean 'fashion_mnist_sample'"),
         ({"tta": "mirror"}, "tta='mirror': must be one of none, flip, five_crop"),
-        ({"split": "test"}, "split='test': must be 'train' or 'validation'"),
+        ({"split": "tset"}, "split=tset: fashion_mnist_sample has no split 'tset', only train, test"),
         ({"colour": 1}, "colour: is no field of a dataset"),
         ({"data_dir": "nowhere"}, "data_dir='nowhere': no such directory"),
     ],

@@ -392,9 +392,9 @@ def test_nothing_is_prepared_among_a_users_pictures(tmp_path, inside):
     assert [path.name for path in tmp_path.rglob("*.*")] == ["1.JPG"]
 
 
-@pytest.mark.parametrize("name", ["photos", "./photos"])
+@pytest.mark.parametrize("name", ["my_holidays", "./my_holidays"])
 def test_a_folders_path_in_place_of_a_datasets_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
+    Path("my_holidays").mkdir()
     with pytest.raises(UserError, match=f"; for the pictures in it write dataset=folder, data_dir={name}$"):
         open_source(name, "train")
