@@ -84,9 +84,9 @@ class Evaluation:
         image_name: a function from an image's index to words that say where it is.
         image: a function from an image's index to its pixels, uint8 `(H, W, C)`; None if they are not at hand.
         tta: the test-time augmentation, such as `flip`; None for none.
+        fingerprint: of the set's files, see `Source`; empty if it is not known.
         image_size: side of the images that the network saw, in pixels; None if it is not known.
         crop_pct: share of an image's shorter side that it saw; None if it is not known.
-        fingerprint: of the set's files, see `Source`; empty if it is not known.
 
     Raises:
         UserError: there are no images.
@@ -108,9 +108,9 @@ class Evaluation:
     image_name: Callable[[int], str] = "image {}".format
     image: Callable[[int], np.ndarray] | None = None
     tta: str | None = None
+    fingerprint: str = ""
     image_size: int | None = None
     crop_pct: float | None = None
-    fingerprint: str = ""
 
     def __post_init__(self):
         if not len(self.labels):

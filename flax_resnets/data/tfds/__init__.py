@@ -76,7 +76,7 @@ def _first_pictures(root: Path) -> Iterator[Path]:
     """Pictures among the first entries of the first directories in this one, but for TFDS's own downloads."""
     for directory in itertools.islice(root.glob("*/"), 30):
         if directory.name != "downloads":
-            yield from (path for path in itertools.islice(directory.iterdir(), 30) if is_picture(path.name))
+            yield from (path for path in itertools.islice(directory.glob("*"), 30) if is_picture(path.name))
 
 
 def metadata(config: DataConfig) -> tuple[int, int, bool]:
