@@ -12,7 +12,7 @@ curves.
 import argparse
 import json
 
-from flax_resnets.cli.output import new_file, progress_of_images, write_text
+from flax_resnets.cli.output import new_file, progress_of_images, write_file
 from flax_resnets.cli.parser import Parser
 from flax_resnets.cli.predict import add_choice_of_weights, chosen_weights, start_devices
 from flax_resnets.cli.table import table
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.sources, data_dir=arguments.data_dir, progress=progress, **chosen_weights(arguments)
         )
     if target is not None:
-        write_text("compare", target, comparison_page(comparison))
+        write_file("compare", target, comparison_page(comparison).encode())
     if arguments.json:
         print(json.dumps(comparison.as_dict() | {"page": target and str(target)}))
         return

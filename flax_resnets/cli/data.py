@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from flax_resnets.cli.output import is_file_or_new, whole_file
+from flax_resnets.cli.output import is_file_or_new, write_file
 from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError
@@ -93,13 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         report["remarks"].append(f"{number}; --check finds all")
     print(json.dumps(report) if arguments.json else _in_words(report, train))
     if picture is not None:
-        png = _draw(train, contents["train"])
-        try:
-            with whole_file(picture) as temporary:
-                temporary.write_bytes(png)
-        except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"data: --picture={picture}: {reason}; name a file to write") from None
+        write_file("data", picture, _draw(train, contents["train"]))
         if not arguments.json:
             print(picture)
 

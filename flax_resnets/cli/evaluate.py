@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, whole_file
+from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, write_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.cli.table import table
@@ -169,9 +169,5 @@ def _write(evaluation: "Evaluation | MultilabelEvaluation", directory: Path) -> 
     figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
     contents = {**evaluation_figures.pictures(evaluation), "evaluation.json": f"{figures}\n".encode()}
     for name, content in contents.items():
-        try:
-            with whole_file(directory / name) as temporary:
-                temporary.write_bytes(content)
-        except OSError as error:
-            raise UserError(f"evaluate: --output={directory / name}: {error.strerror or error}") from None
+        write_file("evaluate", directory / name, content)
     return [directory / name for name in contents]

@@ -14,9 +14,8 @@ import json
 import math
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from flax_resnets.cli.output import free_names, make_directory
+from flax_resnets.cli.output import make_directory, write_new
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
@@ -87,32 +86,19 @@ def run(arguments: argparse.Namespace) -> None:
     picture = finder.draw(
         test, suggestions, f"{run_name(arguments.config)}, {config.optimizer}, batch {config.batch_size}"
     )
-    files = _write(directory, record, picture)
     if test.stopped != "end":
         what = {"diverged": "the loss diverged", "not finite": "the loss or gradient was not finite"}[test.stopped]
         at = f" at {finder.short(test.rates[-1])}" if test.rates else ""
         print(f"{what} after {len(test.rates)} of {arguments.steps} steps{at}")
+    if suggestions is not None:
+        print(", ".join(f"{name} {finder.short(rate)}" for name, rate in suggestions._asdict().items()))
+    text = (json.dumps(record, indent=2) + "\n").encode()
+    png, beside = write_new("lr-find", directory, "lr_find", {".png": picture, ".json": text})
+    files = f"{png} and {beside.name}"
     if suggestions is None:
         right = "a lower --start or more --steps" if test.stopped != "end" else "a higher --end, or look at the curve"
         raise UserError(f"lr-find: no rate to suggest from {len(test.rates)} losses, in {files}; try {right}")
-    print(", ".join(f"{name} {finder.short(rate)}" for name, rate in suggestions._asdict().items()))
     print(files)
-
-
-def _write(directory: Path, record: dict[str, Any], picture: bytes) -> str:
-    """Writes both files under the first name that is free; returns them as text."""
-    for name in free_names("lr_find"):
-        png, text = directory / f"{name}.png", directory / f"{name}.json"
-        if png.exists():
-            continue
-        try:
-            with text.open("x") as file:  # fails if another search has just taken the name
-                file.write(json.dumps(record, indent=2) + "\n")
-        except FileExistsError:
-            continue
-        png.write_bytes(picture)
-        return f"{png} and {text.name}"
-    raise AssertionError("names do not end")
 
 
 def _positive(text: str) -> float:

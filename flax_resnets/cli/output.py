@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flax_resnets.errors import UserError
@@ -64,17 +64,55 @@ def new_file(command: str, path: str, force: bool) -> Path:
     return target
 
 
-def write_text(command: str, target: Path, text: str) -> None:
-    """Writes a command's file as a whole.
+def write_file(command: str, target: Path, content: bytes) -> None:
+    """Writes a command's file as a whole; an existing one is replaced.
 
     Raises:
         UserError: it cannot be written.
     """
     try:
         with whole_file(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{command}: --output={target}: {error.strerror or error}; name another file") from None
+            temporary.write_bytes(content)
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
+        raise _unwritable(command, target, error) from None
+
+
+def write_new(command: str, directory: Path, name: str, contents: Mapping[str, bytes]) -> list[Path]:
+    """Writes files that belong together, under the first name that is free: `name`, `name-2`, `name-3`, ...
+
+    Args:
+        command: which writes them.
+        directory: of the files; it must exist.
+        name: without a suffix.
+        contents: of the files, by suffix, such as `.png`.
+
+    Returns:
+        The paths, in the order of `contents`.
+
+    Raises:
+        UserError: a file cannot be written; then none is left.
+    """
+    for free in free_names(name):
+        written: list[Path] = []
+        try:
+            for suffix, content in contents.items():
+                path = directory / f"{free}{suffix}"
+                with path.open("xb") as file:
+                    written.append(path)
+                    file.write(content)
+        except OSError as error:
+            for path in written:
+                path.unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                continue
+            raise _unwritable(command, directory / f"{free}{suffix}", error) from None
+        return written
+    raise AssertionError("names do not end")
+
+
+def _unwritable(command: str, path: Path, error: Exception) -> UserError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return UserError(f"{command}: {path}: {reason}; name a place that can be written")
 
 
 @contextlib.contextmanager

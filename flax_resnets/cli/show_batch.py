@@ -11,7 +11,7 @@ show_batch-2.png and so on are written.
 import argparse
 from pathlib import Path
 
-from flax_resnets.cli.output import free_names, make_directory
+from flax_resnets.cli.output import make_directory, write_new
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
@@ -63,17 +63,5 @@ def run(arguments: argparse.Namespace) -> None:
     config = completed(config, train, num_classes, statistics=statistics, display=display)
     batch = shower.show_batch(config, train, num_classes, arguments.step)
     make_directory("show-batch", directory)  # after all checks
-    print(_write(directory, shower.draw(batch, config, names, run_name(arguments.config), arguments.images)))
-
-
-def _write(directory: Path, picture: bytes) -> Path:
-    """Writes the picture under the first name that is free."""
-    for name in free_names("show_batch"):
-        path = directory / f"{name}.png"
-        try:
-            with path.open("xb") as file:
-                file.write(picture)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("names do not end")
+    picture = shower.draw(batch, config, names, run_name(arguments.config), arguments.images)
+    print(*write_new("show-batch", directory, "show_batch", {".png": picture}))

@@ -84,14 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
         failed = _train(arguments, sweep, stop, lambda text: print(printable(text), file=out, flush=True))
         results = read_results(directory, sweep.points, sweep.diverged)
         begun = any((directory / point.name).exists() for point in sweep.points)
-        if begun:
-            _write(sweep, results)
-        elif not stop:
+        if not begun and not stop:
             raise UserError(f"sweep: {directory}: no run could begin; the lines above say why")
-    if arguments.json:
-        print(json.dumps({"sweep": str(directory), **results.as_dict()}))
-    elif begun:
-        print(_report(arguments, results))
+        if arguments.json:
+            print(json.dumps({"sweep": str(directory), **results.as_dict()}))
+        elif begun:
+            print(_report(arguments, results))
+        if begun:
+            _write(sweep, results)  # when the table is printed, which a full disk shall not take away
     for name, code in failed.items():
         print(f"{arguments.program}: sweep: {directory / name}: failed, exit code {code}", file=sys.stderr)
     if stop:
@@ -167,12 +167,10 @@ def _start(command: list[str], stop: "Interruption", say_to_stderr: bool) -> int
 
 def _write(sweep: "Sweep", results: "Results") -> None:
     """Writes the results into the sweep's directory."""
-    from flax_resnets.training.atomic import write_whole
-
     sweep.write(results.as_dict())
-    write_whole(sweep.directory / "sweep.csv", results.as_csv().encode())
+    sweep.put("sweep.csv", results.as_csv().encode())
     if results.drawn:
-        write_whole(sweep.directory / "sweep.png", results.picture())
+        sweep.put("sweep.png", results.picture())
 
 
 def _report(arguments: argparse.Namespace, results: "Results") -> str:

@@ -114,7 +114,7 @@ def points(base: Config, axes: Sequence[Axis], number: int | None = None, seed: 
 
     Args:
         base: the configuration without the swept fields.
-        axes: the swept fields.
+        axes: the swept fields, in any order.
         number: how many combinations are drawn, without that of seeds: each is trained with every seed of the axis
             `seed`. None for all. More of them begin with the same ones.
         seed: of the draws.
@@ -128,7 +128,8 @@ def points(base: Config, axes: Sequence[Axis], number: int | None = None, seed: 
         >>> [point.name for point in points(load_config("quickstart"), over)][:2]
         ['learning_rate=0.001-seed=0', 'learning_rate=0.001-seed=1']
     """
-    axes = sorted(axes, key=lambda each: each.field == "seed")  # the seed last, so that the runs of a setting are near
+    # In any order they are the same sweep. The seed comes last, so that the runs of a setting are near.
+    axes = sorted(axes, key=lambda each: (each.field == "seed", each.field))
     drawn = [each for each in axes if each.field != "seed"]
     for field in (fields := [each.field for each in axes]):
         if fields.count(field) > 1:
@@ -199,10 +200,28 @@ class Sweep:
     diverged: list[str]
 
     def write(self, results: Mapping[str, Any] | None = None) -> None:
-        """Writes `sweep.json`: what the sweep is, and its results."""
+        """Writes `sweep.json`: what the sweep is, and its results.
+
+        Raises:
+            UserError: see `put`.
+        """
         points = [{"run": each.name, "overrides": each.overrides} for each in self.points]
         content = {"config": json.loads(self.base.to_json()), "points": points, "diverged": self.diverged}
-        write_whole(self.directory / RECORD, (json.dumps(content | dict(results or {}), indent=2) + "\n").encode())
+        self.put(RECORD, (json.dumps(content | dict(results or {}), indent=2) + "\n").encode())
+
+    def put(self, name: str, content: bytes) -> None:
+        """Writes a file into the sweep's directory.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            write_whole(self.directory / name, content)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"sweep: {self.directory / name}: {reason}; once that is put right, the same command goes on"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -223,10 +242,11 @@ def opened(directory: Path, base: Config, asked: Sequence[Point]) -> Iterator["S
     with contextlib.ExitStack() as stack:
         try:
             recorded(directory, base, asked)  # raises before anything is made
-            if not directory.exists():
-                stack.callback(_take_away, directory)
+            is_new = not directory.exists()
             directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(directory, wait=False))
+            if is_new:
+                stack.callback(_take_away, directory)  # only now: without the lock it may be another sweep's by now
             earlier, diverged = recorded(directory, base, asked)
             there = {point.name for point in earlier}
             points = [*earlier, *(point for point in asked if point.name not in there)]

@@ -1,8 +1,10 @@
 """The command `sweep`: which runs it trains, how it goes on, what it writes, and what it refuses."""
 
+import contextlib
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -133,6 +135,34 @@ def test_if_every_run_diverges_there_is_a_table_and_no_picture(trainings, capsys
     assert cli.main([*BASE, "--over", "learning_rate=0.5"]) == 0
     assert "1 diverged" in capsys.readouterr().out
     assert sorted(os.listdir("swept")) == ["learning_rate=0.5", "sweep.csv", "sweep.json"]
+
+
+def test_a_full_disk_takes_no_result_away(trainings, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))  # sweep.png is larger
+    try:
+        assert cli.main([*BASE, *OVER]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = capsys.readouterr()
+    assert "64.00" in found.out
+    assert "sweep: swept/sweep.png: File too large; once that is put right, the same command goes on" in found.err
+    assert "sweep.png" not in os.listdir("swept")
+
+
+def test_of_two_sweeps_that_begin_at_once_one_is_refused_and_leaves_the_other(trainings, capsys, monkeypatch):
+    """The other one makes its directory and its record when this one has seen that there is none."""
+
+    def overtaken(self: Path, **options):
+        os.makedirs(self)
+        (self / "sweep.json").write_text("the other's")
+        stack.enter_context(locked(self))
+
+    with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(Path, "mkdir", overtaken)
+        assert cli.main([*BASE, *OVER]) == 2
+    assert "another sweep is under way in it" in capsys.readouterr().err
+    assert Path("swept/sweep.json").read_text() == "the other's"
 
 
 def test_a_record_with_points_of_different_fields_is_refused(trainings, capsys):

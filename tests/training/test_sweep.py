@@ -14,8 +14,8 @@ QUICKSTART = load_config("quickstart")
 def test_values_with_commas_and_options_of_the_network():
     found = points(QUICKSTART, [axis("momentum=0.9,0.9;0.95,0.85"), axis("model_options.width=4,8")])
     assert [each.name for each in found][:2] == [
-        "momentum=0.9,0.9-model_options.width=4",
-        "momentum=0.9,0.9-model_options.width=8",
+        "model_options.width=4-momentum=0.9,0.9",
+        "model_options.width=4-momentum=0.95,0.85",
     ]
     assert found[-1].config.momentum == (0.95, 0.85)
     assert found[-1].settings == {"momentum": [0.95, 0.85], "model_options.width": 8}
@@ -56,3 +56,10 @@ def test_names_are_short():
     assert len({each.name for each in found}) == 2
     assert all(len(each.name) < 100 for each in found)
     assert json.dumps(found[0].settings).count("1.0") == 200
+
+
+def test_fields_in_another_order_are_the_same_runs():
+    axes = [axis("mixup=0,0.2"), axis("seed=0,1"), axis("learning_rate=1e-3,1e-2")]
+    assert points(QUICKSTART, axes) == points(QUICKSTART, axes[::-1])
+    drawn = [*axes[:2], axis("learning_rate=log:1e-3:1e-1")]
+    assert points(QUICKSTART, drawn, 3) == points(QUICKSTART, drawn[::-1], 3)
