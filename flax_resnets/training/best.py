@@ -38,7 +38,7 @@ def best_by_of(config: Mapping[str, Any]) -> BestBy:
 
 
 def score(row: "EpochMetrics", best_by: BestBy) -> float:
-    """The number by which an epoch is judged; the higher the better. One that is not a number is the worst.
+    """The number by which an epoch is judged; the higher the better. One that is not finite is the worst.
 
     Args:
         row: the epoch's figures.
@@ -47,7 +47,7 @@ def score(row: "EpochMetrics", best_by: BestBy) -> float:
     if best_by in ("loss", "metric"):
         figure = -row.valid_loss if best_by == "loss" else row.metric
         # An amendment may have added the metric.
-        return -math.inf if figure is None or math.isnan(figure) else figure
+        return -math.inf if figure is None or not math.isfinite(figure) else figure
     return row.accuracy if row.mean_average_precision is None else row.mean_average_precision
 
 

@@ -1,7 +1,9 @@
 """Callbacks: objects that a run calls as it proceeds. The terminal, TensorBoard and the curves are callbacks."""
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from flax_resnets.errors import UserError
 from flax_resnets.training.metrics import EpochMetrics
 from flax_resnets.training.step import StepOutput
 
@@ -16,9 +18,9 @@ class Callback:
     ask for the run's end after the current epoch with `run.end_early("why")`, and for a stop, after which the same
     command goes on, with `run.stop.ask()`. In a run of several processes, each process calls its own callbacks.
 
-    An error in a callback stops the run: it saves its state and raises a UserError that names the callback, its method
-    and the error. A callback's attributes are not saved. When a run goes on after a stop, its callbacks find earlier
-    epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
+    An error in a callback, or `sys.exit`, stops the run: it saves its state and raises a UserError that names the
+    callback, its method and the error. A callback's attributes are not saved. When a run goes on after a stop, its
+    callbacks find earlier epochs in `run.history`; a callback may keep more in a file of its own in `run.workdir`.
 
     Attributes:
         takes_time: whether its time is what it is for, as of a trace. Otherwise a slow one is named.
@@ -57,3 +59,19 @@ class Callback:
 
     def close(self) -> None:
         """Called when the run has ended, by its last epoch, a stop or an error."""
+
+
+def checked(callbacks: Any) -> Sequence[Callback]:
+    """The argument `callbacks` of a run.
+
+    Raises:
+        UserError: it is no list or tuple of Callbacks.
+    """
+    if not isinstance(callbacks, list | tuple):
+        raise UserError(f"callbacks={str(callbacks)[:100]}: must be a list of Callbacks; [] for none")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            is_class = isinstance(callback, type) and issubclass(callback, Callback)
+            right = f"write {callback.__name__}(), which makes one" if is_class else "must be a Callback"
+            raise UserError(f"callbacks: {str(callback)[:100]}: {right}")
+    return callbacks

@@ -21,7 +21,7 @@ from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
 from flax_resnets.training.best import in_words
 from flax_resnets.training.build import check_devices
-from flax_resnets.training.callbacks import Callback
+from flax_resnets.training.callbacks import Callback, checked
 from flax_resnets.training.checkpoints import Checkpoints
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
@@ -121,6 +121,7 @@ def run(
         raise UserError(f"config={str(config)[:100]}: must be a Config, as load_config(FILE) gives it")
     if not isinstance(workdir, str | os.PathLike) or not os.fspath(workdir):
         raise UserError(f"workdir={str(workdir)[:100]}: must be the path of a directory")
+    callbacks = checked(callbacks)
     workdir = expanded(workdir, "workdir", buckets=True)
     if storage.is_bucket(workdir) and str(workdir.parent) == "gs://":
         raise UserError(f"workdir={workdir}: must be gs://BUCKET/PATH; a run needs a path of its own in the bucket")

@@ -18,7 +18,7 @@ _SLOW_SHARE = 0.05
 _SLOW_SECONDS = 0.5
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # of a class whose __str__ fails
@@ -99,7 +99,7 @@ class Observers:
     def _caught(self, place: int, method: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._silent.add(place)
             if self._error is not None:
                 return  # it may follow from the first one

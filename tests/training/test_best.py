@@ -44,6 +44,10 @@ def test_the_highest_accuracy_or_the_lowest_loss_and_of_equal_ones_the_first():
     assert epochs(best_first(ROWS, "accuracy")) == [4, 5, 3, 2, 1]
     assert epochs(best_first(ROWS, "loss")) == [2, 5, 4, 1, 3]  # a loss that is not a number comes last
     assert best_of([], "loss") is None
+    # A metric that is not finite is null in metrics.jsonl, and must count the same before and after a resume.
+    metrics = [math.inf, 0.5, math.nan]
+    rows = [dataclasses.replace(row(i, 0.5, 1.0), metric=metric) for i, metric in enumerate(metrics, start=1)]
+    assert epochs(best_first(rows, "metric")) == [2, 1, 3]
 
 
 def test_of_several_labels_an_image_mean_average_precision_decides():

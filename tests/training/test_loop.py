@@ -383,6 +383,21 @@ def test_a_call_with_something_else_is_a_users_mistake(tmp_path, monkeypatch, co
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        (None, r"callbacks=None: must be a list of Callbacks; \[\] for none"),
+        (Callback(), r"callbacks=<.*Callback object .*>: must be a list of Callbacks"),
+        ([Callback], r"callbacks: <class .*Callback'>: write Callback\(\), which makes one"),
+        ([Callback(), print], "callbacks: <built-in function print>: must be a Callback"),
+    ],
+)
+def test_callbacks_that_are_none_are_a_users_mistake(tmp_path, callbacks, message):
+    with pytest.raises(UserError, match=message):
+        run(small(), tmp_path / "run", callbacks)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fewer_images_than_a_batch(make_trainer, config):
     with pytest.raises(UserError, match="batch_size=256: must be at most the 203 training images"):
         make_trainer(dataclasses.replace(config, batch_size=256))

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 import time
 from types import SimpleNamespace
 
@@ -109,6 +110,19 @@ def test_another_error_is_not_hidden_by_that_of_a_callback():
     with pytest.raises(MemoryError), Observers((), [Broken("close")], Interruption(), said.append):
         raise MemoryError
     assert said[0].startswith("Broken.close: ZeroDivisionError: division by zero")
+
+
+def test_sys_exit_is_an_error_too():
+    stop = Interruption()
+
+    class Exits(Callback):
+        def on_step_end(self, run, step, output):
+            sys.exit("enough")
+
+    saved = r"^Exits\.on_step_end: SystemExit: enough; what was trained is saved"
+    with pytest.raises(UserError, match=saved), Observers((), [Exits()], stop, print) as told:
+        told.tell("on_step_end", None, 1, None)
+    assert stop
 
 
 def test_an_error_of_our_own_is_no_users_mistake():
