@@ -39,10 +39,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
     parser.add_argument(
         "--split",
-        default="validation",
         metavar="NAME",
-        help="validation or train, as training takes them, or the dataset's own name of a split, such as test; "
-        "default validation",
+        help="validation or train, as training takes them, all, or the dataset's own name of a split, such as test; "
+        "default validation, and all images of a folder that is not the run's and has no validation split",
     )
     parser.add_argument(
         "--tta", choices=("none", "flip", "five_crop"), help="test-time augmentation; default as the run was evaluated"

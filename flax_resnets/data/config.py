@@ -12,6 +12,9 @@ from flax_resnets.fields import MOST, Fields, Rule
 from flax_resnets.paths import expanded
 from flax_resnets.storage import is_bucket, is_url, names
 
+Part = Literal["train", "validation", "all"]
+"""What is opened of a dataset: one of the two splits of a run, or all of its images."""
+
 Sampler = Literal["shuffle", "balanced"]
 
 # Besides, an image of more than 89 million pixels is not decoded.

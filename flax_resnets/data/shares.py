@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.labels import strata
 from flax_resnets.errors import UserError
 
@@ -56,6 +56,32 @@ def choose_splits(there: Collection[str], config: DataConfig, where: str) -> tup
             "from the training images on purpose by train_split=train"
         )
     return train, validation
+
+
+def part_of(
+    labels: np.ndarray, names: tuple[str, str], config: DataConfig, part: Part, where: str
+) -> tuple[np.ndarray | None, str]:
+    """The images of one of the parts of a set whose splits are found.
+
+    Args:
+        labels: int32 `(N,)` or int8 `(N, classes)`, of the split that has the part's images.
+        names: see `choose_splits`.
+        config: has the share and the seed, if a split is divided.
+        part: which part.
+        where: the directory or file that has the splits, for messages.
+
+    Returns:
+        Indices of the part's images, int64, in order, or None for all; and the part's name.
+
+    Raises:
+        UserError: all images are asked for of a set that has two splits, or no class has enough images to give one.
+    """
+    train, validation = names
+    if part == "all" and validation:
+        raise UserError(f"split='all': {where} has the splits {train!r} and {validation!r}; name one of them")
+    if part == "all" or validation:
+        return None, validation if part == "validation" else train
+    return share_of(labels, config.validation_share or DEFAULT_SHARE, config.seed, part, train)
 
 
 def share_of(

@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 
 from flax_resnets.data import folder, parquet, tfds
-from flax_resnets.data.config import DataConfig, existing_directory
+from flax_resnets.data.config import DataConfig, Part, existing_directory
 from flax_resnets.data.decode import decode
 from flax_resnets.data.labels import Label, in_words, new_labels
 from flax_resnets.errors import UserError
@@ -45,6 +45,7 @@ class Source(abc.ABC):
         notes: what a person should know about the files, such as that some are left out; a sentence each.
         labels_at_hand: whether `labels` costs little. Otherwise it reads every record.
         multilabel: whether an image may have any number of classes, see `flax_resnets.data.labels`.
+        is_share: whether the images were drawn, because the files have no validation split. TFDS's never are.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Source(abc.ABC):
     notes: tuple[str, ...] = ()
     labels_at_hand: bool = False
     multilabel: bool = False
+    is_share: bool = False
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -206,7 +208,7 @@ class Kind(Protocol):
 
     EXPECTED: str
 
-    def open_split(self, config: DataConfig, split: Literal["train", "validation"]) -> Source:
+    def open_split(self, config: DataConfig, split: Part) -> Source:
         """See `open_source`."""
         ...
 
@@ -232,7 +234,7 @@ def kind_of(dataset: str) -> Kind:
     return KINDS.get(dataset.partition(":")[0], tfds)
 
 
-def open_source(dataset: str, split: Literal["train", "validation"], data_dir: DataDir = None, **fields: Any) -> Source:
+def open_source(dataset: str, split: Part, data_dir: DataDir = None, **fields: Any) -> Source:
     """Opens one split of a dataset.
 
     If a TFDS dataset is not yet prepared in `data_dir`, it is downloaded and prepared there first. TensorFlow is needed
@@ -242,7 +244,8 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
             `fashion_mnist_sample`. It must have the features `image` and `label`, or those that `fields` name. Or
             `folder`, `parquet` or `hf:owner/name`, which docs/data.md describes.
-        split: `validation` means the split of that name, or `test` if there is none, unless `fields` name another one.
+        split: `validation` means the split of that name, or `test` if there is none, unless `fields` name another one;
+            `all` means all images of pictures or parquet files that have one split, and of TFDS's all splits.
         data_dir: directory of TFDS's datasets, None for TFDS's default, `~/tensorflow_datasets`; or that of the
             pictures or parquet files.
         fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
@@ -262,10 +265,10 @@ def open_source(dataset: str, split: Literal["train", "validation"], data_dir: D
     return open_split(_config(dataset, data_dir, fields), split)
 
 
-def open_split(config: DataConfig, split: Literal["train", "validation"]) -> Source:
+def open_split(config: DataConfig, split: Part) -> Source:
     """Like `open_source`, for the dataset that a configuration names."""
-    if split not in ("train", "validation"):
-        raise UserError(f"split={split!r}: must be 'train' or 'validation'")
+    if split not in get_args(Part):
+        raise UserError(f"split={split!r}: must be 'train', 'validation' or 'all'")
     check_data_dir(config)
     opened = kind_of(config.dataset).open_split(config, split)
     _check_classes(config, opened.num_classes)

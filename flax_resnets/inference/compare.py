@@ -261,7 +261,9 @@ def _evaluation(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default", RuntimeWarning)
         try:
-            found = load_classifier(run.directory, **options).evaluate(data_dir=data_dir, progress=progress)
+            found = load_classifier(run.directory, **options).evaluate(
+                split="validation", data_dir=data_dir, progress=progress
+            )
             if not isinstance(found, Evaluation):
                 raise UserError(OF_SEVERAL_CLASSES)
             return found

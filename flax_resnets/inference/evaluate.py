@@ -13,7 +13,7 @@ import numpy as np
 from flax_resnets.augment import evaluated
 from flax_resnets.data import labels
 from flax_resnets.data.cache import cached_images
-from flax_resnets.data.config import DataConfig, name_and_version
+from flax_resnets.data.config import DataConfig, Part, name_and_version
 from flax_resnets.data.identity import identity_of
 from flax_resnets.data.source import Source, open_split
 from flax_resnets.errors import UserError
@@ -35,7 +35,7 @@ _FIVE_CROP = 0.875  # share of a side that each crop keeps if the network is eva
 def evaluate(
     classifier: Classifier,
     dataset: str | Source | None = None,
-    split: str = "validation",
+    split: str | None = None,
     *,
     data_dir: str | None = None,
     batch_size: int | None = None,
@@ -46,19 +46,7 @@ def evaluate(
 ) -> Evaluation | MultilabelEvaluation:
     """See `Classifier.evaluate`."""
     settings = _with_tta(classifier.settings, tta)
-    if isinstance(dataset, Source):
-        source = dataset
-    else:
-        if split in ("train", "validation"):
-            data = _data(settings, dataset, data_dir, fields)
-            source = open_split(data, split)
-            _compare(classifier, data, source, split)
-        else:  # of the dataset's own splits
-            named = {"validation_split": split, "validation_share": None}
-            try:
-                source = open_split(_data(settings, dataset, data_dir, fields | named), "validation")
-            except UserError as error:
-                raise UserError(str(error).replace("validation_split=", "split=", 1)) from None
+    source = dataset if isinstance(dataset, Source) else _opened(classifier, settings, dataset, split, data_dir, fields)
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
     if source.multilabel and settings.loss not in OF_EACH_CLASS:
@@ -109,6 +97,45 @@ def evaluate(
     )
 
 
+def _opened(
+    classifier: Classifier,
+    settings: Settings,
+    dataset: str | None,
+    split: str | None,
+    data_dir: str | None,
+    fields: dict[str, Any],
+) -> Source:
+    """The images to evaluate."""
+    if split is not None and split not in get_args(Part):  # of the dataset's own splits
+        named = {"validation_split": split, "validation_share": None}
+        try:
+            return open_split(_data(settings, dataset, data_dir, fields | named), "validation")
+        except UserError as error:
+            raise UserError(str(error).replace("validation_split=", "split=", 1)) from None
+    data = _data(settings, dataset, data_dir, fields)
+    part = cast(Part, split or "validation")
+    source = open_split(data, part)
+    is_own, difference = _own(classifier, data, source, part)
+    # A network without a record, such as a saved one, may have been trained on a folder that has the name of its own.
+    is_other = dataset not in (None, settings.dataset) or (data_dir is not None and difference is not None)
+    if split is None and is_other and source.is_share and "validation_share" not in fields:
+        source = open_split(data, "all")
+    if difference:
+        warnings.warn(
+            f"dataset={data.dataset}: is not what the run was trained on: it has {difference}. The run may have been "
+            "trained on some of these images, and the figures are not those in its metrics.jsonl",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    elif is_own and part == "all":
+        warnings.warn(
+            f"dataset={data.dataset}: the run was trained on most of these images, so that its figures are too good",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return source
+
+
 def _with_tta(settings: Settings, tta: Tta | None) -> Settings:
     if tta is None:
         return settings
@@ -129,27 +156,20 @@ def _data(settings: Settings, dataset: str | None, data_dir: str | None, fields:
     return DataConfig(dataset=dataset, data_dir=None if data_dir is None else str(data_dir), **fields)
 
 
-def _compare(classifier: Classifier, data: DataConfig, source: Source, split: Literal["train", "validation"]) -> None:
-    """Warns if a dataset has the name of the run's, but other content, such as a folder to which pictures were added.
+def _own(classifier: Classifier, data: DataConfig, source: Source, part: Part) -> tuple[bool, str | None]:
+    """Whether this is the set on which the run was trained; and the difference, if it has the same name alone.
 
-    If validation images are drawn from a folder, another picture in it changes the draw.
+    Such as a folder to which pictures were added: if validation images are drawn from it, this changes the draw.
     """
     recorded = classifier.identity
     if recorded is None or name_and_version(data.dataset)[0] != recorded.dataset:
-        return
+        return False, None
     try:
-        other = open_split(data, "validation" if split == "train" else "train")
+        train, validation = (source if each == part else open_split(data, each) for each in ("train", "validation"))
     except UserError as error:
-        difference: str | None = f"no such splits ({str(error)[:150]})"
-    else:
-        difference = recorded.difference(identity_of(*((source, other) if split == "train" else (other, source))))
-    if difference:
-        warnings.warn(
-            f"dataset={data.dataset}: is not what the run was trained on: it has {difference}. The run may have been "
-            "trained on some of these images, and the figures are not those in its metrics.jsonl",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        return False, f"no such splits ({str(error)[:150]})"
+    difference = recorded.difference(identity_of(train, validation))
+    return difference is None, difference
 
 
 def _our_labels(source: Source, classifier: Classifier) -> np.ndarray:

@@ -109,7 +109,7 @@ def report(
             notes.append(f"No network: {error}")
         if classifier is not None:
             try:
-                found = classifier.evaluate(data_dir=data_dir, progress=progress)
+                found = classifier.evaluate(split="validation", data_dir=data_dir, progress=progress)
                 if isinstance(found, Evaluation):
                     evaluation = found
                 else:

@@ -1,12 +1,15 @@
 """Classifier.evaluate: the figures of the run, sets with other classes, test-time augmentation, broken images."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flax_resnets import load_classifier
-from flax_resnets.data.source import Source
+from flax_resnets import Classifier, load_classifier
+from flax_resnets.data.identity import identity_of
+from flax_resnets.data.source import Source, open_split
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluate import five_crops
 
@@ -57,6 +60,63 @@ def test_it_says_if_the_data_are_no_longer_the_runs(trained, tmp_path):
         load_classifier(tmp_path).evaluate()
     with pytest.warns(RuntimeWarning, match="may have been trained on some of these images"):
         load_classifier(tmp_path).evaluate("fashion_mnist_sample", "train")
+
+
+@pytest.fixture
+def folder(validation, tmp_path) -> Path:
+    """100 labelled pictures: a directory for each class, and no splits."""
+    for index in range(100):
+        name = validation.class_names[validation.label(index)].replace("/", " or ")
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name / f"{index}.png").write_bytes(validation.encoded(index))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def of_folders(classifier, validation) -> Classifier:
+    """A classifier whose classes have names that directories can have."""
+    names = [name.replace("/", " or ") for name in validation.class_names]
+    return Classifier(classifier.model, classifier.variables, classifier.settings, names)
+
+
+def test_another_folder_without_splits_is_evaluated_whole(classifier, of_folders, folder):
+    whole = of_folders.evaluate("folder", data_dir=str(folder))
+    first = classifier.evaluate()
+    assert whole.accuracy == (first.logits[:100].argmax(1) == first.labels[:100]).mean()
+    assert (whole.images, whole.dataset) == (100, "folder, all")
+    assert of_folders.evaluate("folder", "all", data_dir=folder).accuracy == whole.accuracy
+    share = of_folders.evaluate("folder", "validation", data_dir=folder)
+    assert (share.images, share.dataset) == (21, "folder, 0.2 of all by seed 0")
+    assert of_folders.evaluate("folder", data_dir=folder, validation_share=0.4).images == 40
+    (folder / "train").mkdir()
+    for name in sorted(each.name for each in folder.iterdir() if each.name != "train"):
+        (folder / name).rename(folder / "train" / name)
+    (folder / "val").symlink_to(folder / "train")
+    assert of_folders.evaluate("folder", data_dir=folder).dataset == "folder, val"
+    with pytest.raises(UserError, match=r"^split='all': .*photos has the splits 'train' and 'val'; name one of them"):
+        of_folders.evaluate("folder", "all", data_dir=folder)
+
+
+def test_the_folder_of_the_run_is_evaluated_on_what_it_did_not_see(of_folders, folder):
+    settings = dataclasses.replace(of_folders.settings, dataset="folder", data_dir=str(folder), train_split=None)
+    data = identity_of(open_split(settings, "train"), open_split(settings, "validation"))
+    known = Classifier(of_folders.model, of_folders.variables, settings, of_folders.class_names, identity=data)
+    assert known.evaluate().images == known.evaluate(data_dir=folder).images == 21
+    with pytest.warns(RuntimeWarning, match="was trained on most of these images"):
+        assert known.evaluate(split="all").images == 100
+    # The saved network has no record of its data. A folder of the same kind may be the run's.
+    saved = Classifier(of_folders.model, of_folders.variables, settings, of_folders.class_names)
+    assert saved.evaluate(data_dir=folder).images == 21
+    next(folder.glob("*/*.png")).unlink()
+    with pytest.warns(RuntimeWarning, match="is not what the run was trained on"):
+        assert known.evaluate().images < 30
+    with pytest.warns(RuntimeWarning, match="is not what the run was trained on"):
+        assert known.evaluate(data_dir=folder).images == 99
+
+
+def test_all_of_a_tfds_dataset_is_every_split(classifier, validation):
+    with pytest.warns(RuntimeWarning, match="was trained on most of these images"):
+        assert classifier.evaluate(split="all", batch_size=1000).images == 7000
 
 
 def test_logits_are_those_of_predict(classifier, files):

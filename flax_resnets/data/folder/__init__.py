@@ -6,14 +6,14 @@ the pictures. Pictures have 3 channels: grey ones are converted.
 """
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flax_resnets.data.config import DataConfig, data_directory
+from flax_resnets.data.config import DataConfig, Part, data_directory
 from flax_resnets.data.folder.layout import EXPECTED, find_layout, pictures
 from flax_resnets.data.folder.table import TABLE, read_table
-from flax_resnets.data.shares import DEFAULT_SHARE, share_of
+from flax_resnets.data.shares import part_of
 
 if TYPE_CHECKING:
     from flax_resnets.data.source import Source
@@ -21,28 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["EXPECTED", "is_prepared", "metadata", "newest_version", "open_split"]
 
 
-def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
+def open_split(config: DataConfig, split: Part) -> "Source":
     """See `flax_resnets.data.source.open_source`."""
     from flax_resnets.data.folder.source import FolderSource
 
     root = data_directory(config, EXPECTED)
-    is_train = split == "train"
     if os.path.lexists(root / TABLE):
         table = read_table(root, config)
         found, class_names, names = table.pictures, table.class_names, table.names
-        own = names[0] if is_train else names[1] or names[0]
-        rows = np.flatnonzero(table.splits == own)
+        rows = np.flatnonzero(table.splits == ((split == "validation" and names[1]) or names[0]))
     else:
         layout = find_layout(root, config)
         class_names, names, rows = layout.class_names, layout.names, None
-        own = layout.train if is_train else layout.validation or layout.train
+        own = (split == "validation" and layout.validation) or layout.train
         found = pictures(own, class_names, is_train=own == layout.train)
-    name = names[0] if is_train else names[1]
-    if not names[1]:
-        labels = found.labels if rows is None else found.labels[rows]
-        chosen, name = share_of(labels, config.validation_share or DEFAULT_SHARE, config.seed, split, names[0])
+    chosen, name = part_of(found.labels if rows is None else found.labels[rows], names, config, split, str(root))
+    if chosen is not None:
         rows = chosen if rows is None else rows[chosen]
-    return FolderSource(config.dataset, name, class_names, found, rows)
+    return FolderSource(config.dataset, name, class_names, found, rows, is_share=chosen is not None)
 
 
 def metadata(config: DataConfig) -> tuple[int, int, bool]:

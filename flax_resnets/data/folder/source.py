@@ -23,6 +23,7 @@ class FolderSource(Source):
         class_names: names of the classes.
         pictures: the files of the folder, of this split and perhaps of others.
         rows: which of the files are in this split, in order; int64; None for all.
+        is_share: see `Source`.
     """
 
     version = ""
@@ -31,10 +32,17 @@ class FolderSource(Source):
     labels_at_hand = True
 
     def __init__(
-        self, dataset: str, split: str, class_names: Sequence[str], pictures: Pictures, rows: np.ndarray | None = None
+        self,
+        dataset: str,
+        split: str,
+        class_names: Sequence[str],
+        pictures: Pictures,
+        rows: np.ndarray | None = None,
+        is_share: bool = False,
     ):
         self.dataset = dataset
         self.split = split
+        self.is_share = is_share
         self.class_names = tuple(class_names)
         self.directory = pictures.root
         hashes, sampled, note = file_hashes(pictures)

@@ -4,9 +4,9 @@
 They have a column of images (`{bytes, path}` or bytes) and one of labels (a ClassLabel, whole numbers or text).
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from flax_resnets.data.config import DataConfig, data_directory
+from flax_resnets.data.config import DataConfig, Part, data_directory
 from flax_resnets.data.parquet import hub
 from flax_resnets.data.parquet.files import EXPECTED, Shards, shards_in
 from flax_resnets.data.parquet.require import require
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPECTED", "hub", "is_prepared", "metadata", "newest_version", "open_split"]
 
 
-def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
+def open_split(config: DataConfig, split: Part) -> "Source":
     """See `flax_resnets.data.source.open_source`."""
     require("pyarrow", "parquet", config.dataset)
     from flax_resnets.data.parquet.opening import open_shards

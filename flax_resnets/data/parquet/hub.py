@@ -9,9 +9,9 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.parquet.files import Shards, shards_of
 from flax_resnets.data.parquet.require import require
 from flax_resnets.errors import UserError
@@ -34,7 +34,7 @@ class _Name(NamedTuple):
     commit: str | None
 
 
-def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
+def open_split(config: DataConfig, split: Part) -> "Source":
     """See `flax_resnets.data.source.open_source`."""
     require("pyarrow", "parquet", config.dataset)
     from flax_resnets.data.parquet.opening import open_shards

@@ -1,27 +1,26 @@
 """Opens a split of a dataset whose parquet files are found."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.parquet.columns import Columns, as_numbers, distinct, find_columns, read_labels
 from flax_resnets.data.parquet.files import Shards
 from flax_resnets.data.parquet.source import ParquetSource
-from flax_resnets.data.shares import DEFAULT_SHARE, share_of
+from flax_resnets.data.shares import part_of
 from flax_resnets.errors import UserError
 
 
-def open_shards(config: DataConfig, split: Literal["train", "validation"], shards: Shards) -> ParquetSource:
+def open_shards(config: DataConfig, split: Part, shards: Shards) -> ParquetSource:
     """Opens a split.
 
     Raises:
         UserError: the files are damaged, or are not images and labels.
     """
     columns, class_names, values = _classes(config, shards)
-    is_share = not shards.validation
-    files = shards.train if split == "train" or is_share else shards.validation
-    name = shards.names[0] if split == "train" or is_share else shards.names[1]
+    own = 1 if split == "validation" and shards.validation else 0
+    files, name = (shards.train, shards.validation)[own], shards.names[own]
     paths = shards.paths(files)
     for path in paths:
         if (there := find_columns(path, config)) != columns:
@@ -32,9 +31,7 @@ def open_shards(config: DataConfig, split: Literal["train", "validation"], shard
     labels = as_numbers(read_labels(paths, columns), values, f"split {name!r} in {shards.root}")
     if not len(labels):
         raise UserError(f"split {name!r} in {shards.root}: has no rows")
-    rows = None
-    if is_share:
-        rows, name = share_of(labels, config.validation_share or DEFAULT_SHARE, config.seed, split, name)
+    rows, name = part_of(labels, shards.names, config, split, str(shards.root))
     return ParquetSource(config.dataset, name, shards.version, shards.root, paths, columns, class_names, labels, rows)
 
 

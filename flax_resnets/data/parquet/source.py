@@ -62,6 +62,7 @@ class ParquetSource(Source):
         self.channels = columns.channels
         self._files = list(files)
         self._columns = columns
+        self.is_share = rows is not None
         self._rows = np.arange(len(labels)) if rows is None else rows
         self._labels = labels[self._rows]
         self.multilabel = is_multilabel(labels)

@@ -1,11 +1,12 @@
 """TFDS's datasets, as a `flax_resnets.data.source.Kind`. All code that depends on TFDS is in this folder."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from flax_resnets.data.config import DataConfig
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.folder.layout import is_picture
 from flax_resnets.data.tfds.builder import SAMPLE, SAMPLE_DIR, make_builder, where_it_lies
 from flax_resnets.data.tfds.features import image_and_label
@@ -35,11 +36,14 @@ __all__ = [
 EXPECTED: str = "an existing directory, in which TFDS keeps its datasets"
 
 
-def open_split(config: DataConfig, split: Literal["train", "validation"]) -> "Source":
+def open_split(config: DataConfig, split: Part) -> "Source":
     """See `flax_resnets.data.source.open_source`."""
     from flax_resnets.data.tfds.prepare import declared_splits, prepare
     from flax_resnets.data.tfds.source import TfdsSource
 
+    if split == "all":  # which is TFDS's word, too
+        config = dataclasses.replace(config, validation_split="all", validation_share=None)
+        split = "validation"
     builder = _builder(config)
     with quiet_tfds():
         prepared = builder.is_prepared()
