@@ -1,5 +1,6 @@
 """Files and directories in a bucket; and what is no bucket's path, in every place that takes one."""
 
+import errno
 import json
 import os
 import threading
@@ -167,6 +168,7 @@ def test_a_bucket_that_fails_now_and_then_is_asked_again(faults, monkeypatch):
 FAULTS = {
     503: "the bucket did not answer within 1 s: 503, as it was told to",
     429: "the bucket did not answer within 1 s: 429, as it was told to",
+    400: "the bucket refuses it: 400, as it was told to",
     403: "the bucket refuses it: 403, as it was told to",
     401: "no valid credentials (Anonymous credentials cannot be refreshed.); on a VM its",
 }
@@ -247,6 +249,50 @@ def test_a_copy_that_was_damaged_on_the_way_is_not_used(emulator, monkeypatch):
         ):
             copies.copied(path, "source")
     assert copies.copied(path, "source").read_bytes() == b"right"
+
+
+@pytest.mark.parametrize("name", ["a/../../../../outside", "/outside", "a//b", "./a", "a\0b"])
+def test_a_file_whose_name_is_no_path_is_refused(emulator, name):
+    directory = f"gs://bucket/named{name.count('/')}{len(name)}"
+    storage.write(place(f"{directory.rpartition('/')[2]}/good"), b"")
+    emulator.write("bucket", f"{directory.rpartition('/')[2]}/{name}", b"theirs", {})
+    before = {*cache_root().parent.rglob("*")}
+    with pytest.raises(UserError, match=r"/named\d+: has a file named .*, which is no path"):
+        copies.copied_directory(storage.bucket_path(directory, "source"), "source")
+    assert {*cache_root().parent.rglob("*")} == before
+
+
+@pytest.mark.parametrize("dataset", ["..", "", "../x", "a/../.."])
+def test_a_dataset_whose_name_is_no_name_leaves_the_copies(emulator, dataset):
+    storage.write(place("kept/weights.npz"), b"content")
+    local = copies.copied(place("kept/weights.npz"), "source")
+    with pytest.raises(UserError, match="must be a TFDS name"):
+        open_source(dataset, "train", "gs://bucket")
+    assert local.exists()
+
+
+def test_a_full_disk_names_the_directory_of_the_copies(emulator, monkeypatch):
+    storage.write(place("full/weights.npz"), b"content")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` raises it, without a name
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(UserError) as caught:
+        copies.copied(place("full/weights.npz"), "source")
+    assert str(caught.value) == (
+        f"source=gs://bucket/full/weights.npz: {cache_root()}/buckets/bucket/full: No space left on device; "
+        "FLAX_RESNETS_CACHE names another directory; the same command goes on"
+    )
+
+
+def test_a_record_after_one_that_was_cut_off_is_kept(emulator):
+    for name in "ab":
+        storage.write(place(f"cut/{name}"), name.encode())
+    local = copies.copied_directory(place("cut"), "source", lambda name: name == "a")
+    listed = local / ".copied"
+    listed.write_bytes(listed.read_bytes() + b'\n["b", ["a kill cut th')
+    copies.copied_directory(place("cut"), "source")
+    begun = len(emulator.requests)
+    copies.copied_directory(place("cut"), "source")
+    assert not [path for _, path in emulator.requests[begun:] if "alt=media" in path]
 
 
 def test_weights_are_read_from_a_bucket(emulator, tmp_path_factory):
