@@ -67,7 +67,7 @@ class Recorded:
         batch_size = self.config.get("batch_size")
         if self.identity is None or not isinstance(batch_size, int) or batch_size < 1:
             return None
-        return self.identity.counts["train"] // batch_size or None
+        return self.identity.used["train"] // batch_size or None
 
     @property
     def seconds(self) -> float:
