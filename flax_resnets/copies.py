@@ -106,7 +106,8 @@ def _copy(directory: Path, there: dict[str, storage.Stored], local: Path) -> Non
     size = sum(stored.size for stored in missing.values())
     shown = size > _WORTH_A_WORD and not is_quiet()
     if shown:
-        print(f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}", flush=True)
+        text = f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}"
+        print(text, file=sys.stderr, flush=True)  # as the bar; to stdout it would be lost while TFDS is kept quiet
     with (
         listed.open("a") as record,
         tqdm(total=size, unit="B", unit_scale=True, disable=not shown or not sys.stderr.isatty()) as bar,

@@ -11,6 +11,7 @@ import pytest
 import train
 from flax_resnets import copies, storage
 from flax_resnets.data.source import open_source
+from flax_resnets.data.tfds.builder import _without_records
 from flax_resnets.errors import UserError
 from flax_resnets.paths import cache_root, expanded
 from flax_resnets.training import loop
@@ -372,6 +373,19 @@ def test_a_dataset_in_a_bucket_is_copied_and_the_same(emulator, data_dir):
     assert open_source("my_images:1.0.0", "train", data_dir).label(5) == open_source(
         "fashion_mnist_sample", "train"
     ).label(5)
+
+
+def test_copying_records_is_said_on_stderr_unless_it_is_to_be_quiet(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(copies, "_WORTH_A_WORD", 0)
+    for quiet in ("0", "1"):
+        monkeypatch.setenv("FLAX_RESNETS_QUIET", quiet)
+        monkeypatch.setenv("FLAX_RESNETS_CACHE", f"{cache_root()}{quiet}")
+        _without_records.cache_clear()
+        open_source("my_images", "train", data_dir)
+        found = capsys.readouterr()
+        assert ("/my_images/1.0.0: copying 1 files, 0.00 GiB, to " in found.err) == (quiet == "0")
+        assert found.out == ""
+    _without_records.cache_clear()
 
 
 @pytest.mark.parametrize(
