@@ -197,7 +197,7 @@ def phase_schedules(
         Two pairs of schedules, which count steps from the beginning of the run, or of what is left.
     """
     if past:
-        rest = config.after(past)
+        rest = config.after(past, config.freeze_epochs)
         if config.freeze_epochs:
             rest = dataclasses.replace(rest, learning_rate=rest.learning_rate / 2)
         both = make_schedules(rest, steps, steps_per_epoch)
@@ -210,8 +210,9 @@ def phase_schedules(
     if config.schedule == "one_cycle":
         momentum = one_cycle_momentum(alone, *config.momentum, pct_start=_RISES)
     first = one_cycle(alone, config.learning_rate, pct_start=_RISES), momentum
-    halved = dataclasses.replace(config, learning_rate=config.learning_rate / 2)
-    rate, momentum = make_schedules(halved, steps - alone, steps_per_epoch)
+    rest = config.after(config.freeze_epochs, config.freeze_epochs)
+    rest = dataclasses.replace(rest, learning_rate=rest.learning_rate / 2)
+    rate, momentum = make_schedules(rest, steps - alone, steps_per_epoch)
     return first, (_later(rate, alone), _later(momentum, alone))
 
 

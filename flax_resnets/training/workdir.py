@@ -310,6 +310,12 @@ def course_of(config: Config, workdir: Path, amend: bool) -> Course | None:
         raise UserError(
             f"--amend: epochs={config.epochs}: must be above the {amendment.epoch} that {workdir} has trained"
         )
+    left = config.epochs - amendment.epoch
+    if config.schedule == "warmup_cosine" and config.warmup_epochs >= left:
+        raise UserError(
+            f"--amend: warmup_epochs={config.warmup_epochs:g}: warmup_cosine begins anew, and must be below the {left} "
+            f"epochs that are left; give more epochs, or a shorter warm-up, such as 0"
+        )
     return Course(amendment, kept, _as_config(before, workdir), is_new=True)
 
 
