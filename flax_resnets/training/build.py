@@ -20,7 +20,7 @@ from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
 from flax_resnets.training.loss import loss_function
-from flax_resnets.training.network import DTYPES
+from flax_resnets.training.network import DTYPES, taking
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.own_metric import check_metric
 from flax_resnets.training.placement import weight_shardings
@@ -284,12 +284,8 @@ def initial_state(
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
-    try:
+    with taking(config, (size, size, channels)):
         return jax.eval_shape(create)
-    except UserError:  # of a recipe's own optimizer
-        raise
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
 
 
 def have_same_shapes(a: Any, b: Any) -> bool:

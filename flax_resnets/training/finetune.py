@@ -14,6 +14,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import LONGEST_NAME, Fields, Rule, shown
 from flax_resnets.models.normalization import BatchNorm
 from flax_resnets.models.parts import HEAD, layers_of, parts_of
+from flax_resnets.training.network import taking
 from flax_resnets.training.schedule import make_schedules, one_cycle, one_cycle_momentum
 
 if TYPE_CHECKING:
@@ -90,10 +91,8 @@ def plan_of(config: "Config", model: nn.Module, image_shape: tuple[int, int, int
     """
     if not config.freeze and not config.freeze_epochs and config.layer_decay == 1:
         return Plan()
-    try:
+    with taking(config, image_shape):
         parts = parts_of(model, image_shape)
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
     still = _frozen_parts(config, parts)
     backbone = [part for part in parts if part != HEAD]
     waiting = [part for part in backbone if part not in still] if config.freeze_epochs else []

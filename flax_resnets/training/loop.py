@@ -349,8 +349,8 @@ class Run:
 
     def _kept_steps(self) -> list[int]:
         """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""
-        every = self.config.keep_every
-        return [row.step for row in self.history if row is self.best or (every and row.epoch % every == 0)]
+        every, best = self.config.keep_every, self.best
+        return [row.step for row in self.history if row is best or (every and row.epoch % every == 0)]
 
     def go_on(self, data: Identity | None = None) -> None:
         """Trains to the last epoch; see `fit`."""
