@@ -94,6 +94,7 @@ def write_new(command: str, directory: Path, name: str, contents: Mapping[str, b
     """
     for free in free_names(name):
         written: list[Path] = []
+        path = directory / free
         try:
             for suffix, content in contents.items():
                 path = directory / f"{free}{suffix}"
@@ -101,11 +102,11 @@ def write_new(command: str, directory: Path, name: str, contents: Mapping[str, b
                     written.append(path)
                     file.write(content)
         except OSError as error:
-            for path in written:
-                path.unlink(missing_ok=True)
+            for each in written:
+                each.unlink(missing_ok=True)
             if isinstance(error, FileExistsError):
                 continue
-            raise _unwritable(command, directory / f"{free}{suffix}", error) from None
+            raise _unwritable(command, path, error) from None
         return written
     raise AssertionError("names do not end")
 
