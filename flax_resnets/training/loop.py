@@ -160,7 +160,8 @@ def run(
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
-        for line in (data.in_words(config.image_size), *data.remarks(evened), *(start.notes if start else ())):
+        remarks = (*data.remarks(evened), *trainer.remarks(), *(start.notes if start else ()))
+        for line in (data.in_words(config.image_size), *remarks):
             display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():

@@ -274,7 +274,8 @@ def other_data(recorded: Identity, difference: str, config: Config, workdir: Pat
     here = f"data_dir={config.data_dir}" if config.data_dir else f"dataset={config.dataset}"
     return UserError(
         f"workdir={workdir}: its run trains on {recorded.name}, but {here} has {difference}; "
-        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
+        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir, which may begin "
+        f"with this run's weights: --config.weights={workdir}"
     )
 
 
