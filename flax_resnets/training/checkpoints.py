@@ -20,7 +20,7 @@ from flax_resnets import storage
 from flax_resnets.errors import UserError
 from flax_resnets.training.checksums import LIST, check_checksums, files_in, write_checksums
 from flax_resnets.training.lease import check_held
-from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.processes import first_text, is_first, wait_for_all
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line
 from flax_resnets.training.state import TrainState, tree_digest
 
@@ -161,7 +161,7 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
         try:
             if storage.exists(directory / LIST):
-                check_checksums(directory)
+                _check_in_all(directory)
                 listed = True
             restored = self._manager.restore(step, args=items)
         except storage.BucketError:
@@ -220,6 +220,20 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+def _check_in_all(directory: Path) -> None:
+    """`check_checksums` in all processes; raises ValueError in all of them if one finds a file changed.
+
+    Otherwise that one alone would go on to the checkpoint before.
+    """
+    damage = ""
+    try:
+        check_checksums(directory)
+    except (ValueError, FileNotFoundError) as error:
+        damage = first_line(error)
+    if damage := first_text(damage):
+        raise ValueError(damage)
 
 
 @cache

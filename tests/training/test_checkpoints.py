@@ -209,6 +209,14 @@ def test_one_that_cannot_be_read_for_another_reason_stays(saved, monkeypatch, li
     assert int(restore(saved).step) == 5  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def test_damage_that_another_process_finds_counts_here_too(saved, monkeypatch):
+    found = iter(["state/d/0 is not what was written", ""])
+    monkeypatch.setattr("flax_resnets.training.checkpoints.first_text", lambda text: text or next(found))
+    said: list[str] = []
+    assert int(restore(saved, said).step) == 4  # pyright: ignore[reportOptionalMemberAccess]
+    assert said[0].startswith("checkpoint 5 is damaged (state/d/0 is not what was written)")
+
+
 def test_a_state_of_another_tree_is_no_damage(saved):
     other = LIKE.replace(params={"layer": {"weight": LIKE.params["layer"]["kernel"]}})
     checkpoints = Checkpoints(saved, lambda: ())
