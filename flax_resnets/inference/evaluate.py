@@ -217,14 +217,16 @@ def _batches(
 ) -> Iterator[_Batch]:
     """The images of a set as training keeps them, in order, in batches of one shape."""
     settings, stored_size = classifier.settings, classifier.preprocess.stored_size
-    as_trained = source.channels == settings.channels and settings.interpolation == "lanczos"
+    resized_as_in_training = settings.interpolation == "lanczos" and settings.shorter_side is None
+    as_trained = source.channels == settings.channels and resized_as_in_training
     if as_trained and settings.images == "cached" and broken_images == "stop":
         images = cached_images(source, stored_size, settings.resize, progress)
         for number, batch in enumerate(images.eval_batches(size)):
             indices = np.arange(number * size, (number + 1) * size)
             yield _Batch(np.asarray(batch.images), np.asarray(batch.labels), indices)
         return
-    items = (_OfSource(source, index, stored_size) for index in range(len(source)))
+    resized_to = settings.shorter_side or stored_size
+    items = (_OfSource(source, index, resized_to) for index in range(len(source)))
     found = classifier.decoded(items, 2 * size)
     while some := list(itertools.islice(found, size)):
         batch = _Batch(

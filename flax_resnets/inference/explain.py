@@ -22,7 +22,7 @@ from flax_resnets.augment import for_evaluation
 from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier, Prediction
-from flax_resnets.inference.images import Item, each_image
+from flax_resnets.inference.images import Stored, each_image
 from flax_resnets.models.activations import layer_shapes
 
 Method = Literal["grad_cam", "integrated_gradients"]
@@ -218,8 +218,7 @@ def _batches(
             if isinstance(stored, UserError):
                 raise stored
         size = size or min(most, 2 ** math.ceil(math.log2(len(batch))))
-        # An array of the stored size is taken as it is, so that this is what `predict` gives for the image.
-        again = [Item(item.name, stored) for item, stored in batch]
+        again = [Stored(item.name, cast(np.ndarray, stored)) for item, stored in batch]
         classes = len(classifier.class_names)
         chosen = [_chosen(result, index) for _, result in classifier.each_prediction(again, classes, batch_size=size)]
         yield np.stack([cast(np.ndarray, stored) for _, stored in batch]), chosen, size

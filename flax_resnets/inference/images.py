@@ -64,11 +64,23 @@ class Item:
             raise UserError(f"{self.name}: {str(error)[:300]}") from None
 
 
+class Stored(Item):
+    """An image that is already as `Preprocess.stored` makes it, uint8 `(stored_size, stored_size, channels)`.
+
+    An array is prepared like any image: it is resized and cropped, also if it has the stored size, where the crop is a
+    part of an image of `shorter_side`.
+    """
+
+    def __init__(self, name: str, image: np.ndarray):
+        super().__init__(name, image)
+        self.array = image
+
+
 def each_image(images: Any) -> Iterator[Item]:
     """The images one after the other; files are not read yet.
 
     Args:
-        images: see `Classifier.predict`.
+        images: see `Classifier.predict`; an `Item` is yielded as it is.
 
     Raises:
         UserError: something is no image, or a folder has none.
@@ -89,7 +101,9 @@ def unreadable(name: str, error: UserError) -> Item:
 
 
 def _items(name: str, image: Any) -> Iterator[Item]:
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, Item):
+        yield image
+    elif isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if isinstance(path, bytes):
             path = os.fsdecode(path)

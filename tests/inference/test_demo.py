@@ -1,6 +1,7 @@
 """The demo's server: its answers, its limits, and whom it refuses."""
 
 import base64
+import dataclasses
 import http.client
 import io
 import json
@@ -76,6 +77,18 @@ def test_the_answer_is_that_of_the_classifier(server, classifier):
     (explanation,) = classifier.explain(png(), batch_size=1)
     assert answer["heat"]["index"] == predictions[0].index == explanation.index
     np.testing.assert_array_equal(pixels(answer["heat"]["overlay"]), explanation.overlay())
+    np.testing.assert_array_equal(pixels(answer["heat"]["picture"]), explanation.picture[..., 0])
+
+
+def test_a_picture_is_cropped_once(classifier):
+    """With timm's weights the stored image is a part of a larger one."""
+    settings = dataclasses.replace(classifier.settings, shorter_side=36, interpolation="bicubic", resize="crop")
+    of_timm = Classifier(classifier.model, classifier.variables, settings, NAMES)
+    with DemoServer(of_timm, "timm", port=0) as server:
+        answer = server.answer(png())
+    predictions = of_timm.predict(png(), batch_size=1)[0]
+    assert [each["probability"] for each in answer["predictions"]] == [each.probability for each in predictions]
+    (explanation,) = of_timm.explain(png(), batch_size=1)
     np.testing.assert_array_equal(pixels(answer["heat"]["picture"]), explanation.picture[..., 0])
 
 

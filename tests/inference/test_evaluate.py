@@ -130,6 +130,14 @@ def test_streamed_images_give_the_same(classifier):
     np.testing.assert_array_equal(streamed.labels, evaluation.labels)
 
 
+def test_the_crop_of_timms_weights_is_that_of_predict(classifier, files):
+    """Training's cache has no `shorter_side`, also where the filter is training's."""
+    settings = dataclasses.replace(classifier.settings, shorter_side=32, resize="crop", crop_pct=1.0)
+    cropped = Classifier(classifier.model, classifier.variables, settings, classifier.class_names)
+    logits = cropped.evaluate(batch_size=250).logits
+    np.testing.assert_array_equal(logits[:250], cropped.logits(files[:250], batch_size=250))
+
+
 def test_any_batch_size_counts_every_image_once(classifier):
     evaluation = classifier.evaluate(batch_size=333)
     assert evaluation.images == 1000

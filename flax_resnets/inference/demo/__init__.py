@@ -21,7 +21,7 @@ from PIL import Image
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.explain import explain, stages
-from flax_resnets.inference.images import Item
+from flax_resnets.inference.images import Item, Stored
 
 MOST_BYTES = 20_000_000
 """Size of the largest picture that the page takes."""
@@ -112,7 +112,7 @@ class DemoServer(http.server.ThreadingHTTPServer):
             UserError: the bytes are no picture, or there is no such class.
         """
         with self._one_at_a_time:  # a picture of 89 million pixels takes 300 MB
-            stored = self.classifier.preprocess.stored(Item("picture", picture))
+            stored = [Stored("picture", self.classifier.preprocess.stored(Item("picture", picture)))]
             (predictions,) = self.classifier.predict(stored, _TOP, batch_size=1)
             shown: dict[str, Any] = {"index": predictions[0].index}
             if self._has_places:
