@@ -295,9 +295,12 @@ def _key(run: Recorded) -> str:
 
 
 def _data(run: Recorded) -> str:
-    """Which images the run has; empty if that is not recorded, or follows from the seed."""
-    if run.identity is None or run.config.get("validation_share") is not None:
+    """Which images the run has; empty if that is not recorded. Which of them validate may follow from the seed."""
+    if run.identity is None:
         return ""
+    counts = run.identity.counts
+    if run.identity.splits["validation"].endswith(f" by seed {run.config.get('seed')}"):  # a drawn share's name
+        return f"{run.identity.name}, {counts['train']:,} and {counts['validation']:,} images"
     return f"{run.identity.name}, fingerprint {run.identity.fingerprint[:8]}"
 
 

@@ -159,11 +159,21 @@ def test_other_data_is_another_group(runs):
     comparison = compare([runs / "plain_seed0", runs / "plain_seed1"])
     assert [group.label for group in comparison.groups] == ["plain_seed0", "plain_seed1"]
     assert list(comparison.settings) == ["data"]
-    # A share that is drawn by the seed is other data for each seed.
-    for name in ("plain_seed0", "plain_seed1"):
-        config = json.loads((runs / name / "config.json").read_text())
-        (runs / name / "config.json").write_text(json.dumps({**config, "validation_share": 0.2}))
+
+
+def test_a_share_that_is_drawn_by_the_seed_is_the_same_data(runs):
+    """Its fingerprint is another for each seed, also where the configuration names no share."""
+    for seed, fingerprint in enumerate(("12" * 32, "34" * 32)):
+        splits = {
+            part: f"{words}0.2 of all by seed {seed}" for part, words in (("train", "all without "), ("validation", ""))
+        }
+        record = {**DATA, "fingerprint": fingerprint, "splits": splits}
+        (runs / f"plain_seed{seed}" / "data.json").write_text(json.dumps(record))
     assert len(compare([runs / "plain_seed0", runs / "plain_seed1"]).groups) == 1
+    # Pictures were added.
+    (runs / "plain_seed1" / "data.json").write_text(json.dumps({**record, "counts": {"train": 95, "validation": 101}}))
+    comparison = compare([runs / "plain_seed0", runs / "plain_seed1"])
+    assert comparison.settings == {"data": ('"pets, 90 and 100 images"', '"pets, 95 and 101 images"')}
 
 
 @pytest.mark.parametrize(
