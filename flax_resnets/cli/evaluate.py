@@ -20,6 +20,7 @@ from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError, printable
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP
 from flax_resnets.paths import expanded
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--tta", choices=("none", "flip", "five_crop"), help="test-time augmentation; default as the run was evaluated"
     )
-    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help="images in a step; default the run's")
+    parser.add_argument(
+        "--batch-size", type=whole_number(1, MOST_IN_A_STEP), metavar="N", help="images in a step; default the run's"
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be decoded")
     add_choice_of_classifier(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")

@@ -126,9 +126,8 @@ class Preprocess:
             UserError: an image cannot be read.
         """
         stored = [self.stored(item) for item in each_image(images)]
-        if not stored:
-            raise UserError("images: there are none")
-        return self.normalised(jnp.asarray(np.stack(stored)))
+        none = np.zeros((0, self.stored_size, self.stored_size, self.settings.channels), np.uint8)
+        return self.normalised(jnp.asarray(np.stack(stored) if stored else none))
 
     @property
     def stored_size(self) -> int:

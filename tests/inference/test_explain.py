@@ -270,8 +270,8 @@ def test_classes_by_name_words_and_number(small):
         ({"class_name": 1.5}, "class_name=1.5: must be a class's name or number, or None"),
         ({"stage": "stage4"}, "stage='stage4': two stages has the stages stem, stage1, stage2"),
         ({"method": "lime"}, "method='lime': must be grad_cam or integrated_gradients"),
-        ({"steps": 0}, "steps=0: must be a whole number from 1 up"),
-        ({"batch_size": 0.5}, "batch_size=0.5: must be a whole number from 1 up"),
+        ({"steps": 0}, "steps=0: must be a whole number from 1 to"),
+        ({"batch_size": 0.5}, "batch_size=0.5: must be a whole number from 1 to 65536"),
         ({"images": "missing.png"}, "missing.png: no such file"),
     ],
 )
