@@ -12,9 +12,11 @@ import pytest
 from flax_resnets.errors import UserError
 from flax_resnets.inference import compare as module
 from flax_resnets.inference.compare import compare, labels
-from flax_resnets.inference.compare_page import comparison_page
+from flax_resnets.inference.compare_page import comparison_page, result_columns, result_rows
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.paired import over_images, over_seeds
+from flax_resnets.inference.recorded import read_recorded
+from flax_resnets.training.timeline import Timeline
 
 RUNS = {
     "plain_seed0": {"seed": 0},
@@ -218,6 +220,50 @@ def test_a_run_that_ended_early_is_done(runs):
     comparison = compare([runs / "plain_seed0", runs / "smoothed_seed0"])
     assert all(member.run.done for member in comparison.members)
     assert "smoothed_seed0: ended by patience after 1 of 2 epochs." in comparison.notes
+
+
+def change_rows(directory: Path, change) -> None:
+    """Changes each row of a run's epochs."""
+    path = directory / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [change(row) if row["event"] == "epoch" else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_with_several_labels_an_image_precision_is_compared(runs):
+    for number, name in enumerate(RUNS):
+        shares = {"mean_average_precision": 0.3 + number / 10, "f1": 0.25, "accuracy": 0.95}
+        change_rows(runs / name, lambda row, new=shares: {k: v for k, v in row.items() if k != "top5_accuracy"} | new)
+    comparison = compare([runs / name for name in RUNS])
+    assert comparison.differences[0].over_seeds == over_seeds([0.5, 0.6], [0.3, 0.4])
+    header, rows = result_columns(comparison.groups), result_rows(comparison.groups)
+    found = dict(zip(header, rows[0][1:], strict=True))
+    assert (found["mAP"], found["F1"], found["accuracy"], found["best"]) == ("35.00 ± 7.07", "25.00", "95.00", "40.00")
+    page = comparison_page(comparison)
+    assert page.count("<svg") == 5
+    assert "valid mAP (%)" in page
+    group = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))["groups"][0]
+    assert group["mean_average_precision_mean"] == pytest.approx(0.35)
+    assert group["runs"][0]["f1"] == 0.25
+
+
+def test_an_amended_run_has_the_time_of_its_batch_sizes(runs):
+    """Epoch 1 has 3 steps of 30 images, epoch 2 has 6 of 15, all at 9 images a second."""
+    directory = runs / "smoothed_seed0"
+    change_rows(directory, lambda row: row | {"step": 3 if row["epoch"] == 1 else 9})
+    first, second, done = (directory / "metrics.jsonl").read_text().splitlines()
+    amended = {"event": "amended", "step": 3, "epoch": 1, "epoch_step": 3, "changes": {"batch_size": [30, 15]}}
+    (directory / "metrics.jsonl").write_text("\n".join([first, json.dumps(amended), second, done, ""]))
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "batch_size": 15}))
+    run = read_recorded(directory)
+    assert run.seconds == pytest.approx(20)
+    assert [(each.begin, each.timeline, each.config["batch_size"]) for each in run.stretches] == [
+        (0, Timeline(3), 30),
+        (3, Timeline(6, 1, 3), 15),
+    ]
+    comparison = compare([runs / "plain_seed0", directory])
+    assert "smoothed_seed0: was amended after epoch 1: batch_size 30 -> 15." in comparison.notes
 
 
 def test_names_become_no_tags(runs):
