@@ -118,7 +118,7 @@ def _of_images(evaluation: "Evaluation") -> tuple[list[tuple[str, float, str]], 
     lower, upper = evaluation.accuracy_interval
     rows = [
         ("accuracy", evaluation.accuracy, f"95 % interval {lower:.4f} to {upper:.4f}"),
-        ("top-5 accuracy", evaluation.top5_accuracy, ""),
+        *([("top-5 accuracy", evaluation.top5_accuracy, "")] if len(evaluation.class_names) > 5 else []),
         ("balanced accuracy", evaluation.balanced_accuracy, "mean recall of the classes"),
         ("F1", evaluation.macro_f1, "mean of the classes"),
         ("loss", evaluation.loss, "cross-entropy in nats"),
@@ -167,7 +167,7 @@ def _write(evaluation: "Evaluation | MultilabelEvaluation", directory: Path) -> 
     from flax_resnets.inference import evaluation_figures
 
     make_directory("evaluate", directory)
-    worst = [vars(each) for each in evaluation.worst(_LISTED)]
+    worst = [each.as_dict() for each in evaluation.worst(_LISTED)]
     figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
     contents = {**evaluation_figures.pictures(evaluation), "evaluation.json": f"{figures}\n".encode()}
     for name, content in contents.items():

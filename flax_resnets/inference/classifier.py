@@ -333,9 +333,11 @@ class Classifier:
 
         Both programs take uint8 images `(N, H, W, C)`, any number of them, and give float32 logits `(N, classes)`, or
         features `(N, features)` if the network has no classes. Cropping, resizing, normalisation and `eval_flip` are
-        inside. For images of `preprocess.stored_size` rows and columns the logits are those of `logits`, to float32's
-        rounding. The method `logits` first brings other images to that size on the host, by the filter and the crop
-        that `settings.interpolation` and `settings.resize` name: do the same for the same logits. A `stablehlo` program
+        inside. For images that are prepared as the method `logits` does it on the host first, the logits are its own,
+        to float32's rounding. It brings an image to `preprocess.stored_size` rows and columns, by the filter and the
+        crop that `settings.interpolation` and `settings.resize` name; an image that has them stays as it is. If
+        `settings.shorter_side` is a number, as of timm's weights, it resizes the shorter side of every image to that
+        number, by this filter, and takes the centre of the stored size. A `stablehlo` program
         also takes images of any other size, and squashes them to the network's size by a bilinear, antialiased resize
         on the device, unless `crop_pct` is below 1. An `onnx` program takes images of `stored_size` alone.
 

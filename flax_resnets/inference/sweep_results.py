@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_resnets.errors import UserError
-from flax_resnets.figures import new_figure, png
+from flax_resnets.figures import new_figure, plain, png
 from flax_resnets.inference.compare import Group, Member
 from flax_resnets.inference.compare_page import result_columns, result_rows
 from flax_resnets.inference.recorded import read_recorded
@@ -198,7 +198,7 @@ class Results:
             x = sorted(accuracies)
             colour = f"C{number % 10}"
             means = [statistics.mean(accuracies[at]) for at in x]
-            axes.plot(x, means, "o-", color=colour, markersize=4, label=label.replace("$", r"\$"))
+            axes.plot(x, means, "o-", color=colour, markersize=4, label=plain(label))
             points = [(at, one) for at in x for one in accuracies[at]]
             axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=3, alpha=0.4)
         if self.best is not None and name != "seed" and self.best.group.mean is not None:
@@ -253,5 +253,5 @@ def _places(axes: "Axes", name: str, values: Sequence[Any]) -> Any:
             axes.set_xticks(different, names)
             axes.set_xticks([], minor=True)
         return float
-    axes.set_xticks(range(len(names)), [each.replace("$", r"\$") for each in names])
+    axes.set_xticks(range(len(names)), [*map(plain, names)])
     return lambda value: float(names.index(_shown(value)))

@@ -199,6 +199,16 @@ def test_only_its_own_page_may_ask(server, headers, status):
     assert asked(server, "GET", "/", **headers)[0].status == status
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.1:80"])
+def test_at_port_80_browsers_name_no_port(server, monkeypatch, host):
+    port = server.server_port
+    monkeypatch.setattr(server, "server_port", 80)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/", headers={"Host": host, "Origin": f"http://{host}"})
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
 def test_it_listens_on_this_machine_alone(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.address == f"http://127.0.0.1:{server.server_port}/"
@@ -215,7 +225,7 @@ def test_a_browser_that_goes_away_is_no_error(server, capfd):
 def test_a_port_in_use_is_named(server, classifier):
     with pytest.raises(UserError, match=rf"port={server.server_port}: Address already in use; name another port"):
         DemoServer(classifier, "quickstart", server.server_port)
-    with pytest.raises(UserError, match="port=70000: "):
+    with pytest.raises(UserError, match="port=70000: must be a whole number from 0 to 65535"):
         DemoServer(classifier, "quickstart", 70000)
 
 
