@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.inference.compare_page import (
         DIFFERENCE_COLUMNS,
         METHODS,
-        RESULT_COLUMNS,
         comparison_page,
         difference_rows,
+        result_columns,
         result_rows,
     )
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(comparison.as_dict() | {"page": target and str(target)}))
         return
-    parts = [_table(["group", *RESULT_COLUMNS], result_rows(comparison))]
+    parts = [_table(["group", *result_columns(comparison.groups)], result_rows(comparison.groups))]
     if comparison.settings:
         header = ["setting", *(group.label for group in comparison.groups)]
         rows = [[name, *(value[:30] for value in values)] for name, values in comparison.settings.items()]

@@ -143,3 +143,13 @@ def progress_of_images() -> Iterator[Callable[[int, int], None] | None]:
         return
     yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)
     print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def size_in_words(count: int) -> str:
+    """The size of a file of so many bytes.
+
+    Example:
+        >>> size_in_words(21_500), size_in_words(1_234_000)
+        ('21.5 kB', '1.2 MB')
+    """
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
