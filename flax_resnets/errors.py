@@ -38,6 +38,11 @@ def _shown(word: str) -> str:
     return printable(word)
 
 
+def short(value: Any) -> str:
+    """A value that anybody may have written, for a message: its first 100 characters."""
+    return str(value)[:100]
+
+
 def printable(text: str) -> str:
     r"""The text with characters that cannot be printed escaped as in Python, so that none can control a terminal.
 

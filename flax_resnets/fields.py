@@ -8,12 +8,14 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from flax_resnets import own
@@ -92,7 +94,7 @@ def field_types(group: type[Fields]) -> Mapping[str, Any]:
     hints = typing.get_type_hints(group, include_extras=True)
     names = {field.name for field in dataclasses.fields(group)}
     # Fields in the order of the bases. The dataclasses module lists the last base's fields first.
-    own = [vars(each).get("__annotations__", {}) for each in (*group.__mro__[1:], group)]
+    own = [inspect.get_annotations(each) for each in (*group.__mro__[1:], group)]
     return {name: hints[name] for annotations in own for name in annotations if name in names}
 
 
@@ -140,9 +142,11 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     for option in _alternatives(annotation):
         if option is type(None) and value is None:
             return None
-        if option is float and type(value) is not bool and isinstance(value, int | float) and _fits_float32(value):
+        if option is float and type(value) is not bool and isinstance(value, Real) and _fits_float32(value):
             return float(value)
-        if option in (int, bool, str) and type(value) is option:
+        if option is int and type(value) is not bool and isinstance(value, Integral):
+            return int(value)  # numpy's, too
+        if option in (bool, str) and type(value) is option:
             return value
         if type(value) is str and value in (_choices(option) or ()):
             return value
@@ -161,7 +165,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     raise UserError(f"{name}={shown(value)}: must be {_in_words(annotation)}{_close_choice(value, annotation)}")
 
 
-def _fits_float32(number: float) -> bool:
+def _fits_float32(number: Real) -> bool:
     return abs(number) <= _LARGEST_FLOAT32  # False for NaN
 
 

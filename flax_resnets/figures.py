@@ -47,10 +47,13 @@ def short(name: str, length: int) -> str:
     """A name cut to a length, for a label.
 
     Example:
-        >>> short("great white shark", 12), short("Sneaker", 12)
-        ('great white…', 'Sneaker')
+        >>> short("great white shark", 12), short("Sneaker", 12), short("Mohrenkopfpapagei (adult)", 12)
+        ('great white…', 'Sneaker', 'Mohrenkopfp…')
     """
-    return plain(textwrap.shorten(name, length, placeholder="…") if " " in name else name[:length])
+    words = textwrap.shorten(name, length, placeholder="…")
+    if words == "…" or " " not in name:  # a first word that is too long
+        words = name if len(name) <= length else f"{name[: length - 1]}…"
+    return plain(words)
 
 
 def plain(text: str) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flax_resnets.augment.augmentation import Augmentation
-from flax_resnets.augment.resampling import resize, resized_crop
+from flax_resnets.augment.resampling import resize, resized_crop, taken
 from flax_resnets.fields import Rule
 
 
@@ -266,13 +266,9 @@ def warp(images: jax.Array, sources: jax.Array, border: Literal["mirror", "black
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             places = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
             # One index for all channels of a pixel: they lie side by side in memory.
-            found = jax.vmap(_take)(pixels, places.astype(jnp.int32))
+            found = jax.vmap(taken)(pixels, places.astype(jnp.int32))
             result += (inside * row_weight * column_weight)[..., None] * found
     return result.astype(images.dtype)
-
-
-def _take(pixels: jax.Array, places: jax.Array) -> jax.Array:
-    return pixels.at[places].get(mode="promise_in_bounds")
 
 
 def _mirrored(places: jax.Array, side: int) -> jax.Array:

@@ -101,10 +101,10 @@ def _by_taps(images: jax.Array, corners: jax.Array, sides: jax.Array, size: int)
     )
     # A row's pixels and channels lie side by side in memory: as one axis, they are summed many at a time.
     flat = images.reshape(n, height, width * channels)
-    tall = sum(row_weights[:, :, tap, None] * jax.vmap(_take)(flat, rows[:, :, tap]) for tap in range(rows.shape[2]))
+    tall = sum(row_weights[:, :, tap, None] * jax.vmap(taken)(flat, rows[:, :, tap]) for tap in range(rows.shape[2]))
     tall = jax.lax.optimization_barrier(tall).reshape(n, size, width, channels)
     square = sum(
-        column_weights[:, None, :, tap, None] * jax.vmap(jax.vmap(_take, (0, None)))(tall, columns[:, :, tap])
+        column_weights[:, None, :, tap, None] * jax.vmap(jax.vmap(taken, (0, None)))(tall, columns[:, :, tap])
         for tap in range(columns.shape[2])
     )
     return jnp.asarray(square, images.dtype)
@@ -127,5 +127,6 @@ def _places_and_weights(corner: jax.Array, side: jax.Array, length: int, size: i
     return jnp.clip(places, 0, length - 1).astype(jnp.int32), weights / weights.sum(2, keepdims=True)
 
 
-def _take(rows: jax.Array, places: jax.Array) -> jax.Array:
+def taken(rows: jax.Array, places: jax.Array) -> jax.Array:
+    """The rows at these places, all of which must be in range."""
     return rows.at[places].get(mode="promise_in_bounds")

@@ -72,12 +72,12 @@ def _in_words(comparison: "Comparison") -> str:
     from flax_resnets.inference.compare_page import (
         DIFFERENCE_COLUMNS,
         METHODS,
-        RESULT_COLUMNS,
         difference_rows,
+        result_columns,
         result_rows,
     )
 
-    parts = [_table(["group", *RESULT_COLUMNS], result_rows(comparison))]
+    parts = [_table(["group", *result_columns(comparison.groups)], result_rows(comparison.groups))]
     if comparison.settings:
         header = ["setting", *(group.label for group in comparison.groups)]
         rows = [[name, *(value[:30] for value in values)] for name, values in comparison.settings.items()]

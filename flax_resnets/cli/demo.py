@@ -20,7 +20,11 @@ def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
     parser.add_argument(
-        "--port", type=whole_number(0), default=7860, metavar="N", help="of the page; 0 for any free; default 7860"
+        "--port",
+        type=whole_number(0, 65535),
+        default=7860,
+        metavar="N",
+        help="of the page; 0 for any free; default 7860",
     )
     add_choice_of_classifier(parser)
 

@@ -20,6 +20,7 @@ from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError, printable
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP
 from flax_resnets.paths import expanded
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--tta", choices=("none", "flip", "five_crop"), help="test-time augmentation; default as the run was evaluated"
     )
-    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help="images in a step; default the run's")
+    parser.add_argument(
+        "--batch-size", type=whole_number(1, MOST_IN_A_STEP), metavar="N", help="images in a step; default the run's"
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be decoded")
     add_choice_of_classifier(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
@@ -118,7 +121,7 @@ def _of_images(evaluation: "Evaluation") -> tuple[list[tuple[str, float, str]], 
     lower, upper = evaluation.accuracy_interval
     rows = [
         ("accuracy", evaluation.accuracy, f"95 % interval {lower:.4f} to {upper:.4f}"),
-        ("top-5 accuracy", evaluation.top5_accuracy, ""),
+        *([("top-5 accuracy", evaluation.top5_accuracy, "")] if len(evaluation.class_names) > 5 else []),
         ("balanced accuracy", evaluation.balanced_accuracy, "mean recall of the classes"),
         ("F1", evaluation.macro_f1, "mean of the classes"),
         ("loss", evaluation.loss, "cross-entropy in nats"),
@@ -164,7 +167,7 @@ def _write(evaluation: "Evaluation | MultilabelEvaluation", directory: Path) -> 
     from flax_resnets.inference import evaluation_figures
 
     make_directory("evaluate", directory)
-    worst = [vars(each) for each in evaluation.worst(_LISTED)]
+    worst = [each.as_dict() for each in evaluation.worst(_LISTED)]
     figures = json.dumps(evaluation.as_dict() | {"worst_mistakes": worst}, indent=2)
     contents = {**evaluation_figures.pictures(evaluation), "evaluation.json": f"{figures}\n".encode()}
     for name, content in contents.items():

@@ -18,6 +18,7 @@ import argparse
 import os
 from pathlib import Path
 
+from flax_resnets.cli.output import size_in_words
 from flax_resnets.cli.parser import Parser
 from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.errors import printable
@@ -59,8 +60,4 @@ def _name(source: str) -> str:
 
 
 def _line(path: Path) -> str:
-    return f"{printable(str(path))}: {_size(path.stat().st_size)}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    return f"{printable(str(path))}: {size_in_words(path.stat().st_size)}"

@@ -107,7 +107,8 @@ def write_new(command: str, directory: Path, name: str, contents: Mapping[str, b
         UserError: a file cannot be written; then none is left.
     """
     for free in free_names(name):
-        path, written = directory / free, list[Path]()
+        written: list[Path] = []
+        path = directory / free
         try:
             for suffix, content in contents.items():
                 path = directory / f"{free}{suffix}"
@@ -179,3 +180,13 @@ def progress_of_images(out: TextIO | None = None) -> Iterator[Callable[[int, int
         yield show
     finally:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def size_in_words(count: int) -> str:
+    """The size of a file of so many bytes.
+
+    Example:
+        >>> size_in_words(21_500), size_in_words(1_234_000)
+        ('21.5 kB', '1.2 MB')
+    """
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from flax_resnets.errors import UserError
+from flax_resnets.fields import MOST
 
 _FIELD = "--config."
 
@@ -96,8 +97,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self._prefix_of_errors}{message.removeprefix('argument ')}")
 
 
-def whole_number(least: int) -> Any:
-    """A `type` for arguments that are whole numbers from `least` up.
+def whole_number(least: int, most: int = MOST) -> Any:
+    """A `type` for arguments that are whole numbers from `least` to `most`.
 
     Example:
         >>> whole_number(1)("12")
@@ -105,9 +106,10 @@ def whole_number(least: int) -> Any:
     """
 
     def parse(text: str) -> int:
-        if text.isascii() and text.isdecimal() and len(text) < 100 and int(text) >= least:
+        if text.isascii() and text.isdecimal() and len(text) < 100 and least <= int(text) <= most:
             return int(text)
-        raise argparse.ArgumentTypeError(f"={text}: must be a whole number from {least} up")
+        right = f"from {least} up" if most == MOST else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"={text}: must be a whole number {right}")
 
     return parse
 

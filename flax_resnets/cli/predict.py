@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flax_resnets.cli.output import new_file, progress_of_images, whole_file
 from flax_resnets.cli.parser import Parser, share, whole_number
 from flax_resnets.errors import UserError, printable
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP
 
 if TYPE_CHECKING:
     from flax_resnets.inference.classifier import Classifier, Prediction
@@ -35,7 +36,10 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--top-k", type=whole_number(1), default=3, metavar="K", help="classes an image; default 3")
     parser.add_argument(
-        "--batch-size", type=whole_number(1), metavar="N", help="images in a step; default up to 64, by their number"
+        "--batch-size",
+        type=whole_number(1, MOST_IN_A_STEP),
+        metavar="N",
+        help="images in a step; default up to 64, by their number",
     )
     add_choice_of_classifier(parser)
     form = parser.add_mutually_exclusive_group()

@@ -13,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-from flax_resnets.cli.output import new_file, progress_of_images, write_file
+from flax_resnets.cli.output import new_file, progress_of_images, size_in_words, write_file
 from flax_resnets.cli.parser import Parser
 from flax_resnets.cli.predict import add_choice_of_weights, chosen_weights, start_devices
 from flax_resnets.errors import printable
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     with progress_of_images() as progress:
         page = report(arguments.source, data_dir=arguments.data_dir, progress=progress, **chosen_weights(arguments))
     write_file("report", target, page.encode())
-    print(f"{printable(str(target))}: {len(page.encode()) / 1e6:.1f} MB")
+    print(f"{printable(str(target))}: {size_in_words(len(page.encode()))}")
 
 
 def _default(source: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from flax_resnets.figures import new_figure, svg
+from flax_resnets.figures import new_figure, plain, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str, at: float | No
         figure = new_figure(5.2, 3.2)
         axes = figure.subplots()
         for name, x, y, colour in lines:
-            shown = None if name is None else name.replace("$", r"\$")
+            shown = None if name is None else plain(name)
             marker = "o" if len(x) <= _MARKED else None
             # A name that begins with _ is left out of the legend by matplotlib.
             axes.plot(x, y, marker=marker, markersize=4, color=f"C{colour % 10}", label=f" {shown}" if shown else None)

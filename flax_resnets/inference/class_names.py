@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -50,6 +51,30 @@ def in_words(name: str) -> str:
     return next((table[name] for table in TABLES if name in table), name)
 
 
+def normalised(name: str) -> str:
+    """The name in the form in which names are compared (NFC): macOS takes a file's letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def by_name(names: Iterable[str]) -> dict[str, list[int]]:
+    """The numbers of the classes of each name, which is `normalised`.
+
+    Example:
+        >>> by_name(["crane", "hen", "crane"])
+        {'crane': [0, 2], 'hen': [1]}
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        numbers.setdefault(normalised(name), []).append(number)
+    return numbers
+
+
+def ambiguous(numbers: Sequence[int], names: Sequence[str]) -> str:
+    """Says that several classes have the words that a user or a dataset gives."""
+    which = ", ".join(f"{names[number][:50]!r} ({number})" for number in numbers[:3])
+    return f"{len(numbers)} classes have these words: {which}"
+
+
 def given_names(text: str) -> tuple[str, ...]:
     """The class names that a command line gives: a file with a name in each line, or names with commas between.
 
@@ -63,17 +88,18 @@ def given_names(text: str) -> tuple[str, ...]:
         >>> given_names("cat, dog")
         ('cat', 'dog')
     """
-    if not os.path.exists(text):
+    path = os.path.expanduser(text)
+    if not os.path.exists(path):
         if "," not in text:
             raise UserError(f"--class-names={text[:100]}: no such file; name one, or give the names as a,b,c")
         names = text.split(",")
     else:
         try:
-            if not os.path.isfile(text):
+            if not os.path.isfile(path):
                 raise ValueError("is no file")
-            if os.path.getsize(text) > _MOST_BYTES:
+            if os.path.getsize(path) > _MOST_BYTES:
                 raise ValueError("is too large for a list of names")
-            names = Path(text).read_text(encoding="utf-8").splitlines()
+            names = Path(path).read_text(encoding="utf-8-sig").splitlines()  # Windows' editors begin a file with a mark
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(f"--class-names={text[:100]}: {reason}; must be a text file, a name in each line") from None

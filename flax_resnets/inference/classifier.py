@@ -20,6 +20,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.inference.class_names import in_words
 from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP, whole_number
 from flax_resnets.machine import cores
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
@@ -66,8 +67,8 @@ class Classifier:
 
     All methods that take images take: the path of a file, or of a folder, whose images are taken in the order of their
     paths, with those of the folders in it; the bytes of a file; a uint8 array `(H, W)`, `(H, W, C)` or `(N, H, W, C)`
-    of 1, 3 or 4 channels; a Pillow image; or any iterable of these. Grey images are made from colour ones, and colour
-    ones from grey, as the network needs them.
+    of 1, 3 or 4 channels; a Pillow image; or any iterable of these, of which an empty one gives an empty result. Grey
+    images are made from colour ones, and colour ones from grey, as the network needs them.
 
     Images are prepared as in the run's evaluation, and `eval_flip` is applied if the run's accuracy was measured with
     it. Logits are those of the evaluation, bit for bit, if `batch_size` is the number of images in its steps; with
@@ -165,8 +166,7 @@ class Classifier:
         """
         if not self.class_names:
             raise UserError(f"{self.source}: has no classes, because num_classes=0; embed gives its features")
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise UserError(f"top_k={str(top_k)[:100]}: must be a whole number from 1 up")
+        top_k = whole_number("top_k", top_k)
         for item, logits in self._outputs(self.model, items, batch_size):
             yield item, logits if isinstance(logits, UserError) else self._named(item, logits, top_k)
 
@@ -175,8 +175,9 @@ class Classifier:
 
         Args:
             images: see the class.
-            batch_size: number of images in each step; the last step is filled up with black images. None for up to 64,
-                or, if there are fewer images, the next power of two. A program is compiled for each number.
+            batch_size: number of images in each step, at most 65536; the last step is filled up with black images. None
+                for up to 64, or, if there are fewer images, the next power of two. A program is compiled for each
+                number.
 
         Returns:
             float32 `(N, classes)`.
@@ -184,7 +185,7 @@ class Classifier:
         Raises:
             UserError: an image cannot be read.
         """
-        return self._stacked(self._outputs(self.model, each_image(images), batch_size))
+        return self._stacked(self.model, images, batch_size)
 
     def embed(self, images: Any, *, batch_size: int | None = None) -> np.ndarray:
         """The pooled features, from which the network's last layer computes the logits.
@@ -199,7 +200,7 @@ class Classifier:
         Raises:
             UserError: an image cannot be read.
         """
-        return self._stacked(self._outputs(cast(Any, self.model).clone(num_classes=0), each_image(images), batch_size))
+        return self._stacked(self._without_head, images, batch_size)
 
     def explain(
         self,
@@ -251,10 +252,7 @@ class Classifier:
     @property
     def num_features(self) -> int:
         """The number of features that `embed` gives for an image."""
-        settings = self.settings
-        stored = (1, self.preprocess.stored_size, self.preprocess.stored_size, settings.channels)
-        program = self._program(cast(Any, self.model).clone(num_classes=0))
-        return jax.eval_shape(program, self.variables, jax.ShapeDtypeStruct(stored, jnp.uint8)).shape[1]
+        return self._num_outputs(self._without_head)
 
     def at_size(self, image_size: int | None = None, crop_pct: float | None = None) -> "Classifier":
         """The same network for images of another size, or with another crop: `save`, `export` and the rest have it too.
@@ -336,9 +334,11 @@ class Classifier:
 
         Both programs take uint8 images `(N, H, W, C)`, any number of them, and give float32 logits `(N, classes)`, or
         features `(N, features)` if the network has no classes. Cropping, resizing, normalisation and `eval_flip` are
-        inside. For images of `preprocess.stored_size` rows and columns the logits are those of `logits`, to float32's
-        rounding. The method `logits` first brings other images to that size on the host, by the filter and the crop
-        that `settings.interpolation` and `settings.resize` name: do the same for the same logits. A `stablehlo` program
+        inside. For images that are prepared as the method `logits` does it on the host first, the logits are its own,
+        to float32's rounding. It brings an image to `preprocess.stored_size` rows and columns, by the filter and the
+        crop that `settings.interpolation` and `settings.resize` name; an image that has them stays as it is. If
+        `settings.shorter_side` is a number, as of timm's weights, it resizes the shorter side of every image to that
+        number, by this filter, and takes the centre of the stored size. A `stablehlo` program
         also takes images of any other size, and squashes them to the network's size by a bilinear, antialiased resize
         on the device, unless `crop_pct` is below 1. An `onnx` program takes images of `stored_size` alone.
 
@@ -441,22 +441,25 @@ class Classifier:
                 raise result
             yield result
 
-    def _stacked(self, results: Iterable[tuple[Item, Any]]) -> np.ndarray:
-        rows = list(self._checked(results))
-        if not rows:
-            raise UserError("images: there are none")
-        return np.stack(rows)
+    @property
+    def _without_head(self) -> nn.Module:
+        return cast(Any, self.model).clone(num_classes=0)
+
+    def _num_outputs(self, model: nn.Module) -> int:
+        stored = (1, self.preprocess.stored_size, self.preprocess.stored_size, self.settings.channels)
+        images = jax.ShapeDtypeStruct(stored, jnp.uint8)
+        return jax.eval_shape(self._program(model), self.variables, images).shape[1]
+
+    def _stacked(self, model: nn.Module, images: Any, batch_size: int | None) -> np.ndarray:
+        rows = list(self._checked(self._outputs(model, each_image(images), batch_size)))
+        return np.stack(rows) if rows else np.zeros((0, self._num_outputs(model)), np.float32)
 
     def _outputs(
         self, model: nn.Module, items: Iterable[Item], batch_size: int | None
     ) -> Generator[tuple[Item, np.ndarray | UserError]]:
         """Yields each image with its row of the network's outputs, or with the error that names it, in order."""
-        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
-            raise UserError(f"batch_size={str(batch_size)[:100]}: must be a whole number, or None")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: must be at least 1")
-        most = batch_size or _MOST_AT_ONCE
-        size = batch_size
+        size = None if batch_size is None else whole_number("batch_size", batch_size, MOST_IN_A_STEP)
+        most = size or _MOST_AT_ONCE
         under_way: deque[tuple[list[tuple[Item, np.ndarray | UserError]], jax.Array | None]] = deque()
         for batch in _in_batches(self.decoded(items, most * _STEPS_AHEAD), most):
             size = size or min(most, 2 ** math.ceil(math.log2(len(batch))))

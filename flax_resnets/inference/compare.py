@@ -22,6 +22,7 @@ from flax_resnets.inference.load import load_classifier
 from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.paired import Interval, over_images, over_seeds
 from flax_resnets.inference.recorded import Recorded, read_recorded
+from flax_resnets.training.best import score
 from flax_resnets.training.config import FREE_FIELDS
 
 # Fields in which the runs of a group may differ.
@@ -48,20 +49,31 @@ class Member:
         return self.run.config.get("seed")
 
     @property
-    def accuracy(self) -> float | None:
-        """That after the last finished epoch, 0 to 1; None if there is none."""
-        return self.run.epochs[-1].accuracy if self.run.epochs else None
+    def figure(self) -> float | None:
+        """The accuracy after the last finished epoch, 0 to 1; None if there is none.
+
+        If an image may have any number of classes: the mean average precision.
+        """
+        return score(self.run.epochs[-1], "accuracy") if self.run.epochs else None
 
     def as_dict(self) -> dict[str, Any]:
         """The run's results as values that JSON can hold."""
-        last = self.run.epochs[-1] if self.run.epochs else None
+        last, best = self.run.epochs[-1] if self.run.epochs else None, self.run.best
+        of_classes = {}
+        if last is not None and self.run.multilabel:
+            of_classes = {
+                "mean_average_precision": last.mean_average_precision,
+                "best_mean_average_precision": best and best.mean_average_precision,
+                "f1": last.f1,
+            }
         return {
             "run": str(self.run.directory),
             "seed": self.seed,
             "epochs": last.epoch if last else 0,
             "done": self.run.done is not None,
-            "accuracy": self.accuracy,
-            "best_accuracy": self.run.best.accuracy if self.run.best else None,
+            **of_classes,
+            "accuracy": last and last.accuracy,
+            "best_accuracy": best and best.accuracy,
             "valid_loss": last.valid_loss if last and math.isfinite(last.valid_loss) else None,
             "seconds": self.run.seconds,
         }
@@ -79,20 +91,30 @@ class Group:
     label: str
     members: tuple[Member, ...]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have any number of classes; then `figures` are mean average precisions."""
+        return any(each.run.multilabel for each in self.members)
+
     @cached_property
-    def accuracies(self) -> list[float]:
-        """The accuracy of each run after its last finished epoch; runs without one are left out."""
-        return [each.accuracy for each in self.members if each.accuracy is not None]
+    def figures(self) -> list[float]:
+        """The `figure` of each run; runs without one are left out."""
+        return [each.figure for each in self.members if each.figure is not None]
 
     @property
     def mean(self) -> float | None:
-        """Mean of the accuracies; None if there are none."""
-        return statistics.mean(self.accuracies) if self.accuracies else None
+        """Mean of the figures; None if there are none."""
+        return statistics.mean(self.figures) if self.figures else None
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the accuracies over the seeds (n - 1); None for fewer than two."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+        """Standard deviation of the figures over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(self.figures) if len(self.figures) > 1 else None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Mean and deviation by names that say of what."""
+        name = "mean_average_precision" if self.multilabel else "accuracy"
+        return {f"{name}_mean": self.mean, f"{name}_deviation": self.deviation}
 
     @cached_property
     def right(self) -> np.ndarray | None:
@@ -115,7 +137,7 @@ class Difference:
     Attributes:
         group, base: the two groups.
         over_images: difference of the accuracies on the same images; None if they are not at hand or not the same.
-        over_seeds: difference of the accuracies in the runs' records; None if a group has fewer than two seeds.
+        over_seeds: difference of the figures in the runs' records; None if a group has fewer than two seeds.
         gained, lost: images that only the one run predicts right, and that only the other does; None for groups of
             several runs, or where `over_images` is None.
     """
@@ -160,8 +182,7 @@ class Comparison:
         groups = [
             {
                 "group": each.label,
-                "accuracy_mean": each.mean,
-                "accuracy_deviation": each.deviation,
+                **each.as_dict(),
                 "settings": {name: json.loads(values[i]) for name, values in self.settings.items()},
                 "runs": [member.as_dict() for member in each.members],
             }
@@ -295,9 +316,12 @@ def _key(run: Recorded) -> str:
 
 
 def _data(run: Recorded) -> str:
-    """Which images the run has; empty if that is not recorded, or follows from the seed."""
-    if run.identity is None or run.config.get("validation_share") is not None:
+    """Which images the run has; empty if that is not recorded. Which of them validate may follow from the seed."""
+    if run.identity is None:
         return ""
+    counts = run.identity.counts
+    if run.identity.splits["validation"].endswith(f" by seed {run.config.get('seed')}"):  # a drawn share's name
+        return f"{run.identity.name}, {counts['train']:,} and {counts['validation']:,} images"
     return f"{run.identity.name}, fingerprint {run.identity.fingerprint[:8]}"
 
 
@@ -329,7 +353,7 @@ def _same_images(one: Evaluation, other: Evaluation) -> bool:
 
 
 def _difference(group: Group, base: Group) -> Difference:
-    seeds = over_seeds(group.accuracies, base.accuracies)
+    seeds = over_seeds(group.figures, base.figures)
     ours, theirs = group.right, base.right
     first, second = group.members[0].evaluation, base.members[0].evaluation
     if ours is None or theirs is None or first is None or second is None or not _same_images(first, second):
@@ -353,6 +377,7 @@ def _remarks(comparison: Comparison) -> list[str]:
                 )
     for member in comparison.members:
         epochs = member.run.epochs[-1].epoch if member.run.epochs else 0
+        remarks += [f"{member.label}: was amended {each}." for each in member.run.amended]
         if member.run.done is None:
             remarks.append(
                 f"{member.label}: is not done; {epochs} of {member.run.config.get('epochs')} epochs are finished."

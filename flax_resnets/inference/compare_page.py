@@ -8,13 +8,14 @@ from flax_resnets.inference.charts import Line, line_chart
 from flax_resnets.inference.compare import Comparison, Group, Member
 from flax_resnets.inference.page import Html, charts, element, joined, page, table
 from flax_resnets.inference.paired import Interval
+from flax_resnets.training.best import score
 
-RESULT_COLUMNS = ("runs", "seeds", "epochs", "accuracy", "best", "valid loss", "training")
 DIFFERENCE_COLUMNS = ("difference", "over images", "over seeds", "p")
 
 METHODS = (
     "Accuracies are in per cent, after the last finished epoch, with the standard deviation over the seeds; "
-    "differences are in points. Best is the highest accuracy of the runs' best epochs.",
+    "differences are in points. Best is the highest accuracy of the runs' best epochs. If an image may have several "
+    "classes, mean average precision (mAP) takes the accuracy's place, and accuracy is the share of right decisions.",
     "Over images: the 95 % interval of Bonett and Price (2012) for paired shares, on the same validation images; it "
     "covers the choice of the images, not that of the seeds.",
     "Over seeds: Welch's 95 % t interval of the means; it needs two seeds in each group.",
@@ -43,29 +44,48 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def result_rows(comparison: Comparison) -> list[list[str]]:
-    """The row of each group, with its label and the cells of `RESULT_COLUMNS`."""
-    return [result_row(group) for group in comparison.groups]
+def result_columns(groups: Sequence[Group]) -> list[str]:
+    """The columns of the results of these groups, after their labels."""
+    of_classes = ["mAP", "F1"] if any(group.multilabel for group in groups) else []
+    return ["runs", "seeds", "epochs", *of_classes, "accuracy", "best", "valid loss", "training"]
 
 
-def result_row(group: Group) -> list[str]:
-    """The group's label and the cells of `RESULT_COLUMNS`."""
+def result_rows(groups: Sequence[Group]) -> list[list[str]]:
+    """The row of each group: its label, and a cell for each of `result_columns`."""
+    several = any(group.multilabel for group in groups)
+    return [_result_row(group, several) for group in groups]
+
+
+def _result_row(group: Group, several: bool) -> list[str]:
+    """The row of a group; `several` is whether there are columns for images of any number of classes."""
+    if not group.members:
+        return [""] * (1 + len(result_columns([]))) + [""] * 2 * several
     runs = [member.run for member in group.members]
     finished = sorted({run.epochs[-1].epoch if run.epochs else 0 for run in runs})
-    losses = [run.epochs[-1].valid_loss for run in runs if run.epochs]
-    best = [run.best.accuracy for run in runs if run.best]
+    last = [run.epochs[-1] for run in runs if run.epochs]
+    best = [score(run.best, "accuracy") for run in runs if run.best]
     seconds = [run.seconds for run in runs if run.epochs]
     deviation = "" if group.deviation is None else f" ± {100 * group.deviation:.2f}"
+    figures = ["" if group.mean is None else f"{100 * group.mean:.2f}{deviation}"]
+    if several:
+        figures = ["", "", *figures]
+    if group.multilabel:
+        figures = [figures[-1], _mean([100 * (row.f1 or 0.0) for row in last], ".2f")]
+        figures.append(_mean([100 * row.accuracy for row in last], ".2f"))
     return [
         group.label,
         f"{len(runs)}",
         ", ".join(f"{member.seed}" for member in group.members),
         " to ".join(map(str, {finished[0]: 0, finished[-1]: 0})),
-        "" if group.mean is None else f"{100 * group.mean:.2f}{deviation}",
+        *figures,
         f"{100 * max(best):.2f}" if best else "",
-        f"{sum(losses) / len(losses):.4f}" if losses else "",
-        f"{sum(seconds) / len(seconds):,.0f} s" if seconds else "",
+        _mean([row.valid_loss for row in last], ".4f"),
+        _mean(seconds, ",.0f", " s"),
     ]
+
+
+def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
+    return format(sum(values) / len(values), form) + unit if values else ""
 
 
 def difference_rows(comparison: Comparison) -> list[list[str]]:
@@ -96,8 +116,13 @@ def _interval(interval: Interval | None) -> str:
 
 def _results(comparison: Comparison) -> Html:
     notes = (element("p", each, class_="note") for each in comparison.notes)
+    groups = comparison.groups
     return joined(
-        [*notes, table(["group", *RESULT_COLUMNS], result_rows(comparison)), element("p", METHODS[0], class_="soft")]
+        [
+            *notes,
+            table(["group", *result_columns(groups)], result_rows(groups)),
+            element("p", METHODS[0], class_="soft"),
+        ]
     )
 
 
@@ -121,6 +146,8 @@ def _settings(comparison: Comparison) -> Html | None:
 
 
 _CURVES: Mapping[str, tuple[str, float]] = {
+    "mean_average_precision": ("valid mAP (%)", 100),
+    "f1": ("valid F1 (%)", 100),
     "accuracy": ("valid accuracy (%)", 100),
     "valid_loss": ("valid loss (nats)", 1),
     "train_loss": ("train loss (nats)", 1),
@@ -144,18 +171,19 @@ def _curves(comparison: Comparison) -> Html | None:
 
 def _lines(members: Sequence[Member], label: str, name: str, scale: float, colour: int) -> list[Line]:
     """The curves of a group's runs; the first one is in the legend."""
+    rows = ([row.as_row() for row in member.run.epochs] for member in members)
     curves = [
-        ([row.epoch for row in member.run.epochs], [scale * getattr(row, name) for row in member.run.epochs])
-        for member in members
-        if member.run.epochs
+        ([row["epoch"] for row in of_run], [scale * row[name] for row in of_run])
+        for of_run in rows
+        if of_run and name in of_run[-1]  # mean average precision is in all rows of a run, or in none
     ]
     return [Line(None if i else label, x, y, colour) for i, (x, y) in enumerate(curves)]
 
 
 def _runs(comparison: Comparison) -> Html:
+    alone = [(group.label, Group("", (member,))) for group in comparison.groups for member in group.members]
     rows = [
-        [group.label, str(member.run.directory), *result_row(Group(member.label, (member,)))[2:]]
-        for group in comparison.groups
-        for member in group.members
+        [label, str(each.members[0].run.directory), *row[2:]]
+        for (label, each), row in zip(alone, result_rows([each for _, each in alone]), strict=True)
     ]
-    return table(["group", "run", *RESULT_COLUMNS[1:]], rows, left=2)
+    return table(["group", "run", *result_columns(comparison.groups)[1:]], rows, left=2)

@@ -17,12 +17,13 @@ from flax_resnets.data.config import DataConfig, Part, name_and_version
 from flax_resnets.data.identity import identity_of
 from flax_resnets.data.source import Source, open_split
 from flax_resnets.errors import UserError
-from flax_resnets.inference.class_names import in_words
+from flax_resnets.inference.class_names import ambiguous, by_name, in_words, normalised
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.images import Item
 from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 from flax_resnets.inference.preprocess import Settings
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP, whole_number
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.eval_sums import eval_sums
 from flax_resnets.training.multilabel import OF_EACH_CLASS
@@ -46,6 +47,11 @@ def evaluate(
 ) -> Evaluation | MultilabelEvaluation:
     """See `Classifier.evaluate`."""
     settings = _with_tta(classifier.settings, tta)
+    if broken_images not in (None, "stop", "skip"):
+        raise UserError(f"broken_images={str(broken_images)[:100]!r}: must be stop or skip, or None for the run's own")
+    size = settings.eval_batch_size or 64
+    if batch_size is not None:
+        size = whole_number("batch_size", batch_size, MOST_IN_A_STEP)
     source = dataset if isinstance(dataset, Source) else _opened(classifier, settings, dataset, split, data_dir, fields)
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")
@@ -55,7 +61,6 @@ def evaluate(
             f"loss={settings.loss} for one class an image, and needs loss={' or '.join(OF_EACH_CLASS)}"
         )
     ours = _our_labels(source, classifier)
-    size = batch_size or settings.eval_batch_size or 64
     program = _program(classifier, settings, tta)
     all_logits, all_labels, indices, losses = [], [], [], []
     under_way: list[tuple[_Batch, Any]] = []
@@ -174,17 +179,24 @@ def _own(classifier: Classifier, data: DataConfig, source: Source, part: Part) -
 
 def _our_labels(source: Source, classifier: Classifier) -> np.ndarray:
     """For each class of a set, the number of the class of the same name of the classifier."""
-    if source.class_names == classifier.class_names:
+    # Two classes may have the same words, as ImageNet's cranes, and then only their order tells which is which.
+    if source.class_names == classifier.class_names or tuple(map(in_words, source.class_names)) == classifier.words:
         return np.arange(len(source.class_names))
-    numbers = {name: i for names in (classifier.words, classifier.class_names) for i, name in enumerate(names)}
-    ours = [numbers.get(name, numbers.get(in_words(name))) for name in source.class_names]
-    missing = [name for name, number in zip(source.class_names, ours, strict=True) if number is None]
-    if missing:
-        there = ", ".join(name[:30] for name in classifier.words[:5])
-        raise UserError(
-            f"dataset={source.dataset}: has the class {missing[0][:50]!r}, which is none of the classifier's "
-            f"{len(classifier.class_names)}: {there}{', ...' if classifier.words[5:] else ''}"
-        )
+    names, words = by_name(classifier.class_names), by_name(classifier.words)
+    ours = []
+    for each in source.class_names:
+        found = names.get(normalised(each)) or words.get(normalised(in_words(each)), [])
+        if not found:
+            there = ", ".join(name[:30] for name in classifier.words[:5])
+            raise UserError(
+                f"dataset={source.dataset}: has the class {each[:50]!r}, which is none of the classifier's "
+                f"{len(classifier.class_names)}: {there}{', ...' if classifier.words[5:] else ''}"
+            )
+        if len(found) > 1:
+            raise UserError(
+                f"dataset={source.dataset}: has the class {each[:50]!r}; {ambiguous(found, classifier.class_names)}"
+            )
+        ours += found
     return np.array(ours)
 
 
@@ -217,14 +229,16 @@ def _batches(
 ) -> Iterator[_Batch]:
     """The images of a set as training keeps them, in order, in batches of one shape."""
     settings, stored_size = classifier.settings, classifier.preprocess.stored_size
-    as_trained = source.channels == settings.channels and settings.interpolation == "lanczos"
+    resized_as_in_training = settings.interpolation == "lanczos" and settings.shorter_side is None
+    as_trained = source.channels == settings.channels and resized_as_in_training
     if as_trained and settings.images == "cached" and broken_images == "stop":
         images = cached_images(source, stored_size, settings.resize, progress)
         for number, batch in enumerate(images.eval_batches(size)):
             indices = np.arange(number * size, (number + 1) * size)
             yield _Batch(np.asarray(batch.images), np.asarray(batch.labels), indices)
         return
-    items = (_OfSource(source, index, stored_size) for index in range(len(source)))
+    resized_to = settings.shorter_side or stored_size
+    items = (_OfSource(source, index, resized_to) for index in range(len(source)))
     found = classifier.decoded(items, 2 * size)
     while some := list(itertools.islice(found, size)):
         batch = _Batch(

@@ -14,6 +14,9 @@ from flax_resnets.errors import UserError
 BINS = 15
 """Number of bins of equal width in the calibration error, as in Guo et al. 2017."""
 
+Z = 1.959963984540054
+"""The normal distribution's 97.5 % quantile, for intervals of 95 %."""
+
 
 class ClassFigures(NamedTuple):
     """The figures of one class, each from 0 to 1.
@@ -52,6 +55,10 @@ class Outcome:
     predicted: str
     probability: float
     loss: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome as values that JSON can hold: None for a number that is not finite."""
+        return vars(self) | {"probability": finite(self.probability), "loss": finite(self.loss)}
 
 
 class ReliabilityBin(NamedTuple):
@@ -289,13 +296,18 @@ class Evaluation:
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
             "top5_accuracy": self.top5_accuracy,
-            "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss": finite(self.loss),
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "calibration_error": self.calibration_error,
             "per_class": [each._asdict() for each in self.per_class],
             "confusion": self.confusion.tolist(),
         }
+
+
+def finite(number: float) -> float | None:
+    """The number, or None if it is not finite, for which JSON has no word."""
+    return number if math.isfinite(number) else None
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
@@ -310,10 +322,9 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
         >>> round(lower, 3), round(upper, 3)
         (0.596, 0.982)
     """
-    z = 1.959963984540054  # the normal distribution's 97.5 % quantile
-    share, weight = hits / trials, z * z / trials
+    share, weight = hits / trials, Z * Z / trials
     centre = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    half = Z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 

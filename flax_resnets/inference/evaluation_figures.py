@@ -93,15 +93,15 @@ def draw_worst(evaluation: Evaluation | MultilabelEvaluation, number: int = 20) 
         evaluation: the evaluation, whose `image` gives the pixels.
         number: how many mistakes to draw.
     """
-    mistakes = evaluation.worst(number)
     if isinstance(evaluation, MultilabelEvaluation):
-        titles = [_in_signs(each.missed, each.wrong) for each in evaluation.worst(number)]
+        mistakes = evaluation.worst(number)
+        titles = [_in_signs(each.missed, each.wrong) for each in mistakes]
         count, of = int((evaluation.predicted != evaluation.labels).any(1).sum()), "images with wrong decisions"
         what = "- is a class that is missed, + one that is predicted wrongly"
     else:
+        mistakes = evaluation.worst(number)
         titles = [
-            f"{short(each.class_name, 30)}\n{short(each.predicted, 24)} {each.probability:.0%}"
-            for each in evaluation.worst(number)
+            f"{short(each.class_name, 30)}\n{short(each.predicted, 24)} {each.probability:.0%}" for each in mistakes
         ]
         count, of = int((~evaluation.correct).sum()), "mistakes"
         what = "the class, and below it what was predicted"

@@ -21,8 +21,10 @@ import numpy as np
 from flax_resnets.augment import for_evaluation
 from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.errors import UserError
+from flax_resnets.inference.class_names import ambiguous, by_name, normalised
 from flax_resnets.inference.classifier import Classifier, Prediction
-from flax_resnets.inference.images import Item, each_image
+from flax_resnets.inference.images import Stored, each_image
+from flax_resnets.inference.whole_number import MOST_IN_A_STEP, whole_number
 from flax_resnets.models.activations import layer_shapes
 
 Method = Literal["grad_cam", "integrated_gradients"]
@@ -102,9 +104,8 @@ def explain(
     """See `Classifier.explain`."""
     if method not in get_args(Method):
         raise UserError(f"method={str(method)[:100]!r}: must be {' or '.join(get_args(Method))}")
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise UserError(f"{name}={str(value)[:100]}: must be a whole number from 1 up")
+    steps = whole_number("steps", steps)
+    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, MOST_IN_A_STEP)
     index = None if class_name is None else class_number(classifier, class_name)
     if method == "grad_cam":
         stage = _stage(classifier, stage)
@@ -144,14 +145,12 @@ def class_number(classifier: Classifier, class_name: str | int) -> int:
     if not names:
         raise UserError(f"class_name={str(class_name)[:100]}: the network has no classes, because num_classes=0")
     if isinstance(class_name, str):
-        if class_name in names:
-            return names.index(class_name)
-        found = [number for number, each in enumerate(words) if each == class_name]
+        name = normalised(class_name)
+        found = by_name(names).get(name) or by_name(words).get(name, [])
         if len(found) == 1:
             return found[0]
         if found:
-            which = ", ".join(f"{names[number]!r} ({number})" for number in found[:3])
-            raise UserError(f"class_name={class_name[:100]!r}: {len(found)} classes have these words: {which}")
+            raise UserError(f"class_name={class_name[:100]!r}: {ambiguous(found, names)}")
         raise UserError(f"class_name={class_name[:100]!r}: no such class; {_nearest(class_name, words)}")
     try:
         number = operator.index(class_name)
@@ -218,8 +217,7 @@ def _batches(
             if isinstance(stored, UserError):
                 raise stored
         size = size or min(most, 2 ** math.ceil(math.log2(len(batch))))
-        # An array of the stored size is taken as it is, so that this is what `predict` gives for the image.
-        again = [Item(item.name, stored) for item, stored in batch]
+        again = [Stored(item.name, cast(np.ndarray, stored)) for item, stored in batch]
         classes = len(classifier.class_names)
         chosen = [_chosen(result, index) for _, result in classifier.each_prediction(again, classes, batch_size=size)]
         yield np.stack([cast(np.ndarray, stored) for _, stored in batch]), chosen, size

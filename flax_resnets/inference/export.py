@@ -149,6 +149,7 @@ def describe(classifier: "Classifier", format: str) -> dict[str, Any]:
         "exif_orientation": True,
         "white_background": classifier.preprocess.decoding.get("white_background", False),
         "resize": settings.resize,
+        "shorter_side": settings.shorter_side,  # if it is a number, `resize` does not matter
         "size": stored,
         "interpolation": settings.interpolation,
     }

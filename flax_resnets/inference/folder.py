@@ -28,7 +28,7 @@ import numpy as np
 from flax import linen as nn
 
 from flax_resnets import __version__
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, short
 from flax_resnets.fields import field_types
 from flax_resnets.inference.class_names import IMAGENET
 from flax_resnets.inference.preprocess import Settings
@@ -122,11 +122,11 @@ def read_folder(
     try:
         theirs = content.get("pretrained_cfg", content)
         if not isinstance(theirs, Mapping):
-            raise UserError(f"pretrained_cfg={_short(theirs)}: must be an object")
+            raise UserError(f"pretrained_cfg={short(theirs)}: must be an object")
         settings = _our_settings(content) if _OURS in content else _settings_of_timm(content, theirs)
         num_classes = content.get("num_classes", theirs.get("num_classes", 1000))
         if type(num_classes) is not int or not 0 <= num_classes <= 2**31 - 1:
-            raise UserError(f"num_classes={_short(num_classes)}: must be a whole number from 0 up")
+            raise UserError(f"num_classes={short(num_classes)}: must be a whole number from 0 up")
         found, words = _labels(content, theirs, num_classes)
         model = make_model(settings, num_classes)
     except (ValueError, TypeError, OverflowError) as error:  # a UserError is a ValueError
@@ -140,10 +140,6 @@ def read_folder(
         text = str(error).partition("\n")[0]
         raise UserError(text if len(text) < 550 else f"{text[:550]} ...") from None
     return Classifier(model, variables, settings, found if names is None else names, source=source, words=words)
-
-
-def _short(value: Any) -> str:
-    return str(value)[:100]
 
 
 def tensors_of(classifier: "Classifier") -> dict[str, np.ndarray]:
@@ -219,19 +215,19 @@ def _data_of_timm(settings: Settings) -> dict[str, Any]:
 def _our_settings(content: Mapping[str, Any]) -> Settings:
     ours = content[_OURS]
     if not isinstance(ours, Mapping):
-        raise UserError(f"{_OURS}={_short(ours)}: must be an object")
+        raise UserError(f"{_OURS}={short(ours)}: must be an object")
     fields = {name: value for name, value in ours.items() if name != "version"}
     for name in fields:
         if name not in field_types(Settings) or name in _NOT_SAVED:
             raise UserError(
-                f"{_OURS}.{_short(name)}: version {__version__} knows no such field; "
-                f"version {_short(ours.get('version'))} wrote it"
+                f"{_OURS}.{short(name)}: version {__version__} knows no such field; "
+                f"version {short(ours.get('version'))} wrote it"
             )
     if missing := {"model", "dataset", "image_size", "channels", "mean", "std"} - fields.keys():
         raise UserError(f"{_OURS}: {', '.join(sorted(missing))} is missing")
     settings = Settings(**cast(Any, fields))
     if content.get("architecture") != settings.model:
-        raise UserError(f"architecture={_short(content.get('architecture'))}: {_OURS}.model is {settings.model[:100]}")
+        raise UserError(f"architecture={short(content.get('architecture'))}: {_OURS}.model is {settings.model[:100]}")
     return _checked(settings)
 
 
@@ -240,7 +236,7 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
     data = {name: theirs.get(name, value) for name, value in _TIMMS_DEFAULTS.items()}
     arguments = content.get("model_args") or {}
     if not isinstance(arguments, Mapping):
-        raise UserError(f"model_args={_short(arguments)}: must be an object")
+        raise UserError(f"model_args={short(arguments)}: must be an object")
     options = {}
     ours = {word: name for name, word in _TIMMS_WORDS.items()}
     for word, value in arguments.items():
@@ -249,18 +245,18 @@ def _settings_of_timm(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         elif word == "in_chans":
             data["input_size"] = [value, *data["input_size"][1:]]
         elif word not in _OF_TRAINING_IN_TIMM:
-            raise UserError(f"model_args.{_short(word)}={_short(value)}: is not known here")
+            raise UserError(f"model_args.{short(word)}={short(value)}: is not known here")
     match data["input_size"]:
         case [int(channels), int(height), int(width)] if height == width:
             pass
         case other:
-            raise UserError(f"input_size={_short(other)}: must be channels, height and width, of a square image")
+            raise UserError(f"input_size={short(other)}: must be channels, height and width, of a square image")
     resize = {"squash": "squash", "center": "crop"}.get(str(data["crop_mode"]))
     if resize is None:
-        raise UserError(f"crop_mode={_short(data['crop_mode'])}: must be center or squash")
+        raise UserError(f"crop_mode={short(data['crop_mode'])}: must be center or squash")
     crop_pct = data["crop_pct"]
     if type(crop_pct) not in (int, float) or not 0.01 <= crop_pct <= 1:
-        raise UserError(f"crop_pct={_short(crop_pct)}: must be from 0.01 to 1")
+        raise UserError(f"crop_pct={short(crop_pct)}: must be from 0.01 to 1")
     settings = Settings(
         model=cast(str, content.get("architecture")),
         model_options=options,
@@ -303,12 +299,12 @@ def _labels(
             raise UserError(f"num_classes={num_classes}: has no label_names, and is too many to number")
         names = [str(number) for number in range(num_classes)]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"label_names={_short(names)}: must be a list of names")
+        raise UserError(f"label_names={short(names)}: must be a list of names")
     if len(names) != num_classes:
         raise UserError(f"label_names: has {len(names)} names, num_classes is {num_classes}")
     if isinstance(words, list) and len(words) == len(names):
         words = dict(zip(names, words, strict=True))
     words = {} if words is None else words
     if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
-        raise UserError(f"label_descriptions={_short(words)}: must be an object of names and descriptions")
+        raise UserError(f"label_descriptions={short(words)}: must be an object of names and descriptions")
     return names, words

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.folder.layout import is_picture
+from flax_resnets.data.folder.layout import is_hidden, is_picture
 from flax_resnets.errors import UserError
 from flax_resnets.storage import is_url
 
@@ -64,11 +64,23 @@ class Item:
             raise UserError(f"{self.name}: {str(error)[:300]}") from None
 
 
+class Stored(Item):
+    """An image that is already as `Preprocess.stored` makes it, uint8 `(stored_size, stored_size, channels)`.
+
+    An array is prepared like any image: it is resized and cropped, also if it has the stored size, where the crop is a
+    part of an image of `shorter_side`.
+    """
+
+    def __init__(self, name: str, image: np.ndarray):
+        super().__init__(name, image)
+        self.array = image
+
+
 def each_image(images: Any) -> Iterator[Item]:
     """The images one after the other; files are not read yet.
 
     Args:
-        images: see `Classifier.predict`.
+        images: see `Classifier.predict`; an `Item` is yielded as it is.
 
     Raises:
         UserError: something is no image, or a folder has none.
@@ -76,11 +88,16 @@ def each_image(images: Any) -> Iterator[Item]:
     many = isinstance(images, Iterable) and not isinstance(
         images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Mapping
     )
-    if not many or hasattr(images, "dtype"):
+    if not many or (hasattr(images, "dtype") and not _is_list(images)):
         yield from _items("image", images)
         return
     for number, image in enumerate(images):
         yield from _items(f"images[{number}]", image)
+
+
+def _is_list(array: Any) -> bool:
+    """Whether an array, or a Series of pandas, holds paths or other images, and no pixels."""
+    return getattr(array.dtype, "kind", "") in ("O", "U", "T") and np.ndim(array) == 1
 
 
 def unreadable(name: str, error: UserError) -> Item:
@@ -89,7 +106,9 @@ def unreadable(name: str, error: UserError) -> Item:
 
 
 def _items(name: str, image: Any) -> Iterator[Item]:
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, Item):
+        yield image
+    elif isinstance(image, str | os.PathLike):
         path = os.fspath(image)
         if isinstance(path, bytes):
             path = os.fsdecode(path)
@@ -112,18 +131,18 @@ def _items(name: str, image: Any) -> Iterator[Item]:
 
 
 def _in_folder(folder: str) -> list[Item]:
-    """The image files in a folder and the folders in it, sorted. Hidden files are left out, links not followed.
+    """The image files in a folder and the folders in it, sorted. Links to folders are not followed.
+
+    Hidden files and folders are left out, and those of operating systems, as from a folder that is trained on.
 
     A folder that cannot be read has a place among them, as an image that cannot be read.
     """
     closed: list[OSError] = []
-    found = [
-        Item(path, path)
-        for parent, _, names in os.walk(folder, onerror=closed.append)
-        for name in names
-        if is_picture(name) and not name.startswith(".")
-        for path in [os.path.join(parent, name)]
-    ]
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
+        folders[:] = [name for name in folders if not is_hidden(name)]  # os.walk goes on into these
+        paths = [os.path.join(parent, name) for name in names if is_picture(name) and not is_hidden(name)]
+        found += [Item(path, path) for path in paths]
     found += [unreadable(str(error.filename), UserError(f"{error.filename}: {error.strerror}")) for error in closed]
     if not found:
         raise UserError(f"{folder}: has no image in it, by the endings of its files")

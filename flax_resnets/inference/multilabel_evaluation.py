@@ -1,7 +1,6 @@
 """What the logits of a labelled set say about a classifier whose images may have any number of classes."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import optax
 
 from flax_resnets.data.labels import classes_of
 from flax_resnets.errors import UserError
+from flax_resnets.inference.evaluation import finite
 from flax_resnets.training.multilabel import (
     MultilabelFigures,
     average_precisions,
@@ -63,6 +63,10 @@ class MultilabelMistake:
     missed: tuple[str, ...]
     wrong: tuple[str, ...]
     loss: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The mistake as values that JSON can hold: None for a loss that is not finite."""
+        return vars(self) | {"loss": finite(self.loss)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,6 +226,6 @@ class MultilabelEvaluation:
             "f1": self.f1,
             "micro_f1": self.micro_f1,
             "exact_match": self.exact_match,
-            "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss": finite(self.loss),
             "per_class": [each._asdict() for each in self.per_class],
         }

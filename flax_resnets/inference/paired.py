@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-_Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
+from flax_resnets.inference.evaluation import Z
 
 
 class Interval(NamedTuple):
@@ -51,7 +51,7 @@ def over_images(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     """
     difference = ours.astype(np.float64) - theirs.astype(np.float64)
     added = np.append(difference, (1.0, -1.0))
-    half = _Z * float(added.std()) / math.sqrt(len(added))
+    half = Z * float(added.std()) / math.sqrt(len(added))
     single = ours.dtype == bool and theirs.dtype == bool
     p_value = mcnemar(int((difference > 0).sum()), int((difference < 0).sum())) if single else None
     centre = float(added.mean())

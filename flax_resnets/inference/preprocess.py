@@ -16,7 +16,7 @@ from flax_resnets.data.config import LONGEST_SIDE, DataConfig
 from flax_resnets.data.source import KINDS
 from flax_resnets.errors import UserError
 from flax_resnets.fields import Rule
-from flax_resnets.inference.images import Item, each_image
+from flax_resnets.inference.images import Item, Stored, each_image
 from flax_resnets.training.network import NetworkConfig
 
 
@@ -126,9 +126,8 @@ class Preprocess:
             UserError: an image cannot be read.
         """
         stored = [self.stored(item) for item in each_image(images)]
-        if not stored:
-            raise UserError("images: there are none")
-        return self.normalised(jnp.asarray(np.stack(stored)))
+        none = np.zeros((0, self.stored_size, self.stored_size, self.settings.channels), np.uint8)
+        return self.normalised(jnp.asarray(np.stack(stored) if stored else none))
 
     @property
     def stored_size(self) -> int:
@@ -143,6 +142,8 @@ class Preprocess:
         Raises:
             UserError: the image cannot be read.
         """
+        if isinstance(item, Stored):
+            return item.array
         settings = self.settings
         pixels = item.pixels(settings.channels, **self.decoding)
         return resized(pixels, self.stored_size, settings.resize, settings.interpolation, settings.shorter_side)

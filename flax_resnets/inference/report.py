@@ -12,7 +12,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import numpy as np
@@ -30,12 +30,14 @@ from flax_resnets.inference.load import load_classifier
 from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.network_figures import activations_figure, filters_figure
 from flax_resnets.inference.page import Html, charts, details, element, joined, page, picture, table, tiles
-from flax_resnets.inference.recorded import Recorded, read_recorded
+from flax_resnets.inference.recorded import Recorded, Stretch, read_recorded
 from flax_resnets.machine import describe_machine, library_versions
 from flax_resnets.training.activations import FILE as ACTIVATIONS
 from flax_resnets.training.activations import read_activations
 from flax_resnets.training.devices import devices_in_words
-from flax_resnets.training.schedule import ScheduleConfig, make_schedules
+from flax_resnets.training.finetune import FineTuneConfig, phase_schedules
+from flax_resnets.training.schedule import ScheduleConfig
+from flax_resnets.training.timeline import Timeline
 from flax_resnets.weights import hub
 
 _CLASSES = 50  # in the table of classes; of more, those with the lowest F1
@@ -119,6 +121,8 @@ def report(
     for each in caught:
         notes.append(str(each.message))
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if run is not None:
+        notes += [f"The run was amended {each}." for each in run.amended]
     if run is not None and not run.epochs:
         notes.append("No curves: the run has not finished an epoch yet.")
     name = str(source) if run is None else run.name
@@ -163,8 +167,13 @@ def result(subject: Subject) -> Html:
         ]
     elif run is not None and run.best is not None:
         by = {"loss": ", that of the lowest validation loss", "metric": ", that of the highest metric"}
-        which = f"accuracy after epoch {run.best.epoch}{by.get(run.best_by, '')}, as the run recorded it"
-        figures.append((_percent(run.best.accuracy), which))
+        which = f"after epoch {run.best.epoch}{by.get(run.best_by, '')}, as the run recorded it"
+        if run.best.mean_average_precision is not None:
+            figures.append((_percent(run.best.mean_average_precision), f"mean average precision {which}"))
+            figures.append((_percent(run.best.f1 or 0.0), "F1, mean of the classes"))
+            figures.append((_percent(run.best.accuracy), "accuracy: share of right decisions"))
+        else:
+            figures.append((_percent(run.best.accuracy), f"accuracy {which}"))
     if classifier is not None:
         parameters = sum(leaf.size for leaf in jax.tree.leaves(classifier.variables["params"]))
         figures.append((f"{parameters:,}", "parameters"))
@@ -205,12 +214,21 @@ def curves(subject: Subject) -> Html | None:
         line("top-5", "top5_accuracy", 1, 100),
         line("top-1, EMA", "ema_accuracy", 2, 100),
     ]
+    what = "accuracy"
+    if subject.run.multilabel:
+        what = "mAP, F1, accuracy"
+        accuracies = [
+            line("mAP", "mean_average_precision", 0, 100),
+            line("F1", "f1", 1, 100),
+            line("accuracy", "accuracy", 3, 100),
+            line("mAP, EMA", "ema_mean_average_precision", 2, 100),
+        ]
     metrics = [line("metric", "metric", 0), line("metric, EMA", "ema_metric", 2)]
     flip = ", with a test-time flip" if subject.run.config.get("eval_flip") else ""
     drawn = [
         line_chart(there, "epoch", label)
         for lines, label in (
-            *((losses, "loss (nats)"), (accuracies, f"valid accuracy (%){flip}")),
+            *((losses, "loss (nats)"), (accuracies, f"valid {what} (%){flip}")),
             (metrics, "valid metric"),
         )
         if (there := [each for each in lines if each.x])
@@ -222,24 +240,47 @@ def curves(subject: Subject) -> Html | None:
 def schedule(subject: Subject) -> Html | None:
     """Learning rate and momentum over all steps of the run, as its configuration plans them."""
     run = subject.run
-    if run is None or run.steps_per_epoch is None:
+    if run is None or run.stretches is None:
         return None
-    fields = {name: run.config[name] for name in field_types(ScheduleConfig) if name in run.config}
     try:
-        steps = run.config["epochs"] * run.steps_per_epoch
-        rate, momentum = make_schedules(ScheduleConfig(**fields), steps, run.steps_per_epoch)
+        timeline, steps, curves = _schedules(run.stretches)
     except (UserError, TypeError, KeyError):  # a schedule of another version
         return None
-    at = np.unique(np.linspace(0, steps - 1, min(steps, _POINTS)).astype(int))
     now = run.epochs[-1].step if run.epochs and (run.ended_by or not run.done) else None
     drawn = [
-        line_chart([Line(None, at.tolist(), np.broadcast_to(f(at), at.shape).tolist(), colour)], "step", label, now)
-        for f, label, colour in ((rate, "learning rate", 0), (momentum, "momentum", 1))
+        line_chart([Line(None, *curve, colour)], "step", label, now)
+        for colour, (label, curve) in enumerate(zip(("learning rate", "momentum"), curves, strict=True))
     ]
-    note = f"As config.json plans them: {steps:,} steps, {run.steps_per_epoch:,} in an epoch."
+    since = " since it was last amended" if run.amendments else ""
+    note = f"As config.json plans them: {steps:,} steps, {timeline.steps_per_epoch:,} in an epoch{since}."
     if now is not None:
         note += f" The dotted line is the end of the last finished epoch, step {now:,}."
     return joined([charts(drawn), element("p", note, class_="soft")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan(ScheduleConfig, FineTuneConfig):
+    """The fields that decide the schedules."""
+
+
+def _schedules(stretches: Sequence[Stretch]) -> tuple[Timeline, int, list[tuple[list[int], list[float]]]]:
+    """The last timeline, the number of steps, and the curves of learning rate and momentum, by step."""
+    timeline = stretches[-1].timeline
+    total = timeline.end_of(stretches[-1].config["epochs"])
+    every = np.unique(np.linspace(0, total - 1, min(total, _POINTS)).astype(int))
+    ends = [each.begin for each in stretches[1:]] + [total]
+    values: tuple[list[float], list[float]] = ([], [])
+    for (begin, each, config), end in zip(stretches, ends, strict=True):
+        plan = _Plan(**{name: config[name] for name in field_types(_Plan) if name in config})
+        steps = each.end_of(config["epochs"]) - begin
+        epochs, position = each.place(begin)
+        past = epochs + position / each.steps_per_epoch
+        phases = phase_schedules(cast(Any, plan), steps, each.steps_per_epoch, past)
+        at = every[(every >= begin) & (every < end)] - begin
+        alone = at < (0 if past else plan.freeze_epochs * each.steps_per_epoch)
+        for line, (first, second) in zip(values, zip(*phases, strict=True), strict=True):
+            line += np.where(alone, first(at), second(at)).tolist()
+    return timeline, total, [(every.tolist(), line) for line in values]
 
 
 _COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -249,9 +290,13 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
     "valid_loss": ("valid loss", ".4f"),
     "accuracy": ("accuracy", ".2%"),
     "top5_accuracy": ("top-5", ".2%"),
+    "mean_average_precision": ("mAP", ".2%"),
+    "f1": ("F1", ".2%"),
     "metric": ("metric", ".4g"),
     "ema_valid_loss": ("valid loss, EMA", ".4f"),
     "ema_accuracy": ("accuracy, EMA", ".2%"),
+    "ema_mean_average_precision": ("mAP, EMA", ".2%"),
+    "ema_f1": ("F1, EMA", ".2%"),
     "ema_metric": ("metric, EMA", ".4g"),
     "seconds": ("seconds", ",.1f"),
     "images_per_second": ("images/s", ",.0f"),
@@ -264,7 +309,8 @@ def epochs(subject: Subject) -> Html | None:
     if subject.run is None or not subject.run.epochs:
         return None
     rows = [row.as_row() for row in subject.run.epochs]
-    names = [name for name in _COLUMNS if name in rows[0] and (name != "skipped_steps" or rows[-1][name])]
+    there = {name for row in rows for name in row}  # an amendment adds columns and ends them
+    names = [name for name in _COLUMNS if name in there and (name != "skipped_steps" or rows[-1][name])]
     cells = [[format(row[name], _COLUMNS[name][1]) if name in row else "" for name in names] for row in rows]
     drawn = table([_COLUMNS[name][0] for name in names], cells, left=0)
     return drawn if len(rows) <= _EPOCHS else details(f"{len(rows):,} epochs", drawn)

@@ -20,7 +20,8 @@ from flax_resnets.training.best import BestBy, best_by_of, best_first, in_words
 from flax_resnets.training.lineage import FILE, read_lineage
 from flax_resnets.training.metrics import read_rows
 from flax_resnets.training.network import make_model
-from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line, read_weights, saved_steps
+from flax_resnets.training.saved_steps import saved_steps
+from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line, read_weights
 
 
 def classifier_of_run(

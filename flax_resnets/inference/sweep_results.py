@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flax_resnets.errors import UserError
-from flax_resnets.figures import new_figure, png
+from flax_resnets.figures import new_figure, plain, png
 from flax_resnets.inference.compare import Group, Member
-from flax_resnets.inference.compare_page import RESULT_COLUMNS, result_row
+from flax_resnets.inference.compare_page import result_columns, result_rows
 from flax_resnets.inference.recorded import read_recorded
 from flax_resnets.training.best import score
 from flax_resnets.training.sweep import Point
@@ -125,14 +125,14 @@ class Results:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The header of a table, and a row for each setting."""
         names = [field for field in self.fields if field != "seed"]
+        groups = [each.group for each in self.settings]
         rows = []
-        for each in self.settings:
+        for each, (_, *figures) in zip(self.settings, result_rows(groups), strict=True):
             values = [_shown(each.values[name]) for name in names]
-            figures = result_row(each.group)[1:] if each.group.members else [""] * len(RESULT_COLUMNS)
             states = [one.state for one in each.outcomes if one.state != "done"]
             counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
             rows.append([*values, *figures, "best" if each is self.best else ", ".join(counts)])
-        return [*names, *RESULT_COLUMNS, ""], rows
+        return [*names, *result_columns(groups), ""], rows
 
     def as_dict(self) -> dict[str, Any]:
         """The results as values that JSON can hold."""
@@ -140,8 +140,7 @@ class Results:
             {
                 "settings": dict(each.values),
                 "runs": [one.point.name for one in each.outcomes],
-                "accuracy_mean": each.group.mean,
-                "accuracy_deviation": each.group.deviation,
+                **each.group.as_dict(),
                 "best": each is self.best,
             }
             for each in self.settings
@@ -150,18 +149,24 @@ class Results:
 
     def as_csv(self) -> str:
         """A row for each run, with a column for each swept field."""
-        file = io.StringIO()
-        figures = ["epochs", "accuracy", "best_accuracy", "valid_loss", "seconds"]
-        rows = csv.DictWriter(file, ["run", *self.fields, "state", *figures], lineterminator="\n")
-        rows.writeheader()
+        figures = ["finished_epochs", "accuracy", "best_accuracy", "valid_loss", "seconds"]
+        rows = []
         for each in self.outcomes:
             row = each.as_dict()
             settings = {name: _shown(value) for name, value in row.pop("settings").items()}
-            rows.writerow(row | settings)
+            row["finished_epochs"] = row.pop("epochs", None)  # `epochs` may be a swept field
+            rows.append(row | settings)
+        names = dict.fromkeys(["run", *self.fields, "state", *figures, *(name for row in rows for name in row)])
+        file = io.StringIO()
+        table = csv.DictWriter(file, names, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
         return file.getvalue()
 
     def picture(self) -> bytes:
         """A PNG file with a panel for each swept field: the accuracy of each run, and the means over the seeds.
+
+        If an image may have any number of classes, it is the mean average precision.
 
         A line connects settings that differ in the panel's field alone. The best setting is circled.
         """
@@ -170,7 +175,8 @@ class Results:
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for name, axes in zip(names, panels, strict=True):
             self._draw(axes, name)
-        panels[0].set_ylabel("valid accuracy (%)")
+        what = "mAP" if any(each.group.multilabel for each in self.settings) else "accuracy"
+        panels[0].set_ylabel(f"valid {what} (%)")
         return png(figure)
 
     @property
@@ -188,11 +194,11 @@ class Results:
             accuracies: dict[float, list[float]] = {}
             for each in outcomes:
                 assert each.member is not None
-                accuracies.setdefault(place(each.point.settings[name]), []).append(100 * (each.member.accuracy or 0.0))
+                accuracies.setdefault(place(each.point.settings[name]), []).append(100 * (each.member.figure or 0.0))
             x = sorted(accuracies)
             colour = f"C{number % 10}"
             means = [statistics.mean(accuracies[at]) for at in x]
-            axes.plot(x, means, "o-", color=colour, markersize=4, label=label.replace("$", r"\$"))
+            axes.plot(x, means, "o-", color=colour, markersize=4, label=plain(label))
             points = [(at, one) for at in x for one in accuracies[at]]
             axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=3, alpha=0.4)
         if self.best is not None and name != "seed" and self.best.group.mean is not None:
@@ -247,5 +253,5 @@ def _places(axes: "Axes", name: str, values: Sequence[Any]) -> Any:
             axes.set_xticks(different, names)
             axes.set_xticks([], minor=True)
         return float
-    axes.set_xticks(range(len(names)), [each.replace("$", r"\$") for each in names])
+    axes.set_xticks(range(len(names)), [*map(plain, names)])
     return lambda value: float(names.index(_shown(value)))

@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, short
 from flax_resnets.models.registry import MODELS
 from flax_resnets.models.resnet import BasicBlock, BottleneckBlock, ResNet
 
@@ -58,18 +58,18 @@ def in_timms_words(config: Mapping[str, Any], images: Mapping[str, Any]) -> dict
         'resnet50'
     """
     if config.get("model_type") != "resnet":
-        raise UserError(f"model_type={_short(config.get('model_type'))}: must be resnet")
+        raise UserError(f"model_type={short(config.get('model_type'))}: must be resnet")
     network = {name: config.get(name, value) for name, value in _DEFAULTS.items()}
     if network["downsample_in_first_stage"]:
         raise UserError("downsample_in_first_stage=true: no network here halves the image in its first stage")
     if network["hidden_act"] not in [*_ACTIVATIONS]:
-        raise UserError(f"hidden_act={_short(network['hidden_act'])}: must be one of {', '.join(_ACTIVATIONS)}")
+        raise UserError(f"hidden_act={short(network['hidden_act'])}: must be one of {', '.join(_ACTIVATIONS)}")
     headless = config.get("architectures") == ["ResNetModel"]
     words = {} if headless else config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     try:
         names = [str(words[str(number)]) for number in range(len(words))]
     except (KeyError, TypeError):
-        raise UserError(f"id2label={_short(words)}: must be an object of all numbers from 0 and their names") from None
+        raise UserError(f"id2label={short(words)}: must be an object of all numbers from 0 and their names") from None
     activation = _ACTIVATIONS[network["hidden_act"]]
     options = {} if activation == "relu" else {"act_layer": activation}
     if network["downsample_in_bottleneck"] and network["layer_type"] == "bottleneck":
@@ -93,7 +93,7 @@ def _architecture(network: Mapping[str, Any]) -> str:
         theirs = (network["depths"], network["hidden_sizes"], network["embedding_size"])
         if ours == (_BLOCKS.get(str(network["layer_type"])), *theirs):
             return name
-    what = ", ".join(f"{name}={_short(network[name])}" for name in ("layer_type", "depths", "hidden_sizes"))
+    what = ", ".join(f"{name}={short(network[name])}" for name in ("layer_type", "depths", "hidden_sizes"))
     raise UserError(f"{what}: no such network here; load_weights loads it into a ResNet of that shape")
 
 
@@ -102,16 +102,16 @@ def _prepared(images: Mapping[str, Any], channels: Any) -> dict[str, Any]:
     kind = str(images.get("image_processor_type") or images.get("feature_extractor_type") or "ConvNext")
     known = next((name for name in _PROCESSORS if kind.startswith(name)), None)
     if known is None:
-        raise UserError(f"image_processor_type={_short(kind)}: must be {' or '.join(_PROCESSORS)}ImageProcessor")
+        raise UserError(f"image_processor_type={short(kind)}: must be {' or '.join(_PROCESSORS)}ImageProcessor")
     given = {**_PROCESSORS[known], **images}
     for name, right in (("do_resize", True), ("do_rescale", True), ("do_center_crop", False)):
         if given.get(name, right) is not right:
-            raise UserError(f"{name}={_short(given[name])}: is not known here")
+            raise UserError(f"{name}={short(given[name])}: is not known here")
     factor = given.get("rescale_factor", 1 / 255)
     if not (isinstance(factor, float) and abs(factor * 255 - 1) < 1e-3):
-        raise UserError(f"rescale_factor={_short(factor)}: must be 1/255")
+        raise UserError(f"rescale_factor={short(factor)}: must be 1/255")
     if given["resample"] not in [*_FILTERS]:
-        raise UserError(f"resample={_short(given['resample'])}: must be 1, 2 or 3")
+        raise UserError(f"resample={short(given['resample'])}: must be 1, 2 or 3")
     side = _side(given["size"])
     cropped = known == "ConvNext" and side < 384  # a rule of transformers
     normalised = given.get("do_normalize", True)
@@ -132,8 +132,4 @@ def _side(size: Any) -> int:
         case {"height": int(side), "width": int(width)} if side == width:
             return side
         case _:
-            raise UserError(f"size={_short(size)}: must be a number of pixels, or that of the shortest edge")
-
-
-def _short(value: Any) -> str:
-    return str(value)[:100]
+            raise UserError(f"size={short(size)}: must be a number of pixels, or that of the shortest edge")

@@ -151,7 +151,8 @@ def convolve(
     if size == 1 and padding == 0 and groups == 1:
         return jax.lax.platform_dependent(x, kernel, cpu=lambda x, k: _as_product(x, k, strides), default=plain)
     # The stem. XLA's kernels for CPUs leave most of a vector register empty when an image has so few channels.
-    if size == 7 and strides == 2 and padding == 3 and dilation == 1 and channels <= 4 and height % 2 == width % 2 == 0:
+    is_stem = size == 7 and strides == 2 and padding == 3 and dilation == groups == 1 and channels <= 4
+    if is_stem and height % 2 == width % 2 == 0:
         return jax.lax.platform_dependent(x, kernel, cpu=_space_to_depth, default=plain)
     if groups == 1 and (min(height, width) + 2 * padding - reach - 1) // strides < reach:
         # The result is smaller than the kernel. For such a convolution or its gradient XLA has only a plain loop, which

@@ -16,8 +16,8 @@ _BLOCK = re.compile(r"stage\d+_block\d+")
 def parts_of(model: nn.Module, image_shape: Sequence[int]) -> dict[str, tuple[str, ...]]:
     """The parts of a network, each with the names of its modules in the variables; all in the order of the layers.
 
-    The parts of a `ResNet` are `stem`, `stage1` and so on, and `head`: the names that its attribute `frozen` takes. The
-    other networks have the names that `Textbook.layers` gives to their outputs, where these have parameters. A norm
+    The parts of a `ResNet` are `stem`, `stage1` and so on, and `head`: the names that its attribute `frozen` takes.
+    Those of the other networks are their modules in the variables, such as `conv1` or `inception3a`, and `head`. A norm
     belongs to the layer that it follows. Nothing is computed.
 
     Args:

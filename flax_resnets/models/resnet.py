@@ -366,6 +366,12 @@ class ResNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def __post_init__(self):
+        if isinstance(self.stage_sizes, str) or not isinstance(self.stage_sizes, Sequence) or not self.stage_sizes:
+            raise ValueError(f"stage_sizes={self.stage_sizes!r}: must be numbers of blocks, such as (2, 2, 2, 2)")
+        for blocks in self.stage_sizes:
+            check_whole("stage_sizes", blocks)
+        if not (isinstance(self.block, type) and issubclass(self.block, ResidualBlock)):
+            raise ValueError(f"block={self.block!r}: must be a class of blocks, such as BasicBlock")
         for name, choices in _CHOICES.items():
             if getattr(self, name) is None and "none" in choices:
                 setattr(self, name, "none")  # on a command line the two are the same word

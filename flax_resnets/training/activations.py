@@ -21,6 +21,7 @@ from flax_resnets.models.activations import LayerStatistics, layer_shapes, layer
 from flax_resnets.training.atomic import write_whole
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.compilation import quick_to_compile
+from flax_resnets.training.in_flight import AHEAD
 from flax_resnets.training.metrics import EpochMetrics
 from flax_resnets.training.processes import is_first
 from flax_resnets.training.step import StepOutput
@@ -94,15 +95,17 @@ class RecordActivations(Callback):
             self.rows.append(ActivationRow(int(run.state.step), layers))
 
         self._record = record
-        self._path = run.workdir / FILE if is_first() else None
         step = int(run.state.step)
         self.rows = [row for row in read_activations(run.workdir / FILE) if row.step <= step] if step else []
+        self._path = run.workdir / FILE if is_first() else None  # only now: a damaged file must not be replaced
         if not self.rows:
             record(run)
 
     def on_step_end(self, run: "Run", step: int, output: StepOutput) -> None:
         """Records a row if one is due."""
-        if self._every and int(run.state.step) >= self.rows[-1].step + self._every:
+        due = self.rows[-1].step + self._every
+        # To ask for the state's step is to wait for the devices, which are at most so many steps ahead.
+        if self._every and step + AHEAD >= due and int(run.state.step) >= due:
             self._record(run)
 
     def on_epoch_end(self, run: "Run", row: EpochMetrics) -> None:

@@ -20,7 +20,7 @@ from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import Config
 from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
 from flax_resnets.training.loss import loss_function
-from flax_resnets.training.network import DTYPES
+from flax_resnets.training.network import DTYPES, taking
 from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.own_metric import check_metric
 from flax_resnets.training.placement import weight_shardings
@@ -186,13 +186,12 @@ def carry_over(
         The state, and whether the optimizer keeps its moments.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    kept = (
-        same_optimizer
-        and jax.tree.structure(state.opt_state) == jax.tree.structure(like.opt_state)
-        and have_same_shapes(state.opt_state, like.opt_state)
-    )
+    old, new = _without_clipping(state.opt_state), _without_clipping(like.opt_state)
+    kept = same_optimizer and jax.tree.structure(old) == jax.tree.structure(new) and have_same_shapes(old, new)
     if kept:
-        opt_state = _with_new_schedules(state.opt_state)
+        opt_state = _with_new_schedules(old)
+        if new is not like.opt_state:
+            opt_state = (*like.opt_state[:-1], opt_state)
     else:
         moving, _ = divided(state.params, frozen)
         opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(moving)
@@ -207,22 +206,28 @@ def carry_over(
     return jax.tree.map(jax.device_put, carried, shardings), kept
 
 
+def _has_schedules(part: Any) -> bool:
+    return hasattr(part, "hyperparams_states")  # the state of `optax.inject_hyperparams`
+
+
+def _without_clipping(opt_state: Any) -> Any:
+    """The optimizer's state without that of `clip_norm`, which is empty and comes first."""
+    return opt_state if _has_schedules(opt_state) else opt_state[-1]
+
+
 def _with_new_schedules(opt_state: optax.OptState) -> optax.OptState:
     """The optimizer's state with the schedules at their first step.
 
     The optimizers' own counts, by which they correct the bias of young moments, stay.
     """
 
-    def is_schedules(part: Any) -> bool:
-        return hasattr(part, "hyperparams_states")  # the state of `optax.inject_hyperparams`
-
     def anew(part: Any) -> Any:
-        if not is_schedules(part):
+        if not _has_schedules(part):
             return part
         counts = jax.tree.map(jnp.zeros_like, (part.count, part.hyperparams_states))
         return part._replace(count=counts[0], hyperparams_states=counts[1])
 
-    return jax.tree.map(anew, opt_state, is_leaf=is_schedules)
+    return jax.tree.map(anew, opt_state, is_leaf=_has_schedules)
 
 
 def initial_state(
@@ -284,12 +289,8 @@ def initial_state(
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:
-    try:
+    with taking(config, (size, size, channels)):
         return jax.eval_shape(create)
-    except UserError:  # of a recipe's own optimizer
-        raise
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"model={config.model!r} on images of {(size, size, channels)}: {error}") from error
 
 
 def have_same_shapes(a: Any, b: Any) -> bool:

@@ -20,10 +20,14 @@ from flax_resnets import storage
 from flax_resnets.errors import UserError
 from flax_resnets.training.checksums import LIST, check_checksums, files_in, write_checksums
 from flax_resnets.training.lease import check_held
-from flax_resnets.training.processes import is_first, wait_for_all
+from flax_resnets.training.processes import first_text, is_first, wait_for_all
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line
 from flax_resnets.training.state import TrainState, tree_digest
 
+# What keeps a good file from being read.
+_OF_THE_SYSTEM = {
+    getattr(errno, name) for name in ("EMFILE", "ENFILE", "EACCES", "EPERM", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
+}
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
 
 
@@ -123,14 +127,15 @@ class Checkpoints:
             say: is called with a message for each checkpoint that cannot be read and is moved away.
 
         Raises:
-            UserError: there are checkpoints, but none can be read.
+            UserError: there are checkpoints, but none can be read; or the newest one is not damaged, and cannot be read
+                all the same, such as for lack of memory. Then it stays where it is.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(step))
             with abandoned_reads_are_silent() as failed:
                 try:
                     return self._read(step, abstract)
-                except storage.BucketError:  # it says nothing about the checkpoint
+                except (storage.BucketError, UserError):  # they say nothing about the checkpoint
                     raise
                 except Exception as error:  # a damaged file can raise anything
                     failed.append(first_line(error))
@@ -152,14 +157,24 @@ class Checkpoints:
         # A changed byte can end the process in a thread of TensorStore, so changed files must not be read at all.
         # Checkpoints of earlier versions have no checksums.
         directory = self.directory / str(step)
-        if listed := storage.exists(directory / LIST):
-            check_checksums(directory)
+        listed = False
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), proof=ocp.args.JsonRestore())
         try:
+            if storage.exists(directory / LIST):
+                _check_in_all(directory)
+                listed = True
             restored = self._manager.restore(step, args=items)
+        except storage.BucketError:
+            raise
         except Exception as error:
-            if self._in_bucket and listed:  # its files are undamaged, so it is the bucket that failed
+            # If its files are as they were written, it is something else that failed.
+            if self._in_bucket and listed:
                 raise storage.BucketError(errno.EIO, f"cannot be read: {first_line(error)}", str(directory)) from error
+            if listed or _errno(error) in _OF_THE_SYSTEM:
+                raise UserError(
+                    f"{directory}: cannot be read ({first_line(error)}), but nothing says that it is damaged; once "
+                    "that is put right, the same command goes on"
+                ) from error
             raise
         # Orbax casts to the requested dtype and does not notice a changed byte.
         if tree_digest(restored["state"]) != restored["proof"]["digest"]:
@@ -205,6 +220,20 @@ class Checkpoints:
         wait_for_all(f"{step} set aside")
         self._manager.reload()
         return target
+
+
+def _check_in_all(directory: Path) -> None:
+    """`check_checksums` in all processes; raises ValueError in all of them if one finds a file changed.
+
+    Otherwise that one alone would go on to the checkpoint before.
+    """
+    damage = ""
+    try:
+        check_checksums(directory)
+    except (ValueError, FileNotFoundError) as error:
+        damage = first_line(error)
+    if damage := first_text(damage):
+        raise ValueError(damage)
 
 
 @cache

@@ -29,7 +29,7 @@ def default_workdir(source: str | Path, config: Config, amend: bool = False) -> 
         amend: whether a run is to be amended: the only one under such a name that can be.
 
     Raises:
-        UserError: several runs could be meant to be amended.
+        UserError: several runs could be meant to be amended, or `runs` cannot be read.
 
     Example:
         >>> default_workdir("quickstart", load_config("quickstart", {"learning_rate": "1e-2"}))
@@ -38,7 +38,10 @@ def default_workdir(source: str | Path, config: Config, amend: bool = False) -> 
     recipe, changes = run_name(source), changes_in_words(load_config(source), config)
     named = _RUNS / shortened("-".join([recipe, *changes]), _LONGEST_NAME)
     such = re.compile(rf"{re.escape(recipe)}(-[\w.]+=.*)?", re.DOTALL)
-    there = sorted(name for name in (os.listdir(_RUNS) if _RUNS.is_dir() else ()) if such.fullmatch(name))
+    try:
+        there = sorted(name for name in (os.listdir(_RUNS) if _RUNS.is_dir() else ()) if such.fullmatch(name))
+    except OSError as error:
+        raise UserError(f"{_RUNS}: {error.strerror}; name a --workdir that can be read and written") from None
     differ = {path: _changes(config, path) for path in (named, *(_RUNS / name for name in there))}
     if these := [path for path, changes in differ.items() if changes == {}]:
         return these[0]

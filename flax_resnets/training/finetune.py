@@ -14,6 +14,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import LONGEST_NAME, Fields, Rule, shown
 from flax_resnets.models.normalization import BatchNorm
 from flax_resnets.models.parts import HEAD, layers_of, parts_of
+from flax_resnets.training.network import taking
 from flax_resnets.training.schedule import make_schedules, one_cycle, one_cycle_momentum
 
 if TYPE_CHECKING:
@@ -90,10 +91,8 @@ def plan_of(config: "Config", model: nn.Module, image_shape: tuple[int, int, int
     """
     if not config.freeze and not config.freeze_epochs and config.layer_decay == 1:
         return Plan()
-    try:
+    with taking(config, image_shape):
         parts = parts_of(model, image_shape)
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UserError(f"model={config.model!r} on images of {image_shape}: {error}") from error
     still = _frozen_parts(config, parts)
     backbone = [part for part in parts if part != HEAD]
     waiting = [part for part in backbone if part not in still] if config.freeze_epochs else []
@@ -197,7 +196,7 @@ def phase_schedules(
         Two pairs of schedules, which count steps from the beginning of the run, or of what is left.
     """
     if past:
-        rest = config.after(past)
+        rest = config.after(past, config.freeze_epochs)
         if config.freeze_epochs:
             rest = dataclasses.replace(rest, learning_rate=rest.learning_rate / 2)
         both = make_schedules(rest, steps, steps_per_epoch)
@@ -210,8 +209,9 @@ def phase_schedules(
     if config.schedule == "one_cycle":
         momentum = one_cycle_momentum(alone, *config.momentum, pct_start=_RISES)
     first = one_cycle(alone, config.learning_rate, pct_start=_RISES), momentum
-    halved = dataclasses.replace(config, learning_rate=config.learning_rate / 2)
-    rate, momentum = make_schedules(halved, steps - alone, steps_per_epoch)
+    rest = config.after(config.freeze_epochs, config.freeze_epochs)
+    rest = dataclasses.replace(rest, learning_rate=rest.learning_rate / 2)
+    rate, momentum = make_schedules(rest, steps - alone, steps_per_epoch)
     return first, (_later(rate, alone), _later(momentum, alone))
 
 

@@ -7,8 +7,7 @@ from typing import TypeVar
 import jax
 
 # Steps that may be running or queued on the devices: enough that the devices never wait for the host, and few enough
-# that
-# batches do not pile up in device memory.
+# that batches do not pile up in device memory.
 AHEAD = 2
 
 WAIT = "wait for devices"  # in a trace of the profiler

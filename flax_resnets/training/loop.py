@@ -160,7 +160,8 @@ def run(
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
-        for line in (data.in_words(config.image_size), *data.remarks(evened), *(start.notes if start else ())):
+        remarks = (*data.remarks(evened), *trainer.remarks(), *(start.notes if start else ()))
+        for line in (data.in_words(config.image_size), *remarks):
             display.say(line)
         with contextlib.ExitStack() as stack:
             if is_first():
@@ -349,8 +350,8 @@ class Run:
 
     def _kept_steps(self) -> list[int]:
         """The steps whose checkpoints are kept besides the latest: that of the best epoch and each `keep_every`-th."""
-        every = self.config.keep_every
-        return [row.step for row in self.history if row is self.best or (every and row.epoch % every == 0)]
+        every, best = self.config.keep_every, self.best
+        return [row.step for row in self.history if row is best or (every and row.epoch % every == 0)]
 
     def go_on(self, data: Identity | None = None) -> None:
         """Trains to the last epoch; see `fit`."""

@@ -167,7 +167,7 @@ def range_test(points: Iterable[tuple[float, float]]) -> RangeTest:
         losses.append(loss)
         smoothed.append(average / (1 - _BETA ** len(rates)))
         best = min(best, smoothed[-1])
-        if smoothed[-1] > _DIVERGED * best:
+        if smoothed[-1] - best > (_DIVERGED - 1) * abs(best):  # a recipe's own loss may be below 0
             stopped = "diverged"
             break
     return RangeTest(tuple(rates), tuple(losses), tuple(smoothed), stopped)

@@ -33,11 +33,11 @@ def record_machine(workdir: Path, step: int) -> None:
     here = {**describe_machine(), "devices": devices_in_words(), "versions": library_versions()}
     try:
         before = json.loads(storage.read(workdir / FILE) or b"{}") if step else {}
-        earlier = before.pop("earlier", [])
+        earlier = [*before.pop("earlier", [])]
     except (ValueError, AttributeError, TypeError):  # it decides nothing: a damaged one is written anew
         before, earlier = {}, []
     if before == here:
         return
     if before:
-        here["earlier"] = [*earlier, {**before, "until": step}]
+        here["earlier"] = [*earlier, before | {"until": step}]
     write_whole(workdir / FILE, (json.dumps(here, indent=2) + "\n").encode())

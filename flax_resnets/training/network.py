@@ -1,7 +1,8 @@
 """The fields that choose the network, and the network built from them."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,6 +50,17 @@ class NetworkConfig(Fields):
             ghost_size(self.batch_norm)
         except ValueError as error:
             raise UserError(str(error)) from None
+
+
+@contextlib.contextmanager
+def taking(config: NetworkConfig, image_shape: Sequence[int]) -> Iterator[None]:
+    """Turns the errors of a network that does not take images of a shape, `(H, W, C)`, into a UserError."""
+    try:
+        yield
+    except UserError:  # of a recipe's own optimizer, or of weights
+        raise
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"model={config.model!r} on images of {tuple(image_shape)}: {error}") from error
 
 
 def make_model(config: NetworkConfig, num_classes: int) -> nn.Module:

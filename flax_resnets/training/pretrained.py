@@ -18,7 +18,7 @@ from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
 from flax_resnets.training.lineage import Head, Lineage, read_lineage
 from flax_resnets.training.metrics import read_rows
-from flax_resnets.training.network import make_model
+from flax_resnets.training.network import make_model, taking
 from flax_resnets.training.state import tree_digest
 from flax_resnets.training.workdir import has_checkpoints, nothing_to_keep
 from flax_resnets.weights import hub
@@ -164,7 +164,8 @@ def fitted(
         UserError: the weights are of another network, or of images with other channels.
     """
     image_shape = (config.image_size, config.image_size, channels)
-    last = parts_of(model, image_shape)[HEAD][-1]
+    with taking(config, image_shape):
+        last = parts_of(model, image_shape)[HEAD][-1]
     names = _known(pretrained.classifier.class_names) if pretrained.classifier else None
     tensors = open_source(pretrained.tensors)[1]
     outputs = _outputs(tensors, model, last, image_shape)
@@ -208,11 +209,12 @@ def _head(
     if names is None or (numbered := _known(class_names)) is None:
         unnamed = "they do not name theirs" if names is None else "the data do not name theirs"
         return "kept", None, f"with their head: it has {here} classes too, but {unnamed}; are they the same, in order?"
-    if set(names) != set(numbered):
-        other = next(name for name in names if name not in class_names)
-        return "new", None, f"a new head: theirs is for other classes, such as {other[:50]!r}"
     if tuple(names) == tuple(class_names):
         return "kept", None, "with their head, which is for these classes"
+    if (other := next((name for name in names if name not in numbered), None)) is not None:
+        return "new", None, f"a new head: theirs is for other classes, such as {other[:50]!r}"
+    if len(set(names)) < here:
+        return "new", None, "a new head: several of its classes have the same name, so they cannot be told apart"
     order = [names.index(name) for name in class_names]
     return "reordered", order, "with their head, whose classes are brought into the order of the data's"
 

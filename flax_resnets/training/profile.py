@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from flax_resnets.errors import UserError
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.in_flight import WAIT
 from flax_resnets.training.step import StepOutput
@@ -41,6 +42,9 @@ class Profile(Callback):
     Args:
         steps: how many steps to trace. If an epoch has no more steps than these, one less than it has.
 
+    Raises:
+        UserError: `steps` is no whole number from 1 up.
+
     Example:
         >>> from flax_resnets.training import load_config, run
         >>> run(load_config("quickstart"), "runs/profiled", callbacks=[Profile(20)])  # doctest: +SKIP
@@ -49,6 +53,8 @@ class Profile(Callback):
     takes_time = True
 
     def __init__(self, steps: int):
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise UserError(f"steps={str(steps)[:100]}: must be a whole number from 1 up")
         self._asked = steps
         self._seen = 0
         self._end: int | None = None  # the last step of the trace, while it is under way
@@ -81,7 +87,9 @@ class Profile(Callback):
     def on_run_end(self, run: "Run") -> None:
         """Says if there was nothing to trace."""
         if not self._done:
-            run.trainer.display.say("profile: nothing is traced, because too few steps were left of the run")
+            in_epoch = run.trainer.steps_per_epoch
+            why = "an epoch has one step" if in_epoch == 1 else "too few steps were left of the run"
+            run.trainer.display.say(f"profile: nothing is traced, because {why}")
 
     def close(self) -> None:
         """Ends the trace if the run is stopped within it."""

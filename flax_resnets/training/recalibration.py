@@ -70,9 +70,14 @@ def _statistics(
         dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_names))
     variables = {"params": params, "batch_stats": batch_stats}
     _, updates = apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
-    # A norm returns momentum * old + (1 - momentum) * batch statistics: solve this for the batch statistics.
+    # A norm returns momentum * old + (1 - momentum) * batch statistics: solve this for the batch statistics. A frozen
+    # one returns the old ones, which that would round.
     kept = BatchNorm.momentum
-    seen = jax.tree.map(lambda new, old: (new - kept * old) / (1 - kept), updates.get("batch_stats", {}), batch_stats)
+    seen = jax.tree.map(
+        lambda new, old: jnp.where(new == old, old, (new - kept * old) / (1 - kept)),
+        updates.get("batch_stats", {}),
+        batch_stats,
+    )
     return seen if axis_names is None else jax.lax.pmean(seen, axis_names)
 
 
@@ -108,4 +113,5 @@ def recalibrate(
 
 
 def _mean(*leaves: jax.Array) -> jax.Array:
-    return sum(leaves[1:], start=leaves[0]) / len(leaves)
+    first = leaves[0]  # to it differences are added, so that the mean of equal numbers is not rounded
+    return first + sum((leaf - first for leaf in leaves[1:]), start=jnp.zeros_like(first)) / len(leaves)

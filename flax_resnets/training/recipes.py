@@ -187,7 +187,7 @@ def _of_recipe(path: Path) -> Config:
     except UserError as error:
         raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
+        raise UserError(f"{path}:{error.lineno or 1}: {error.msg}") from None
     except (Exception, SystemExit, GeneratorExit) as error:  # any error is a mistake in the recipe
         raise UserError(f"{path}:{_line_in(path, error)}: {_explained(error)}") from None
     if not isinstance(config, Config):

@@ -99,10 +99,10 @@ def described(
     if data.class_counts is not None:
         there = [name for name, count in zip(data.class_names, data.class_counts["train"], strict=True) if count]
         if len(there) < 2:
-            names = ", ".join(repr(name[:50]) for name in there)
+            which = f"are of class {there[0][:50]!r}" if there else "have no label"
             raise UserError(
-                f"dataset={config.dataset}: all training images are of class {names}, so there is nothing to learn; "
-                "training needs images of at least 2 classes"
+                f"dataset={config.dataset}: all training images {which}, so there is nothing to learn; training needs "
+                "images of at least 2 classes"
             )
     if data.in_both is None and isinstance(train, CachedImages) and isinstance(validation, CachedImages):
         data = dataclasses.replace(data, in_both=images_of_both(train.images, validation.images))

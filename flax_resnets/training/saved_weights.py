@@ -15,27 +15,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flax_resnets.errors import UserError
 from flax_resnets.training.checksums import LIST, check_checksums
-
-
-def saved_steps(checkpoints: Path) -> list[int]:
-    """The steps of the complete checkpoints in a run's `checkpoints/`, in order; none if there is no such directory.
-
-    Example:
-        >>> saved_steps(Path("no/such/directory"))
-        []
-
-    Raises:
-        UserError: the directory cannot be read.
-    """
-    if not checkpoints.is_dir():
-        return []
-    try:
-        names = [path.name for path in checkpoints.iterdir() if path.is_dir()]
-    except OSError as error:
-        raise UserError(f"{checkpoints}: {error.strerror}; whoever reads the run must be allowed to") from error
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
 
 
 def read_weights(checkpoint: Path, average: bool = False) -> dict[str, Any] | None:

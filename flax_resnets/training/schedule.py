@@ -195,8 +195,8 @@ class ScheduleConfig(Fields):
         learning_rate: the peak of the schedule.
         pct_start, div_factor, final_div_factor: shape of the one-cycle schedule, see `one_cycle`; in `flat_cosine`,
             `pct_start` is the share of the run that is flat.
-        warmup_epochs: length of the rise to the peak in `warmup_cosine` and `step`.
-        decay_epochs: after each of these epochs, `step` multiplies the learning rate by `decay_rate`.
+        warmup_epochs: length of the rise to the peak in `warmup_cosine` and `step`; it begins after `freeze_epochs`.
+        decay_epochs: after each of these epochs of the run, `step` multiplies the learning rate by `decay_rate`.
         decay_rate: see `decay_epochs`.
         momentum: of the one-cycle schedule: at both ends, and at the peak. The other schedules use the first value
             throughout. For `adamw`, `lamb` and `ranger` it is b1.
@@ -221,10 +221,14 @@ class ScheduleConfig(Fields):
         Rule("momentum", lambda v: all(0 <= m < 1 for m in v), "two numbers, each at least 0 and below 1"),
     )
 
-    def after(self, epochs: float) -> Self:
-        """The schedule of the epochs that are left after these, for a run that is amended then.
+    def after(self, epochs: float, began: float = 0) -> Self:
+        """The schedule of the epochs that are left after these.
 
         `step` goes on by the run's epochs. The other schedules begin anew, over what is left.
+
+        Args:
+            epochs: of the run that are over.
+            began: the epochs after which the schedule began, and with it the rise to the peak.
 
         Example:
             >>> config = ScheduleConfig(learning_rate=1.0, schedule="step", decay_epochs=(30, 60), warmup_epochs=5)
@@ -239,7 +243,7 @@ class ScheduleConfig(Fields):
             self,
             learning_rate=self.learning_rate * self.decay_rate**past,
             decay_epochs=tuple(float(epoch - epochs) for epoch in self.decay_epochs[past:]),
-            warmup_epochs=max(0.0, self.warmup_epochs - epochs),
+            warmup_epochs=max(0.0, self.warmup_epochs - (epochs - began)),
         )
 
 

@@ -16,11 +16,12 @@ from flax_resnets.data import labels
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
 from flax_resnets.figures import new_figure, png
+from flax_resnets.training.build import check_devices
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.completion import completed
 from flax_resnets.training.config import Config
 from flax_resnets.training.out_of_memory import out_of_memory
-from flax_resnets.training.placement import make_mesh
+from flax_resnets.training.placement import make_mesh, to_devices
 from flax_resnets.training.step import network_inputs, step_key
 
 _COLUMNS = 8
@@ -59,8 +60,8 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         step: counted from 0.
 
     Raises:
-        UserError: there are fewer images than a batch has, the run has no such step, or the device's memory is too
-            small.
+        UserError: there are fewer images than a batch has, the devices cannot share it evenly, the run has no such
+            step, or the device's memory is too small.
     """
     an_epochs = steps_per_epoch(len(train), config.batch_size)
     steps = config.epochs * an_epochs
@@ -78,8 +79,10 @@ def show_batch(config: Config, train: Split, num_classes: int, step: int = 0) ->
         image_size=config.size_in_epoch(epoch),
         mixing=config.mix_off_epoch is None or epoch < config.mix_off_epoch,
     )
-    compiled = jax.jit(of_step, compiler_options=quick_to_compile(make_mesh()))
-    batch = Batch(jnp.asarray(stored), jnp.asarray(classes))
+    check_devices(config, jax.device_count())
+    mesh = make_mesh(config.weight_shards)
+    compiled = jax.jit(of_step, compiler_options=quick_to_compile(mesh))
+    batch = to_devices(Batch(stored, classes), mesh)  # as in training: on one device it may not fit
     with out_of_memory(f"batch_size={config.batch_size}", "a smaller one needs less"):
         # Wait here: fetching an array that could not be computed for lack of memory aborts the process.
         result = jax.block_until_ready(compiled(step_key(config, jnp.int32(step)), batch))

@@ -159,6 +159,9 @@ def _draws(axes: Sequence[Axis], number: int, draws: random.Random) -> list[tupl
         for _ in range(100 * number):
             if len(found) < number:
                 found[tuple(each.drawn(draws) for each in axes)] = None
+        if len(found) < number:
+            there = f"only {len(found)} settings are there"
+            raise UserError(f"sweep: --random={number}: {there}; draw fewer, or widen a range")
         return list(found)
     of_all = math.prod(len(each.values) for each in axes)
     if number >= of_all:

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
 from flax_resnets.errors import UserError
+from flax_resnets.fields import shown
 from flax_resnets.training.amendments import Amendment
 from flax_resnets.training.build import build_steps, check_own_functions, have_same_shapes
 from flax_resnets.training.completion import completed
@@ -81,6 +82,17 @@ class Trainer:
         params = self.steps.abstract_state.params
         still = divided(params, self.steps.plan.frozen)[1]
         self.parameters, self.frozen = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, still))
+
+    def remarks(self) -> list[str]:
+        """What a user should know of the steps, a line each; empty if there is nothing to say."""
+        lines, config = [], self.config
+        if config.weights is None and (config.freeze or config.freeze_epochs):
+            field = "freeze" if config.freeze else "freeze_epochs"
+            lines.append(f"{field}={shown(getattr(config, field))}: what is frozen is random, without weights=SOURCE")
+        if self.steps_per_epoch == 1:
+            of_all = f", of {config.batch_size:,} of the {len(self.train):,} images"
+            lines.append(f"an epoch has one step{of_all}; a smaller batch_size makes more")
+        return lines
 
     def check_amendment(self, before: Config) -> None:
         """Raises UserError if the network had other parameters under the configuration before an amendment."""

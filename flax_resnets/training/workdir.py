@@ -27,6 +27,7 @@ from flax_resnets.training.atomic import temporary_of, write_whole
 from flax_resnets.training.config import DEFAULTS, FIELD_TYPES, FREE_ON_RESUME, Config
 from flax_resnets.training.lease import leased
 from flax_resnets.training.metrics import read_rows, reopen
+from flax_resnets.training.saved_steps import saved_steps
 
 _FILES = (
     "config.json",
@@ -99,7 +100,7 @@ def opened(
         try:
             yield
         except UserError:
-            with contextlib.suppress(storage.BucketError):  # the first error is the one to tell
+            with contextlib.suppress(storage.BucketError, UserError):  # the first error is the one to tell
                 if "config.json" not in (before or ()) and not has_checkpoints(workdir):
                     _take_away(workdir, before)
             raise
@@ -107,7 +108,7 @@ def opened(
 
 def has_checkpoints(workdir: Path) -> bool:
     """Whether the workdir has a checkpoint; it may be damaged."""
-    return any(name.isdecimal() for name in storage.names(workdir / "checkpoints") or ())
+    return bool(saved_steps(workdir / "checkpoints"))
 
 
 def _take_away(workdir: Path, before: set[str] | None) -> None:
@@ -130,10 +131,17 @@ def forget(workdir: Path) -> None:
 
 
 def nothing_to_keep(workdir: Path) -> bool:
-    """Whether the workdir's run ended (was killed, or diverged) before its first row and its first checkpoint."""
-    return storage.read(workdir / "metrics.jsonl") == b"" and not any(
-        storage.names(workdir / name) for name in ("checkpoints", "damaged")
-    )
+    """Whether the workdir's run ended (was killed, or diverged) before its first row and its first checkpoint.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return storage.read(workdir / "metrics.jsonl") == b"" and not any(
+            storage.names(workdir / name) for name in ("checkpoints", "damaged")
+        )
+    except OSError as error:
+        raise UserError(f"{error.filename or workdir}: {error.strerror}; pick another workdir") from None
 
 
 def recorded_data(workdir: Path) -> Identity | None:
@@ -159,9 +167,11 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         raise UserError(f"workdir={workdir}: is not UTF-8, as checkpoints need it; pick another workdir") from None
     except (OSError, ValueError) as error:
         raise UserError(f"workdir={workdir}: {getattr(error, 'strerror', error)}; pick another workdir") from None
+    if there is None and storage.exists(workdir):
+        raise UserError(f"workdir={workdir}: is a file; name a directory")
+    if not storage.is_bucket(workdir):
+        _check_writable(workdir)
     if there is None:
-        if storage.exists(workdir):
-            raise UserError(f"workdir={workdir}: is a file; name a directory")
         return
     if not storage.is_bucket(workdir):
         _check_kinds(workdir)
@@ -185,6 +195,13 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         raise UserError(f"workdir={workdir}: holds another run, with {changed[:400]}; {way}pick another workdir{rest}")
 
 
+def _check_writable(workdir: Path) -> None:
+    """Raises UserError if the workdir cannot be written, before hours go by with downloading and decoding."""
+    there = next((path for path in (workdir, *workdir.parents) if os.path.lexists(path)), Path())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"workdir={workdir}: {there} cannot be written; pick a directory that can be written")
+
+
 def _short(value: Any) -> str:
     return str(value)[:100]
 
@@ -197,9 +214,12 @@ def recorded_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return {**DEFAULTS, **json.loads(storage.read(path) or b"")}
+        values = {**DEFAULTS, **json.loads(storage.read(path) or b"")}
+        if missing := [name for name in FIELD_TYPES if name not in values]:
+            raise ValueError(f"it has no {missing[0]}")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: is no run's configuration ({error}); pick another workdir") from None
+    return values
 
 
 def changed_fields(config: Config, theirs: Mapping[str, Any], workdir: Path) -> dict[str, tuple[Any, Any]]:
@@ -254,7 +274,8 @@ def other_data(recorded: Identity, difference: str, config: Config, workdir: Pat
     here = f"data_dir={config.data_dir}" if config.data_dir else f"dataset={config.dataset}"
     return UserError(
         f"workdir={workdir}: its run trains on {recorded.name}, but {here} has {difference}; "
-        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir"
+        f"name the data_dir that has its data (dataset={recorded.pinned}), or pick another workdir, which may begin "
+        f"with this run's weights: --config.weights={workdir}"
     )
 
 
@@ -269,7 +290,7 @@ def course_of(config: Config, workdir: Path, amend: bool) -> Course | None:
     Raises:
         UserError: there is nothing to amend; or the checkpoint from which the run was amended is gone.
     """
-    steps = sorted(int(name) for name in storage.names(workdir / "checkpoints") or () if name.isdecimal())
+    steps = saved_steps(workdir / "checkpoints")
     if not steps:
         if amend:
             raise UserError(f"--amend: {workdir} has no run with a checkpoint; without --amend the command begins one")
@@ -299,7 +320,8 @@ def course_of(config: Config, workdir: Path, amend: bool) -> Course | None:
     if "batch_size" in changes and amendment.step != amendment.epoch_step:
         raise UserError(
             f"--amend: batch_size={config.batch_size}: the newest checkpoint, of step {amendment.step}, is within an "
-            f"epoch, whose images are drawn by batches of {changes['batch_size'][0]}; let the run reach the epoch's end"
+            f"epoch that was not evaluated yet, whose images are drawn by batches of {changes['batch_size'][0]}; let "
+            "the run evaluate this epoch"
         )
     if amendment.epoch < config.freeze_epochs:
         raise UserError(
@@ -309,6 +331,12 @@ def course_of(config: Config, workdir: Path, amend: bool) -> Course | None:
     if config.epochs <= amendment.epoch:
         raise UserError(
             f"--amend: epochs={config.epochs}: must be above the {amendment.epoch} that {workdir} has trained"
+        )
+    left = config.epochs - amendment.epoch
+    if config.schedule == "warmup_cosine" and config.warmup_epochs >= left:
+        raise UserError(
+            f"--amend: warmup_epochs={config.warmup_epochs:g}: warmup_cosine begins anew, and must be below the {left} "
+            f"epochs that are left; give more epochs, or a shorter warm-up, such as 0"
         )
     return Course(amendment, kept, _as_config(before, workdir), is_new=True)
 

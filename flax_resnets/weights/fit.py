@@ -9,7 +9,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.weights.layouts import HEADS, LAYOUTS, Layout
 from flax_resnets.weights.mismatch import listed, shown_name
-from flax_resnets.weights.names import Path, torch_order
+from flax_resnets.weights.names import Path, torch_order, torch_shape
 from flax_resnets.weights.stored import Stored
 
 # Parts of a prefix that say that these weights are an average of others, as in timm, DINO and torch.optim.swa_utils.
@@ -197,6 +197,4 @@ def _group(name: str, prefix: str) -> str:
 
 
 def _in_torchs_order(stored: Stored) -> Stored:
-    shape = stored.shape
-    shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-    return Stored(shape, stored.dtype, lambda: torch_order(stored.read()))
+    return Stored(torch_shape(stored.shape), stored.dtype, lambda: torch_order(stored.read()))

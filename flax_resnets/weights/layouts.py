@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flax_resnets.models.resnet import ResNet
-from flax_resnets.weights.names import Path, torch_name
+from flax_resnets.weights.names import BLOCK, LEAVES, Path, head_names, torch_name
 
 
 class Place(NamedTuple):
@@ -68,18 +68,16 @@ class Layout:
         """
         if path[1] != "head":
             return self.body(model, path)
-        return f"params/{self.head(model)}/{path[-1]}" if self.linen else f"{self.head(model)}.{_TORCH[path[-1]]}"
+        return f"params/{self.head(model)}/{path[-1]}" if self.linen else f"{self.head(model)}.{LEAVES[path[-1]]}"
 
 
-_TORCH = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_BLOCK = re.compile(r"stage(\d+)_block(\d+)")
 _MODULE = re.compile(r"(?:stem_)?(conv|norm)(\d?)")
 
 
 def _place(model: ResNet, path: Path) -> Place:
     """Raises `KeyError` for what only timm has: pre-activation, attention, other norms, a convolution as pool."""
     _, module, *inner, leaf = path
-    block = _BLOCK.fullmatch(module)
+    block = BLOCK.fullmatch(module)
     parsed = _MODULE.fullmatch((inner[0] if block else module).removeprefix("shortcut_"))
     if parsed is None or model.block.preactivated or model.norm != "batch" or model.standardize_weights:
         raise KeyError(module)
@@ -90,7 +88,7 @@ def _place(model: ResNet, path: Path) -> Place:
 
 def _torch(name: Callable[[ResNet, Place], str]) -> Callable[[ResNet, Path], str]:
     """Names of torch, from a function that names the module."""
-    return lambda model, path: f"{name(model, _place(model, path))}.{_TORCH[path[-1]]}"
+    return lambda model, path: f"{name(model, _place(model, path))}.{LEAVES[path[-1]]}"
 
 
 def _linen(name: Callable[[ResNet, Place], str]) -> Callable[[ResNet, Path], str]:
@@ -104,7 +102,7 @@ def _only(model: ResNet, stem: str, shortcut: str) -> None:
 
 
 def _timm_head(model: ResNet) -> str:
-    return torch_name(model, ("params", "head", "kernel")).removesuffix(".weight")
+    return head_names(model)[0].removesuffix(".weight")
 
 
 def _transformers(model: ResNet, at: Place) -> str:

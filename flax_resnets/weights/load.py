@@ -18,7 +18,16 @@ from flax_resnets.weights.causes import cause_of
 from flax_resnets.weights.fit import Fit, find_fit
 from flax_resnets.weights.layouts import LAYOUTS
 from flax_resnets.weights.mismatch import Mismatch, short_label, shown_name
-from flax_resnets.weights.names import Path, features_of, first_conv, leaves, linen_order, nested, padded_shape
+from flax_resnets.weights.names import (
+    Path,
+    features_of,
+    first_conv,
+    leaves,
+    linen_order,
+    nested,
+    padded_shape,
+    torch_shape,
+)
 from flax_resnets.weights.sources import open_source
 from flax_resnets.weights.stored import FLOATS, Stored
 
@@ -254,7 +263,7 @@ def _converted(
     stored: Stored, name: str, path: Path, shape: tuple[int, ...], mismatch: Mismatch, stem: bool
 ) -> jax.Array | None:
     """The tensor in linen's shape, as float32, on the device. If it does not fit: None, and `mismatch` has why."""
-    wanted = _torch_shape(shape)
+    wanted = torch_shape(shape)
     # timm stores some fully connected layers as 1x1 convolutions.
     allowed = {wanted, padded_shape(name, wanted), *([(*wanted, 1, 1)] if len(shape) == 2 else [])}
     adapt = stem and len(wanted) == 4 and stored.shape == (wanted[0], 3, *wanted[2:]) and wanted[1] != 3
@@ -277,10 +286,6 @@ def _converted(
     # A copy, because on a CPU a jax array may share memory with the caller's array, to which the caller may write. Made
     # here, one by one, so that no second copy of all is in memory.
     return jnp.array(linen_order(value.reshape(wanted)))
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:

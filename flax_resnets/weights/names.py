@@ -19,7 +19,7 @@ from flax_resnets.models.resnet import ResNet
 
 Path = tuple[str, ...]
 
-_LEAVES = {
+LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -52,7 +52,7 @@ _V2_DEEP_STEM = {
     "head": "head.fc",
 }
 _V2_STEM = {"stem_conv": "stem.conv", "head_norm": "norm", "head": "head.fc"}
-_BLOCK = re.compile(r"stage(\d+)_block(\d+)")
+BLOCK = re.compile(r"stage(\d+)_block(\d+)")
 
 
 def torch_name(model: ResNet, path: Path) -> str:
@@ -72,14 +72,14 @@ def torch_name(model: ResNet, path: Path) -> str:
     """
     _, module, *inner, leaf = path
     deep = model.stem.startswith("deep")
-    block = _BLOCK.fullmatch(module)
+    block = BLOCK.fullmatch(module)
     if model.block.preactivated:
         outer = _V2_DEEP_STEM if deep else _V2_STEM
         prefix = f"stages.{int(block[1]) - 1}.blocks.{int(block[2]) - 1}" if block else outer[module]
     else:
         outer = (_DEEP_STEM if deep else _STEM) | _STEM_POOL
         prefix = f"layer{block[1]}.{int(block[2]) - 1}" if block else outer[module]
-    return ".".join([prefix, *_inside_block(model, inner), _LEAVES[leaf]])
+    return ".".join([prefix, *_inside_block(model, inner), LEAVES[leaf]])
 
 
 def _inside_block(model: ResNet, inner: list[str]) -> list[str]:
@@ -165,6 +165,16 @@ def torch_order(kernel: np.ndarray) -> np.ndarray:
         (16, 8, 3, 5)
     """
     return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of `torch_order`'s result.
+
+    Example:
+        >>> torch_shape((3, 5, 8, 16))
+        (16, 8, 3, 5)
+    """
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
 def linen_order(kernel: np.ndarray) -> np.ndarray:

@@ -53,7 +53,8 @@ def test_a_port_in_use_is_one_line(saved, capsys):
 @pytest.mark.parametrize("port", ["x", "-1", "70000"])
 def test_a_port_that_is_none(saved, capsys, port):
     assert cli.main(["demo", saved, f"--port={port}"]) == 2
-    assert f"--port={port}: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error == f"flax_resnets: demo: --port={port}: must be a whole number from 0 to 65535\n"
 
 
 def test_the_commands_of_its_page_parse():

@@ -12,6 +12,8 @@ from flax_resnets import Classifier, cli, create_model
 from flax_resnets.cli import evaluate as command
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
+from flax_resnets.inference.evaluation import Evaluation
+from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
 from flax_resnets.inference.preprocess import Settings
 
 
@@ -99,6 +101,28 @@ def test_a_full_disk_takes_no_figure_away(capsys, form):
         assert json.loads(found.out)["files"] == []
     else:
         assert "accuracy  " in found.out
+
+
+def test_what_is_not_finite_is_null_in_the_file(network, monkeypatch):
+    logits = np.array([[np.nan, 1.0], [0.0, np.inf]], np.float32)
+    images = {"image": lambda row: np.zeros((4, 4, 1), np.uint8), "crop_pct": 1.0}
+    one = Evaluation("two images", ("cat", "dog"), logits, np.array([1, 0]), **images)
+    several = MultilabelEvaluation("two images", ("cat", "dog"), logits, np.array([[1, 0], [1, 1]], np.int8), **images)
+    for evaluation in (one, several):
+        monkeypatch.setattr(network, "evaluate", lambda *args, found=evaluation, **keywords: found)
+        assert cli.main(["evaluate", "runs/mine", "--output", "out", "--force"]) == 0
+        content = Path("out/evaluation.json").read_text()
+        figures = json.loads(content, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert figures["worst_mistakes"][0]["loss"] is None
+
+
+def test_of_five_classes_all_are_among_the_first_five(network, monkeypatch, capsys):
+    for classes in (5, 6):
+        names = tuple(f"class {number}" for number in range(classes))
+        found = Evaluation("one image", names, np.zeros((1, classes), np.float32), np.array([1]), crop_pct=1.0)
+        monkeypatch.setattr(network, "evaluate", lambda *args, found=found, **keywords: found)
+        assert cli.main(["evaluate", "runs/mine"]) == 0
+        assert ("top-5 accuracy" in capsys.readouterr().out) == (classes > 5)
 
 
 def test_nothing_is_left_behind_by_a_refusal(network, monkeypatch):

@@ -20,7 +20,7 @@ def directory(tmp_path, monkeypatch):
 def test_the_page_lies_in_the_workdir_and_is_not_overwritten(capsys):
     assert cli.main(["report", "run", "--checkpoint", "last"]) == 0
     assert Path("run/report.html").read_text() == "<!doctype html> run last"
-    assert capsys.readouterr().out == "run/report.html: 0.0 MB\n"
+    assert capsys.readouterr().out == "run/report.html: 0.0 kB\n"
     assert cli.main(["report", "run"]) == 2
     assert capsys.readouterr().err == (
         "flax_resnets: report: --output=run/report.html: exists; name another file, or replace it with --force\n"

@@ -17,6 +17,12 @@ def test_a_file_has_a_name_in_each_line(tmp_path):
     assert given_names(str(tmp_path / "names.txt")) == ("cat", "a dog", "fish, fried")
 
 
+def test_a_file_of_an_editor_of_windows_and_one_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert given_names("~/names.txt") == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -164,22 +164,32 @@ def test_a_stream_reads_no_further_ahead_than_a_few_steps(classifier, files):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: c.predict([]), None),
-        (lambda c: c.logits([]), "images: there are none"),
-        (lambda c: c.preprocess([]), "images: there are none"),
-        (lambda c: c.predict(np.zeros((28, 28), np.uint8), top_k=0), "top_k=0: must be a whole number from 1 up"),
+        (lambda c: c.predict(np.zeros((28, 28), np.uint8), top_k=0), "top_k=0: must be a whole number from 1 to"),
         (lambda c: c.predict(np.zeros((28, 28), np.uint8), top_k=1.5), "top_k=1.5: must be"),
-        (lambda c: c.logits(np.zeros((28, 28), np.uint8), batch_size=0), "batch_size=0: must be at least 1"),
+        (lambda c: c.logits(np.zeros((28, 28), np.uint8), batch_size=0), "batch_size=0: must be a whole number"),
         (lambda c: c.logits(np.zeros((28, 28), np.uint8), batch_size="a"), "batch_size=a: must be a whole number"),
+        (lambda c: c.logits([], batch_size=10**9), "batch_size=1000000000: must be a whole number from 1 to 65536"),
+        (lambda c: c.embed([], batch_size=10**30), "batch_size=10{30}: must be a whole number from 1 to 65536"),
+        (lambda c: c.logits([], batch_size=10**5000), "batch_size=.*: must be a whole number from 1 to 65536"),
         (lambda c: Classifier(c.model, c.variables, c.settings, ["a"]), "has 1 names, the network has 10 outputs"),
     ],
 )
 def test_mistakes(classifier, call, message):
-    if message is None:
-        assert call(classifier) == []
-    else:
-        with pytest.raises(UserError, match=message):
-            call(classifier)
+    with pytest.raises(UserError, match=message):
+        call(classifier)
+
+
+def test_no_images_give_no_results(classifier):
+    assert classifier.predict([]) == classifier.explain([]) == []
+    assert classifier.logits([]).shape == (0, 10)
+    assert classifier.embed([]).shape == (0, classifier.num_features)
+    assert classifier.logits([]).dtype == classifier.embed([]).dtype == np.float32
+    assert classifier.preprocess([]).shape == (0, 16, 16, 1)
+
+
+def test_numbers_of_numpy_are_numbers(classifier, files):
+    wanted = classifier.predict(files[:3], 2, batch_size=2)
+    assert classifier.predict(files[:3], np.int64(2), batch_size=np.int32(2)) == wanted
 
 
 def test_logits_that_are_not_finite_are_an_error(classifier, files):

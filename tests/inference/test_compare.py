@@ -12,9 +12,11 @@ import pytest
 from flax_resnets.errors import UserError
 from flax_resnets.inference import compare as module
 from flax_resnets.inference.compare import compare, labels
-from flax_resnets.inference.compare_page import comparison_page
+from flax_resnets.inference.compare_page import comparison_page, result_columns, result_rows
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.paired import over_images, over_seeds
+from flax_resnets.inference.recorded import read_recorded
+from flax_resnets.training.timeline import Timeline
 
 RUNS = {
     "plain_seed0": {"seed": 0},
@@ -159,11 +161,21 @@ def test_other_data_is_another_group(runs):
     comparison = compare([runs / "plain_seed0", runs / "plain_seed1"])
     assert [group.label for group in comparison.groups] == ["plain_seed0", "plain_seed1"]
     assert list(comparison.settings) == ["data"]
-    # A share that is drawn by the seed is other data for each seed.
-    for name in ("plain_seed0", "plain_seed1"):
-        config = json.loads((runs / name / "config.json").read_text())
-        (runs / name / "config.json").write_text(json.dumps({**config, "validation_share": 0.2}))
+
+
+def test_a_share_that_is_drawn_by_the_seed_is_the_same_data(runs):
+    """Its fingerprint is another for each seed, also where the configuration names no share."""
+    for seed, fingerprint in enumerate(("12" * 32, "34" * 32)):
+        splits = {
+            part: f"{words}0.2 of all by seed {seed}" for part, words in (("train", "all without "), ("validation", ""))
+        }
+        record = {**DATA, "fingerprint": fingerprint, "splits": splits}
+        (runs / f"plain_seed{seed}" / "data.json").write_text(json.dumps(record))
     assert len(compare([runs / "plain_seed0", runs / "plain_seed1"]).groups) == 1
+    # Pictures were added.
+    (runs / "plain_seed1" / "data.json").write_text(json.dumps({**record, "counts": {"train": 95, "validation": 101}}))
+    comparison = compare([runs / "plain_seed0", runs / "plain_seed1"])
+    assert comparison.settings == {"data": ('"pets, 90 and 100 images"', '"pets, 95 and 101 images"')}
 
 
 @pytest.mark.parametrize(
@@ -208,6 +220,50 @@ def test_a_run_that_ended_early_is_done(runs):
     comparison = compare([runs / "plain_seed0", runs / "smoothed_seed0"])
     assert all(member.run.done for member in comparison.members)
     assert "smoothed_seed0: ended by patience after 1 of 2 epochs." in comparison.notes
+
+
+def change_rows(directory: Path, change) -> None:
+    """Changes each row of a run's epochs."""
+    path = directory / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [change(row) if row["event"] == "epoch" else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_with_several_labels_an_image_precision_is_compared(runs):
+    for number, name in enumerate(RUNS):
+        shares = {"mean_average_precision": 0.3 + number / 10, "f1": 0.25, "accuracy": 0.95}
+        change_rows(runs / name, lambda row, new=shares: {k: v for k, v in row.items() if k != "top5_accuracy"} | new)
+    comparison = compare([runs / name for name in RUNS])
+    assert comparison.differences[0].over_seeds == over_seeds([0.5, 0.6], [0.3, 0.4])
+    header, rows = result_columns(comparison.groups), result_rows(comparison.groups)
+    found = dict(zip(header, rows[0][1:], strict=True))
+    assert (found["mAP"], found["F1"], found["accuracy"], found["best"]) == ("35.00 ± 7.07", "25.00", "95.00", "40.00")
+    page = comparison_page(comparison)
+    assert page.count("<svg") == 5
+    assert "valid mAP (%)" in page
+    group = json.loads(json.dumps(comparison.as_dict(), allow_nan=False))["groups"][0]
+    assert group["mean_average_precision_mean"] == pytest.approx(0.35)
+    assert group["runs"][0]["f1"] == 0.25
+
+
+def test_an_amended_run_has_the_time_of_its_batch_sizes(runs):
+    """Epoch 1 has 3 steps of 30 images, epoch 2 has 6 of 15, all at 9 images a second."""
+    directory = runs / "smoothed_seed0"
+    change_rows(directory, lambda row: row | {"step": 3 if row["epoch"] == 1 else 9})
+    first, second, done = (directory / "metrics.jsonl").read_text().splitlines()
+    amended = {"event": "amended", "step": 3, "epoch": 1, "epoch_step": 3, "changes": {"batch_size": [30, 15]}}
+    (directory / "metrics.jsonl").write_text("\n".join([first, json.dumps(amended), second, done, ""]))
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "batch_size": 15}))
+    run = read_recorded(directory)
+    assert run.seconds == pytest.approx(20)
+    assert [(each.begin, each.timeline, each.config["batch_size"]) for each in run.stretches] == [
+        (0, Timeline(3), 30),
+        (3, Timeline(6, 1, 3), 15),
+    ]
+    comparison = compare([runs / "plain_seed0", directory])
+    assert "smoothed_seed0: was amended after epoch 1: batch_size 30 -> 15." in comparison.notes
 
 
 def test_names_become_no_tags(runs):

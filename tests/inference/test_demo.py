@@ -1,6 +1,7 @@
 """The demo's server: its answers, its limits, and whom it refuses."""
 
 import base64
+import dataclasses
 import http.client
 import io
 import json
@@ -76,6 +77,18 @@ def test_the_answer_is_that_of_the_classifier(server, classifier):
     (explanation,) = classifier.explain(png(), batch_size=1)
     assert answer["heat"]["index"] == predictions[0].index == explanation.index
     np.testing.assert_array_equal(pixels(answer["heat"]["overlay"]), explanation.overlay())
+    np.testing.assert_array_equal(pixels(answer["heat"]["picture"]), explanation.picture[..., 0])
+
+
+def test_a_picture_is_cropped_once(classifier):
+    """With timm's weights the stored image is a part of a larger one."""
+    settings = dataclasses.replace(classifier.settings, shorter_side=36, interpolation="bicubic", resize="crop")
+    of_timm = Classifier(classifier.model, classifier.variables, settings, NAMES)
+    with DemoServer(of_timm, "timm", port=0) as server:
+        answer = server.answer(png())
+    predictions = of_timm.predict(png(), batch_size=1)[0]
+    assert [each["probability"] for each in answer["predictions"]] == [each.probability for each in predictions]
+    (explanation,) = of_timm.explain(png(), batch_size=1)
     np.testing.assert_array_equal(pixels(answer["heat"]["picture"]), explanation.picture[..., 0])
 
 
@@ -186,6 +199,16 @@ def test_only_its_own_page_may_ask(server, headers, status):
     assert asked(server, "GET", "/", **headers)[0].status == status
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.1:80"])
+def test_at_port_80_browsers_name_no_port(server, monkeypatch, host):
+    port = server.server_port
+    monkeypatch.setattr(server, "server_port", 80)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/", headers={"Host": host, "Origin": f"http://{host}"})
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
 def test_it_listens_on_this_machine_alone(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.address == f"http://127.0.0.1:{server.server_port}/"
@@ -202,7 +225,7 @@ def test_a_browser_that_goes_away_is_no_error(server, capfd):
 def test_a_port_in_use_is_named(server, classifier):
     with pytest.raises(UserError, match=rf"port={server.server_port}: Address already in use; name another port"):
         DemoServer(classifier, "quickstart", server.server_port)
-    with pytest.raises(UserError, match="port=70000: "):
+    with pytest.raises(UserError, match="port=70000: must be a whole number from 0 to 65535"):
         DemoServer(classifier, "quickstart", 70000)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from flax_resnets.data.identity import identity_of
 from flax_resnets.data.source import Source, open_split
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluate import five_crops
+from flax_resnets.inference.explain import class_number
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,14 @@ def test_streamed_images_give_the_same(classifier):
     np.testing.assert_array_equal(streamed.labels, evaluation.labels)
 
 
+def test_the_crop_of_timms_weights_is_that_of_predict(classifier, files):
+    """Training's cache has no `shorter_side`, also where the filter is training's."""
+    settings = dataclasses.replace(classifier.settings, shorter_side=32, resize="crop", crop_pct=1.0)
+    cropped = Classifier(classifier.model, classifier.variables, settings, classifier.class_names)
+    logits = cropped.evaluate(batch_size=250).logits
+    np.testing.assert_array_equal(logits[:250], cropped.logits(files[:250], batch_size=250))
+
+
 def test_any_batch_size_counts_every_image_once(classifier):
     evaluation = classifier.evaluate(batch_size=333)
     assert evaluation.images == 1000
@@ -148,6 +158,34 @@ def test_a_class_that_the_classifier_does_not_have(classifier, validation):
     names = (*validation.class_names[:9], "Hat")
     with pytest.raises(UserError, match="has the class 'Hat', which is none of the classifier's 10: T-shirt/top"):
         classifier.evaluate(Renamed(validation, names, list(range(10))))
+
+
+def test_classes_of_the_same_words(classifier, validation):
+    """ImageNet has two cranes and two maillots."""
+    ids = ("n02012849", "n03126707", *validation.class_names[2:])
+    words = ("crane", "crane", *validation.class_names[2:])
+    both = Classifier(
+        classifier.model, classifier.variables, classifier.settings, ids, words=dict(zip(ids, words, strict=True))
+    )
+    wanted = classifier.evaluate().labels
+    for names in (ids, words):
+        np.testing.assert_array_equal(both.evaluate(Renamed(validation, names, list(range(10)))).labels, wanted)
+    order = [3, 1, 2, 0, 4, 5, 6, 7, 8, 9]
+    renamed = Renamed(validation, tuple(ids[i] for i in order), order)
+    np.testing.assert_array_equal(both.evaluate(renamed).labels, wanted)
+    message = r"has the class 'crane'; 2 classes have these words: 'n02012849' \(0\), 'n03126707' \(1\)"
+    with pytest.raises(UserError, match=message):
+        both.evaluate(Renamed(validation, tuple(words[i] for i in order), order))
+
+
+def test_names_that_are_written_in_two_ways_are_one(classifier, validation):
+    """A file system of macOS takes letters and their accents apart."""
+    composed, apart = (unicodedata.normalize(form, "Bébé") for form in ("NFC", "NFD"))
+    names = (*validation.class_names[:9], composed)
+    named = Classifier(classifier.model, classifier.variables, classifier.settings, names)
+    evaluation = named.evaluate(Renamed(validation, (*names[:9], apart), list(range(10))))
+    np.testing.assert_array_equal(evaluation.labels, classifier.evaluate().labels)
+    assert class_number(named, apart) == 9
 
 
 def test_test_time_augmentation_is_named_and_changes_the_logits(classifier):
@@ -187,6 +225,9 @@ def test_a_broken_image_stops_it_or_is_left_out(classifier, validation):
         ({"dataset": "fashion_mnist_smaple"}, "TFDS has no such dataset; did you mean 'fashion_mnist_sample'"),
         ({"tta": "mirror"}, "tta='mirror': must be one of none, flip, five_crop"),
         ({"split": "tset"}, "split=tset: fashion_mnist_sample has no split 'tset', only train, test"),
+        ({"broken_images": "Stop"}, "broken_images='Stop': must be stop or skip"),
+        ({"batch_size": 0}, "batch_size=0: must be a whole number from 1 to 65536"),
+        ({"batch_size": -3}, "batch_size=-3: must be a whole number from 1 to 65536"),
         ({"colour": 1}, "colour: is no field of a dataset"),
         ({"data_dir": "nowhere"}, "data_dir='nowhere': no such directory"),
     ],

@@ -270,8 +270,8 @@ def test_classes_by_name_words_and_number(small):
         ({"class_name": 1.5}, "class_name=1.5: must be a class's name or number, or None"),
         ({"stage": "stage4"}, "stage='stage4': two stages has the stages stem, stage1, stage2"),
         ({"method": "lime"}, "method='lime': must be grad_cam or integrated_gradients"),
-        ({"steps": 0}, "steps=0: must be a whole number from 1 up"),
-        ({"batch_size": 0.5}, "batch_size=0.5: must be a whole number from 1 up"),
+        ({"steps": 0}, "steps=0: must be a whole number from 1 to"),
+        ({"batch_size": 0.5}, "batch_size=0.5: must be a whole number from 1 to 65536"),
         ({"images": "missing.png"}, "missing.png: no such file"),
     ],
 )
@@ -317,3 +317,15 @@ def test_the_python_of_its_page_runs(lenet, tmp_path, monkeypatch):
 
 def test_no_images_have_no_explanations(small):
     assert small.explain([]) == []
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_what_is_explained_is_what_predict_says(small, resize):
+    """Also where the stored image is a part of a larger one, as with timm's weights: it is cropped once."""
+    classifier = changed(small, shorter_side=40, interpolation="bicubic", resize=resize)
+    picture = np.random.default_rng(4).integers(0, 256, (32, 48, 3)).astype(np.uint8)
+    ((predicted, *_),) = classifier.predict(picture, batch_size=1)
+    (explanation,) = classifier.explain(picture, batch_size=1)
+    assert (explanation.index, explanation.probability) == predicted[1:]
+    seen = np.asarray(classifier.preprocess(picture))[0]
+    np.testing.assert_array_equal(explanation.picture, np.round(255 * seen))

@@ -151,9 +151,12 @@ def test_the_file_beside_says_what_a_reader_needs(tmp_path):
     assert about["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 3]}
     assert (about["class_names"], about["class_words"]) == ([*NAMES], ["tench", *NAMES[1:]])
     assert about["probabilities"] == "sigmoid"
-    before = {"exif_orientation": True, "white_background": False, "resize": "squash", "size": 32}
+    before = {"exif_orientation": True, "white_background": False, "resize": "squash", "shorter_side": None, "size": 32}
     assert about["preprocessing"]["before"] == {**before, "interpolation": "lanczos"}
     folder = made("lenet", dataset="folder:photos")
+    of_timm = made("lenet", resize="crop", shorter_side=40)
+    described = module.describe(of_timm, "stablehlo")["preprocessing"]["before"]
+    assert (described["shorter_side"], described["size"]) == (40, 28)
     assert module.describe(folder, "stablehlo")["preprocessing"]["before"]["white_background"] is True
     assert about["preprocessing"]["inside"]["eval_flip"] is True
     assert about["preprocessing"]["inside"]["resize_to"] == 28

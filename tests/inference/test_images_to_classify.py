@@ -78,6 +78,27 @@ def test_a_folder_is_its_images_sorted(colour, tmp_path):
     assert [item.name for item in each_image([tmp_path / "a.png", tmp_path / "b"])][:2] == [found[0], found[1]]
 
 
+def test_hidden_folders_are_left_out(tmp_path):
+    for name in (".thumbnails/a.png", "@eaDir/b.png", "cats/.x.png", "cats/@eaDir/c.png", "cats/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [item.name for item in each_image(tmp_path)] == [str(tmp_path / "cats/1.png")]
+    assert [item.name for item in each_image(tmp_path / ".thumbnails")] == [str(tmp_path / ".thumbnails/a.png")]
+
+
+def test_an_array_or_series_of_paths_is_a_list(colour):
+    names = ["a.png", "b.png"]
+    for paths in (np.array(names), np.array(names, object)):
+        assert [item.name for item in each_image(paths)] == names
+    ragged = np.empty(2, object)
+    ragged[:] = [colour, colour[:5]]
+    assert [each.shape for each in pixels(ragged, 3)] == [(12, 9, 3), (5, 9, 3)]
+    assert "image: is a <U5 array; pixels must be uint8" in refusal(np.array([names]))
+    pandas = pytest.importorskip("pandas")
+    for paths in (pandas.Series(names), pandas.Series(names, dtype=object)):
+        assert [item.name for item in each_image(paths)] == names
+
+
 def refusal(images) -> str:
     with pytest.raises(UserError) as error:
         pixels(images, 3)

@@ -12,7 +12,9 @@ from flax_resnets import Classifier, load_classifier
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.recorded import read_recorded
-from flax_resnets.inference.report import SECTIONS, Subject, page_of, report
+from flax_resnets.inference.report import SECTIONS, Subject, _schedules, page_of, report
+from flax_resnets.training.schedule import one_cycle
+from flax_resnets.training.timeline import Timeline
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,59 @@ def test_files_that_not_every_run_has(copy):
     assert "&lt;old&gt;/run" in page[page.index("<h2>Lineage") :]
     assert "conv&lt;1&gt;" in page[page.index("<h2>Activations") :]
     assert "a toaster" in page[page.index("<h2>Environment") :]
+
+
+def rewritten(workdir: Path, config: dict, *rows: dict) -> Path:
+    """The run with other rows and another configuration; a row of an epoch has the figures of the run's."""
+    old = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    rows = [(old[0] | row if row.get("event", "epoch") == "epoch" else row) for row in rows]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, old[-1]]))
+    config = json.loads((workdir / "config.json").read_text()) | config
+    (workdir / "config.json").write_text(json.dumps(config))
+    return workdir
+
+
+def test_an_amended_run_says_so_and_has_the_columns_of_all_rows(copy, no_pictures):
+    average = {"ema_valid_loss": 0.5, "ema_accuracy": 0.8765, "ema_top5_accuracy": 0.9}
+    changes = {"batch_size": [375, 150], "ema_decay": [None, 0.9]}
+    rewritten(
+        copy,
+        {"batch_size": 150, "ema_decay": 0.9, "schedule": "constant"},
+        {"epoch": 1, "step": 4, "ema_valid_loss": None, "ema_accuracy": None, "ema_top5_accuracy": None},
+        {"event": "amended", "step": 4, "epoch": 1, "epoch_step": 4, "changes": changes},
+        {"epoch": 2, "step": 14, **average},
+        {"epoch": 3, "step": 24, **average},
+    )
+    page = report(copy)
+    assert "The run was amended after epoch 1: batch_size 375 -&gt; 150, ema_decay None -&gt; 0.9." in page
+    assert "24 steps, 10 in an epoch since it was last amended" in page
+    assert "<th>accuracy, EMA</th>" in page
+    assert page.count("<td>87.65%</td>") == 2
+
+
+def test_the_schedule_begins_anew_where_a_run_was_amended(copy):
+    rewritten(
+        copy,
+        {"schedule": "one_cycle", "learning_rate": 0.5, "pct_start": 0.25},
+        {"epoch": 1, "step": 4},
+        {"event": "amended", "step": 4, "epoch": 1, "epoch_step": 4, "changes": {"learning_rate": [0.1, 0.5]}},
+        {"epoch": 2, "step": 8},
+    )
+    timeline, steps, ((at, rates), (_, momenta)) = _schedules(read_recorded(copy).stretches)
+    assert (timeline, steps, at, len(momenta)) == (Timeline(4, 1, 4), 12, list(range(12)), 12)
+    first, second = (one_cycle(total, peak, pct_start=0.25) for total, peak in ((12, 0.1), (8, 0.5)))
+    assert rates == pytest.approx([*first(np.arange(4)).tolist(), *second(np.arange(8)).tolist()])
+
+
+def test_with_several_labels_an_image_its_figures_are_those_of_several_labels(copy, no_pictures):
+    shares = {"mean_average_precision": 0.4321, "f1": 0.3456, "accuracy": 0.95, "top5_accuracy": None}
+    averaged = {"ema_mean_average_precision": 0.5, "ema_f1": 0.4, "ema_top5_accuracy": None}
+    page = report(rewritten(copy, {}, {"epoch": 1, "step": 4, **shares, **averaged}))
+    assert "<b>43.21 %</b>mean average precision after epoch 1, as the run recorded it" in page
+    assert "<b>34.56 %</b>F1" in page
+    assert "<b>95.00 %</b>accuracy: share of right decisions" in page
+    assert "valid mAP, F1, accuracy (%)" in page
+    assert {"<th>mAP</th>", "<th>F1</th>", "<th>mAP, EMA</th>"} <= set(re.findall("<th>.*?</th>", page))
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "data.json", "config.json"])

@@ -1,5 +1,6 @@
 """The table and the picture of a sweep for several kinds of fields; half of its runs may be missing."""
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_the_best_has_all_its_seeds(tmp_path):
 def test_with_several_labels_an_image_the_best_has_the_highest_precision(tmp_path):
     results = swept(tmp_path, ["seed=0,1,2"], figures="mean_average_precision f1")
     assert [each.score for each in results.outcomes] == [0.5, 0.51, None]
+
+
+def test_with_several_labels_an_image_the_tables_have_the_precision(tmp_path):
+    results = swept(tmp_path, ["seed=0,1,2"], figures="mean_average_precision f1")
+    header, (row,) = results.table()
+    assert dict(zip(header, row, strict=True))["mAP"] == "50.50 ± 0.71"
+    assert results.as_dict()["settings"][0]["mean_average_precision_mean"] == pytest.approx(0.505)
+    first, *_, last = csv.DictReader(results.as_csv().splitlines())
+    assert (first["mean_average_precision"], first["f1"], last["f1"]) == ("0.5", "0.5", "")
+
+
+def test_finished_epochs_are_told_from_those_that_are_swept(tmp_path):
+    results = swept(tmp_path, ["epochs=2,3"])
+    header = results.as_csv().splitlines()[0].split(",")
+    assert len(set(header)) == len(header)
+    first, last = csv.DictReader(results.as_csv().splitlines())
+    assert (first["epochs"], first["finished_epochs"], last["epochs"], last["finished_epochs"]) == ("2", "1", "3", "")
 
 
 def test_a_saved_folder_in_place_of_a_run(tmp_path):

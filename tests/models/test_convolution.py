@@ -57,6 +57,13 @@ def test_a_convolution_is_the_same_in_other_words(size, strides, padding, height
     assert_same_to_rounding(lambda x, kernel: convolve(x, kernel, strides, padding, dilation), plain, x, kernel)
 
 
+def test_a_kernel_like_the_stems_in_groups():
+    x, kernel = images(2, 8, 8, 4), images(7, 7, 2, 6, seed=1)
+    of_group = [convolve(x[..., 2 * g : 2 * g + 2], kernel[..., 3 * g : 3 * g + 3], 2, 3) for g in range(2)]
+    found = convolve(x, kernel, 2, 3, groups=2)
+    np.testing.assert_allclose(found, np.concatenate(of_group, -1), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("initializer", "fan"), [("torchvision", 3 * 3 * 128), ("fastai", 3 * 3 * 32)])
 def test_conv_starts_from_kaiming_normal(initializer, fan: int):
     kernel = Conv(128, initializer=initializer).init(jax.random.key(0), images(1, 4, 4, 32))["params"]["kernel"]

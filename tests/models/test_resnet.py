@@ -211,6 +211,10 @@ def test_the_cifar_shortcut_has_no_parameters():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        ("stage_sizes", 2),
+        ("stage_sizes", ()),
+        ("stage_sizes", (2, 0)),
+        ("block", "basic"),
         ("stem", "imagnet"),
         ("shortcut", "pool"),
         ("initializer", "torch"),

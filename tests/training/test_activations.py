@@ -1,6 +1,7 @@
 """The statistics of activations: equal to a computation by hand, and recorded without changing the run."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -81,6 +82,18 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"activations\.jsonl:1: is no row of activations"):
         read_activations(tmp_path / "activations.jsonl")
     assert read_activations(tmp_path / "missing.jsonl") == []
+
+
+def test_a_damaged_file_is_named_and_left_as_it_is(recorded, make_trainer, config, tmp_path):
+    shutil.copytree(recorded[2], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text(
+        "".join((recorded[2] / "metrics.jsonl").read_text().splitlines(keepends=True)[:2])
+    )
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "18")
+    (tmp_path / "run" / "activations.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match=r"activations\.jsonl:1: is no row of activations"):
+        fit(make_trainer(config), tmp_path / "run", callbacks=[RecordActivations(every=2)])
+    assert (tmp_path / "run" / "activations.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_what_is_not_a_number_can_be_written(tmp_path):

@@ -1,5 +1,6 @@
 """Saving and restoring: the latest two and the best are kept, and damage is noticed."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -191,6 +192,38 @@ def test_with_none_left_it_refuses(saved):
         with pytest.raises(UserError, match="none of its checkpoints can be read"):
             restore(saved)
     assert len(list((saved.parent / "damaged").iterdir())) == 3  # nothing is deleted
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_that_cannot_be_read_for_another_reason_stays(saved, monkeypatch, listed):
+    def no_more_files(self, step, **how):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    if not listed:
+        (saved / "5" / "SHA256SUMS").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", no_more_files)
+        with pytest.raises(UserError, match=r"checkpoints/5: cannot be read \(.*Too many open files.*the same command"):
+            restore(saved)
+    assert not (saved.parent / "damaged").exists()
+    assert int(restore(saved).step) == 5  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_damage_that_another_process_finds_counts_here_too(saved, monkeypatch):
+    found = iter(["state/d/0 is not what was written", ""])
+    monkeypatch.setattr("flax_resnets.training.checkpoints.first_text", lambda text: text or next(found))
+    said: list[str] = []
+    assert int(restore(saved, said).step) == 4  # pyright: ignore[reportOptionalMemberAccess]
+    assert said[0].startswith("checkpoint 5 is damaged (state/d/0 is not what was written)")
+
+
+def test_a_state_of_another_tree_is_no_damage(saved):
+    other = LIKE.replace(params={"layer": {"weight": LIKE.params["layer"]["kernel"]}})
+    checkpoints = Checkpoints(saved, lambda: ())
+    with pytest.raises(UserError, match="checkpoints/5: cannot be read"):
+        checkpoints.restore(lambda _: other, lambda _: None)
+    checkpoints.close()
+    assert not (saved.parent / "damaged").exists()
 
 
 def test_a_checkpoint_of_another_shape_or_dtype_does_not_pass(saved):

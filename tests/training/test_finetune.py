@@ -237,6 +237,19 @@ def test_each_phase_has_the_rates_of_fastais_fine_tune(two_phases, unbroken):
     assert max(rates[6:]) <= 0.5e-2
 
 
+def test_step_counts_the_epochs_of_the_run_also_after_those_of_the_head_and_after_an_amendment(two_phases):
+    config = dataclasses.replace(
+        two_phases, schedule="step", freeze_epochs=5, decay_epochs=(10, 15), warmup_epochs=3.0, epochs=20
+    )
+    (_, _), (rate, _) = phase_schedules(dataclasses.replace(config, learning_rate=1.0), 200, 10)
+    expected = [1 / 6, 1 / 3, 0.5, 0.5, 0.5] + [0.05] * 5 + [0.005] * 5  # half of the rate, in each epoch's last step
+    np.testing.assert_allclose([rate(10 * epoch + 9) for epoch in range(5, 20)], expected, rtol=1e-5)
+    for past in (7, 12):
+        (amended, _), _ = phase_schedules(dataclasses.replace(config, learning_rate=1.0), 200 - 10 * past, 10, past)
+        there = [amended(10 * epoch + 9) for epoch in range(20 - past)]
+        np.testing.assert_allclose(there, expected[past - 5 :], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("step", "saved"),
     [(2, range(2, 6)), (6, range(6, 7)), (8, range(8, 18))],  # the steps in flight are finished first

@@ -398,6 +398,16 @@ def test_callbacks_that_are_none_are_a_users_mistake(tmp_path, callbacks, messag
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_user_should_know_of_the_steps_is_said(make_trainer, config):
+    assert make_trainer(config).remarks() == []
+    assert make_trainer(dataclasses.replace(config, freeze_epochs=1, batch_size=200)).remarks() == [
+        "freeze_epochs=1: what is frozen is random, without weights=SOURCE",
+        "an epoch has one step, of 200 of the 203 images; a smaller batch_size makes more",
+    ]
+    frozen = dataclasses.replace(config, freeze=("stem", "stage1"))
+    assert make_trainer(frozen).remarks() == ["freeze=stem,stage1: what is frozen is random, without weights=SOURCE"]
+
+
 def test_fewer_images_than_a_batch(make_trainer, config):
     with pytest.raises(UserError, match="batch_size=256: must be at most the 203 training images"):
         make_trainer(dataclasses.replace(config, batch_size=256))

@@ -141,6 +141,11 @@ def test_the_search_ends_when_the_average_is_four_times_its_lowest():
     assert next(rates) == len(test.rates)  # no further point was read
 
 
+def test_a_loss_below_zero_is_no_divergence():
+    assert range_test([(1, -1.0), (2, -2.0), (3, -3.0)]).stopped == "end"
+    assert range_test([(1, -1.0), *((rate, 100.0) for rate in range(2, 50))]).stopped == "diverged"
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_search_and_is_left_out(loss):
     test = range_test([(1.0, 2.0), (2.0, loss), (3.0, 1.0)])

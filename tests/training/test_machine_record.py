@@ -29,7 +29,7 @@ def test_a_run_that_moved_lists_where_it_was(tmp_path, monkeypatch):
     assert [(each["devices"][:5], each["until"]) for each in here["earlier"]] == [("1 CPU", 30), ("8 TPU", 70)]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"earlier": 3}', "null"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"earlier": 3}', "null", '{"cores": 1, "earlier": 3}'])
 def test_a_damaged_one_does_not_stop_a_run(tmp_path, content):
     (tmp_path / "machine.json").write_text(content)
     record_machine(tmp_path, step=5)

@@ -94,8 +94,14 @@ def test_a_head_for_the_same_classes_in_another_order_is_reordered(begun):
         (source(), ("a", "b"), "a new head for 2 classes, instead of theirs for 3"),
         (source(), ("cat", "dog", "cow"), "a new head: theirs is for other classes, such as 'owl'"),
         (bare(source()), ("a", "b"), "a new head for 2 classes, instead of theirs for 3"),
+        (
+            source(names=("crane", "owl", "crane")),
+            ("owl", "crane", "crane"),
+            "several of its classes have the same name",
+        ),
+        (source(names=("owl", "owl", "crane")), ("owl", "crane", "cat"), "several of its classes have the same name"),
     ],
-    ids=["another number", "other names", "a file's"],
+    ids=["another number", "other names", "a file's", "names twice", "a name twice, and another one"],
 )
 def test_a_head_for_other_classes_is_left_out(begun, pretrained, names, said):
     start = fitted(pretrained, network(len(names)), begun, 1, names)
@@ -186,6 +192,12 @@ def test_weights_of_another_network_are_refused_with_the_first_differences(begun
         "75 extra: 'layer1.1.bn1.bias', 'layer1.1.bn1.running_mean', 'layer1.1.bn1.running_var' and 72 more; "
         "1 misshaped: 'fc.weight' is"
     )
+
+
+def test_a_network_that_does_not_take_the_images_is_named_before_the_weights_are(begun):
+    config = dataclasses.replace(begun, model="alexnet", image_size=28)
+    with pytest.raises(UserError, match=r"^model='alexnet' on images of \(28, 28, 1\): .*too small"):
+        fitted(source(), create_model("alexnet", num_classes=3), config, 1, NAMES)
 
 
 def test_weights_for_grey_images_do_not_fit_colour(begun):

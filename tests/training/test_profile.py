@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from flax_resnets import cli
+from flax_resnets.errors import UserError
 from flax_resnets.training import load_config, run
 from flax_resnets.training import profile as module
 from flax_resnets.training.profile import Profile, operations_of
@@ -59,6 +60,13 @@ def test_the_traced_steps_are_within_an_epoch(monkeypatch, asked, in_epoch, star
     callback.close()
     assert calls == list(traced or ())
     assert bool(said) == (asked >= in_epoch)
+    assert (said == ["profile: nothing is traced, because an epoch has one step"]) == (in_epoch == 1)
+
+
+@pytest.mark.parametrize("steps", [0, 2.5, True])
+def test_a_number_of_steps_that_is_none(steps):
+    with pytest.raises(UserError, match=f"^steps={steps}: must be a whole number from 1 up"):
+        Profile(steps)
 
 
 def test_a_stop_within_the_trace_ends_it(monkeypatch):

@@ -46,6 +46,15 @@ def test_what_the_running_statistics_were_does_not_matter(make_trainer, config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), first, second)
 
 
+def test_frozen_norms_keep_their_statistics_to_the_bit(make_trainer, config):
+    frozen = dataclasses.replace(config, freeze=("stem",))
+    trainer, state = prepared(make_trainer, frozen)
+    before = {name: leaf + np.float32(0.1) for name, leaf in state.batch_stats["stem_norm"].items()}
+    state = state.replace(batch_stats={**state.batch_stats, "stem_norm": before})
+    got = recalibrate(trainer.steps.statistics_step_at(12), state, batches(trainer, 0, 1, 4))
+    jax.tree.map(np.testing.assert_array_equal, got["stem_norm"], before)
+
+
 def test_the_images_are_of_the_size_asked_for(make_trainer, config):
     trainer, state = prepared(make_trainer, config)
     got = recalibrate(trainer.steps.statistics_step_at(8), state, batches(trainer, 0))

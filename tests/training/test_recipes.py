@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,14 @@ def test_from_python_a_field_gets_its_value():
     config = load_config(QUICKSTART, values | {"model_options.zero_init_last": False})
     assert (config.epochs, config.flip, config.mean, config.crop_scale) == (3, True, None, (0.5, 1.0))
     assert config.model_options == {**options, "zero_init_last": False}
+
+
+def test_numpys_numbers_are_numbers():
+    config = load_config(
+        QUICKSTART, {"epochs": np.int64(3), "learning_rate": np.float32(0.5), "mean": [np.float64(0.3)]}
+    )
+    assert [type(config.epochs), type(config.learning_rate)] == [int, float]
+    assert (config.epochs, config.learning_rate, config.mean) == (3, 0.5, (0.3,))
 
 
 @pytest.mark.parametrize(

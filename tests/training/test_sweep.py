@@ -49,6 +49,8 @@ def test_settings_of_a_grid_are_drawn_once_each():
     assert set(names) < {each.name for each in points(QUICKSTART, axes)}
     with pytest.raises(UserError, match=r"combinations; at most 1,000"):
         points(QUICKSTART, axes, 10**9)
+    with pytest.raises(UserError, match="--random=50: only 3 settings are there; draw fewer, or widen a range"):
+        points(QUICKSTART, [axis("learning_rate=lin:0.1:0.102")], 50)
 
 
 def test_names_are_short():

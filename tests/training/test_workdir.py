@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flax_resnets import storage
 from flax_resnets.errors import UserError
 from flax_resnets.training.workdir import check_workdir, opened
 
@@ -17,6 +18,10 @@ from flax_resnets.training.workdir import check_workdir, opened
         (lambda d, _: (d / "checkpoints").mkdir(parents=True), "has checkpoints and no config.json"),
         (lambda d, _: d.mkdir() or (d / "config.json").write_text("{"), "is no run's configuration"),
         (lambda d, _: d.mkdir() or (d / "config.json").write_text("[]"), "is no run's configuration"),
+        (
+            lambda d, _: d.mkdir() or (d / "config.json").write_text('{"a": 1}'),
+            "no run's configuration (it has no model",
+        ),
         (
             lambda d, config: (
                 d.mkdir()
@@ -32,6 +37,31 @@ def test_a_workdir_of_something_else_is_refused(config, tmp_path, setup, message
     with pytest.raises(UserError) as caught:
         check_workdir(config, workdir)
     assert message in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_data_are_read(config):
+    with pytest.raises(UserError, match=r"^workdir=/proc/sys/a/b: /proc/sys cannot be written; pick a directory that"):
+        check_workdir(config, Path("/proc/sys/a/b"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
+def test_a_run_that_may_not_be_read_is_a_users_mistake(config, tmp_path, monkeypatch, name):
+    """Such as that of another user."""
+    (tmp_path / "config.json").write_text(config.to_json())
+
+    def forbidden(call):
+        def checked(path, *arguments):
+            if Path(path).name == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments)
+
+        return checked
+
+    monkeypatch.setattr(storage, "read", forbidden(storage.read))
+    monkeypatch.setattr(storage, "names", forbidden(storage.names))
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{name}: Permission denied"):
+            check_workdir(dataclasses.replace(config, epochs=9), tmp_path)
 
 
 def test_a_workdir_of_this_run_is_welcome(config, tmp_path):

@@ -140,7 +140,7 @@ def _entries(directory: Path | str) -> Iterator[os.DirEntry[str]]:
     """The entries of a directory, without hidden ones."""
     try:
         with os.scandir(directory) as entries:
-            yield from (entry for entry in entries if entry.name[0] != "." and entry.name not in _HIDDEN)
+            yield from (entry for entry in entries if not is_hidden(entry.name))
     except OSError as error:
         raise UserError(f"{directory}: {error.strerror}; expected is {EXPECTED}") from error
 
@@ -155,6 +155,16 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _visible_directories(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(directory) if _is_directory(entry))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or directory is left out: a hidden one, or what an operating system leaves in folders.
+
+    Example:
+        >>> is_hidden(".thumbnails"), is_hidden("@eaDir"), is_hidden("cats")
+        (True, True, False)
+    """
+    return name.startswith(".") or name in _HIDDEN
 
 
 def is_picture(name: str) -> bool:

@@ -21,12 +21,13 @@ from PIL import Image
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.explain import explain, stages
-from flax_resnets.inference.images import Item
+from flax_resnets.inference.images import Item, Stored
 
 MOST_BYTES = 20_000_000
 """Size of the largest picture that the page takes."""
 
 _ADDRESS = "127.0.0.1"
+_PORT_OF_HTTP = 80  # which browsers leave out of a request's Host and Origin
 _DRAINED = 8 * MOST_BYTES  # what is read of a picture that is too large, so that its sender reads the answer
 _SECONDS = 60  # after which a connection that stands still is closed
 _TOP = 5
@@ -84,9 +85,10 @@ class DemoServer(http.server.ThreadingHTTPServer):
         self._has_places = any(height * width > 1 for height, width in stages(classifier).values())
         try:
             super().__init__((_ADDRESS, port), _Handler)
-        except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"port={port}: {reason}; name another port, or 0 for any that is free") from None
+        except OverflowError:
+            raise UserError(f"port={port}: must be a whole number from 0 to 65535") from None
+        except OSError as error:
+            raise UserError(f"port={port}: {error.strerror}; name another port, or 0 for any that is free") from None
         self.address = f"http://{_ADDRESS}:{self.server_port}/"
 
     def server_bind(self) -> None:
@@ -112,7 +114,7 @@ class DemoServer(http.server.ThreadingHTTPServer):
             UserError: the bytes are no picture, or there is no such class.
         """
         with self._one_at_a_time:  # a picture of 89 million pixels takes 300 MB
-            stored = self.classifier.preprocess.stored(Item("picture", picture))
+            stored = [Stored("picture", self.classifier.preprocess.stored(Item("picture", picture)))]
             (predictions,) = self.classifier.predict(stored, _TOP, batch_size=1)
             shown: dict[str, Any] = {"index": predictions[0].index}
             if self._has_places:
@@ -182,7 +184,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _may(self) -> bool:
         """Whether the request is from this server's own page, or from a program on this machine; or answers it."""
         port = self.server.server_port
-        hosts = {f"{name}:{port}" for name in (_ADDRESS, "localhost")}
+        names = (_ADDRESS, "localhost")
+        hosts = {f"{name}:{port}" for name in names} | {*(names if port == _PORT_OF_HTTP else ())}
         origin = self.headers.get("Origin")
         if self.headers.get("Host") not in hosts:
             self._error(HTTPStatus.MISDIRECTED_REQUEST, f"this is {self.server.address}")
