@@ -1,6 +1,7 @@
 """Copies files of a bucket to this machine, once: a later start checks that they are the bucket's, and goes on."""
 
 import base64
+import errno
 import glob
 import json
 import os
@@ -40,7 +41,7 @@ def copied(path: Path, named: str) -> Path:
         with locked(local):
             _copy(directory, {path.name: stored}, local)
     except OSError as error:
-        raise _refusal(path, named, error) from None
+        raise _refusal(path, local, named, error) from None
     return local / path.name
 
 
@@ -57,7 +58,7 @@ def copied_directory(directory: Path, named: str, wanted: Callable[[str], bool] 
         wanted: which files are needed; is called with paths relative to the directory.
 
     Raises:
-        UserError: files cannot be copied.
+        UserError: files cannot be copied, or one of them has a name that would lie outside the directory.
     """
     local = _local(directory)
     try:
@@ -68,7 +69,7 @@ def copied_directory(directory: Path, named: str, wanted: Callable[[str], bool] 
             _remove_all_but(local, listing)
             _copy(directory, there, local)
     except OSError as error:
-        raise _refusal(directory, named, error) from None
+        raise _refusal(directory, local, named, error) from None
     return local
 
 
@@ -76,9 +77,12 @@ def _local(directory: Path) -> Path:
     return cache_root() / "buckets" / os.fspath(directory).removeprefix("gs://")
 
 
-def _refusal(path: Path, named: str, error: OSError) -> UserError:
-    where = "" if error.filename in (None, str(path)) else f" {error.filename}:"
-    return UserError(f"{named}={path}:{where} {error.strerror or error}; the same command goes on")
+def _refusal(path: Path, local: Path, named: str, error: OSError) -> UserError:
+    if isinstance(error, storage.BucketError):
+        where, remedy = "" if error.filename == str(path) else f" {error.filename}:", ""
+    else:  # of this machine, such as a full disk
+        where, remedy = f" {error.filename or local}:", "FLAX_RESNETS_CACHE names another directory; "
+    return UserError(f"{named}={path}:{where} {error.strerror or error}; {remedy}the same command goes on")
 
 
 def _remove_all_but(local: Path, listing: Collection[str]) -> None:
@@ -102,7 +106,8 @@ def _copy(directory: Path, there: dict[str, storage.Stored], local: Path) -> Non
     size = sum(stored.size for stored in missing.values())
     shown = size > _WORTH_A_WORD and not is_quiet()
     if shown:
-        print(f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}", flush=True)
+        text = f"{directory}: copying {len(missing):,} files, {size / 2**30:.2f} GiB, to {local}"
+        print(text, file=sys.stderr, flush=True)  # as the bar; to stdout it would be lost while TFDS is kept quiet
     with (
         listed.open("a") as record,
         tqdm(total=size, unit="B", unit_scale=True, disable=not shown or not sys.stderr.isatty()) as bar,
@@ -111,7 +116,8 @@ def _copy(directory: Path, there: dict[str, storage.Stored], local: Path) -> Non
 
         def copy(name: str) -> None:
             _copy_file(directory / name, missing[name], local / name, bar.update)
-            record.write(json.dumps([name, _state(local / name, missing[name])]) + "\n")
+            # The line break comes first: the line before may have been cut off by a kill.
+            record.write("\n" + json.dumps([name, _state(local / name, missing[name])]))
             record.flush()
 
         try:
@@ -161,7 +167,8 @@ def _copy_file(path: Path, stored: storage.Stored, local: Path, copied: Callable
         checksum = _crc32c(file)
     if checksum != stored.crc32c:
         part.unlink()
-        raise OSError(None, f"the copy is not what the bucket has (CRC32C {checksum}, not {stored.crc32c})", str(path))
+        wrong = f"the copy is not what the bucket has (CRC32C {checksum}, not {stored.crc32c})"
+        raise storage.BucketError(errno.EIO, wrong, str(path))
     os.replace(part, local)
 
 

@@ -50,7 +50,7 @@ def library_versions(libraries: Sequence[str] = _LIBRARIES) -> dict[str, str]:
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """The number of cores that this process may use: a scheduler may have given it a part of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

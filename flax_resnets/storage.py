@@ -128,13 +128,20 @@ def files(directory: Path) -> dict[str, Stored]:
 
     Raises:
         BucketError: the bucket cannot be listed, or does not exist.
+        UserError: a file's name is no path, such as `../x`, which would be another file than the bucket's.
     """
     with _answered(directory, bucket_only=True):
         bucket, name = _split(directory)
         prefix = f"{name}/" if name else ""
         blobs = _client().list_blobs(bucket, prefix=prefix, **_patiently())
-        blobs = [blob for blob in blobs if not blob.name.endswith("/")]
-        return {blob.name.removeprefix(prefix): _stored(blob) for blob in blobs}
+        found = {blob.name.removeprefix(prefix): _stored(blob) for blob in blobs if not blob.name.endswith("/")}
+    for name in found:
+        # A bucket takes any name, and it may be a stranger's bucket.
+        if {"", ".", ".."} & {*name.split("/")} or "\0" in name:
+            raise UserError(
+                f"{directory}: has a file named {name[:200]!r}, which is no path; rename or remove it in the bucket"
+            )
+    return found
 
 
 def stored(path: Path) -> Stored | None:
@@ -300,7 +307,7 @@ def _answered(path: Path, bucket_only: bool = False) -> Iterator[None]:
     """
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, TransportError
-    from requests import RequestException
+    from requests import ConnectionError, RequestException, Timeout
 
     try:
         yield
@@ -310,8 +317,6 @@ def _answered(path: Path, bucket_only: bool = False) -> Iterator[None]:
         if bucket_only:
             raise BucketError(errno.ENOENT, f"there is no bucket gs://{_split(path)[0]}", str(path)) from error
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
-    except exceptions.Forbidden as error:
-        raise BucketError(errno.EACCES, f"the bucket refuses it: {_message(error)}", str(path)) from error
     except TransportError as error:
         raise BucketError(errno.EIO, f"the bucket cannot be reached: {_message(error)}", str(path)) from error
     except (exceptions.Unauthorized, GoogleAuthError) as error:
@@ -321,12 +326,22 @@ def _answered(path: Path, bucket_only: bool = False) -> Iterator[None]:
             "elsewhere run `gcloud auth application-default login`",
             str(path),
         ) from error
-    except Exception as error:  # also of the libraries below the client
-        if isinstance(error, OSError) and not isinstance(error, RequestException):
-            raise
+    except (
+        exceptions.RetryError,
+        exceptions.ServerError,
+        exceptions.TooManyRequests,
+        ConnectionError,
+        Timeout,
+    ) as error:
         raise BucketError(
             errno.EIO, f"the bucket did not answer within {_PATIENCE:.0f} s: {_message(error)}", str(path)
         ) from error
+    except exceptions.ClientError as error:  # 4xx, such as of a bucket whose readers pay
+        raise BucketError(errno.EACCES, f"the bucket refuses it: {_message(error)}", str(path)) from error
+    except Exception as error:  # also of the libraries below the client
+        if isinstance(error, OSError) and not isinstance(error, RequestException):
+            raise
+        raise BucketError(errno.EIO, f"the request failed: {_message(error)}", str(path)) from error
 
 
 def _message(error: BaseException) -> str:

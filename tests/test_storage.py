@@ -1,5 +1,6 @@
 """Files and directories in a bucket; and what is no bucket's path, in every place that takes one."""
 
+import errno
 import json
 import os
 import threading
@@ -10,6 +11,7 @@ import pytest
 import train
 from flax_resnets import copies, storage
 from flax_resnets.data.source import open_source
+from flax_resnets.data.tfds.builder import _without_records
 from flax_resnets.errors import UserError
 from flax_resnets.paths import cache_root, expanded
 from flax_resnets.training import loop
@@ -167,6 +169,7 @@ def test_a_bucket_that_fails_now_and_then_is_asked_again(faults, monkeypatch):
 FAULTS = {
     503: "the bucket did not answer within 1 s: 503, as it was told to",
     429: "the bucket did not answer within 1 s: 429, as it was told to",
+    400: "the bucket refuses it: 400, as it was told to",
     403: "the bucket refuses it: 403, as it was told to",
     401: "no valid credentials (Anonymous credentials cannot be refreshed.); on a VM its",
 }
@@ -249,6 +252,50 @@ def test_a_copy_that_was_damaged_on_the_way_is_not_used(emulator, monkeypatch):
     assert copies.copied(path, "source").read_bytes() == b"right"
 
 
+@pytest.mark.parametrize("name", ["a/../../../../outside", "/outside", "a//b", "./a", "a\0b"])
+def test_a_file_whose_name_is_no_path_is_refused(emulator, name):
+    directory = f"gs://bucket/named{name.count('/')}{len(name)}"
+    storage.write(place(f"{directory.rpartition('/')[2]}/good"), b"")
+    emulator.write("bucket", f"{directory.rpartition('/')[2]}/{name}", b"theirs", {})
+    before = {*cache_root().parent.rglob("*")}
+    with pytest.raises(UserError, match=r"/named\d+: has a file named .*, which is no path"):
+        copies.copied_directory(storage.bucket_path(directory, "source"), "source")
+    assert {*cache_root().parent.rglob("*")} == before
+
+
+@pytest.mark.parametrize("dataset", ["..", "", "../x", "a/../.."])
+def test_a_dataset_whose_name_is_no_name_leaves_the_copies(emulator, dataset):
+    storage.write(place("kept/weights.npz"), b"content")
+    local = copies.copied(place("kept/weights.npz"), "source")
+    with pytest.raises(UserError, match="must be a TFDS name"):
+        open_source(dataset, "train", "gs://bucket")
+    assert local.exists()
+
+
+def test_a_full_disk_names_the_directory_of_the_copies(emulator, monkeypatch):
+    storage.write(place("full/weights.npz"), b"content")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` raises it, without a name
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(UserError) as caught:
+        copies.copied(place("full/weights.npz"), "source")
+    assert str(caught.value) == (
+        f"source=gs://bucket/full/weights.npz: {cache_root()}/buckets/bucket/full: No space left on device; "
+        "FLAX_RESNETS_CACHE names another directory; the same command goes on"
+    )
+
+
+def test_a_record_after_one_that_was_cut_off_is_kept(emulator):
+    for name in "ab":
+        storage.write(place(f"cut/{name}"), name.encode())
+    local = copies.copied_directory(place("cut"), "source", lambda name: name == "a")
+    listed = local / ".copied"
+    listed.write_bytes(listed.read_bytes() + b'\n["b", ["a kill cut th')
+    copies.copied_directory(place("cut"), "source")
+    begun = len(emulator.requests)
+    copies.copied_directory(place("cut"), "source")
+    assert not [path for _, path in emulator.requests[begun:] if "alt=media" in path]
+
+
 def test_weights_are_read_from_a_bucket(emulator, tmp_path_factory):
     import jax
     import numpy as np
@@ -326,6 +373,19 @@ def test_a_dataset_in_a_bucket_is_copied_and_the_same(emulator, data_dir):
     assert open_source("my_images:1.0.0", "train", data_dir).label(5) == open_source(
         "fashion_mnist_sample", "train"
     ).label(5)
+
+
+def test_copying_records_is_said_on_stderr_unless_it_is_to_be_quiet(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(copies, "_WORTH_A_WORD", 0)
+    for quiet in ("0", "1"):
+        monkeypatch.setenv("FLAX_RESNETS_QUIET", quiet)
+        monkeypatch.setenv("FLAX_RESNETS_CACHE", f"{cache_root()}{quiet}")
+        _without_records.cache_clear()
+        open_source("my_images", "train", data_dir)
+        found = capsys.readouterr()
+        assert ("/my_images/1.0.0: copying 1 files, 0.00 GiB, to " in found.err) == (quiet == "0")
+        assert found.out == ""
+    _without_records.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ and resumed. With `--small` on a machine without an accelerator, the device is t
 
 import dataclasses
 import math
-import os
 import statistics
 import tempfile
 from collections.abc import Generator, Iterator
@@ -24,6 +23,7 @@ import numpy as np
 
 from benchmarks.on_accelerator.rows import Row
 from benchmarks.on_accelerator.tasks import ROOT, Job, Task
+from flax_resnets.machine import cores
 
 # For each, the recipe's `precision` and JAX's precision for products of float32 numbers.
 PRECISIONS = {
@@ -148,7 +148,7 @@ class _Programs:
 
     def __init__(self, job: Job):
         self.job = job
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(cores())
         self._compiled: dict[tuple[Any, ...], Future] = {}
 
     def start(self) -> None:

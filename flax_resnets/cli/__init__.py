@@ -8,10 +8,12 @@ may import packages that others do not need. `--help` does not import JAX.
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from typing import Any, NoReturn
 
+from flax_resnets import __version__
 from flax_resnets.cli import startup
 from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.cpu import start_with_huge_pages
@@ -75,6 +77,10 @@ def start(arguments: list[str], program: str) -> NoReturn:
     if command in _COMPUTING:
         start_with_huge_pages()
     plain_warnings(program)
+    if sys.stdout is None:  # closed, by `>&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be text, nor its characters in the locale's set
+        sys.stdout.reconfigure(errors="backslashreplace")
     startup.end(main(arguments, program, own_process=True))
 
 
@@ -88,7 +94,8 @@ def main(arguments: list[str], program: str = "flax_resnets", own_process: bool 
             then the process cannot join a run of several processes.
 
     Returns:
-        The exit code: 0 for success; 2 for a mistake, which one line on stderr names; 130 after Ctrl-C; 3 from `train`
+        The exit code: 0 for success; 2 for a mistake, or if stdout cannot be written, which
+        one line on stderr names; 130 after Ctrl-C; 3 from `train`
         if the loss was not finite; 1 from `predict` if there are images that cannot be read.
 
     Example:
@@ -107,13 +114,28 @@ def main(arguments: list[str], program: str = "flax_resnets", own_process: bool 
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader has closed the pipe, as `head` does. Otherwise Python would print an error when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        _give_up_stdout()
+        return 0
+    except OSError:
+        try:
+            print(flush=True)  # which fails too if it was stdout that failed
+        except OSError as error:
+            print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
+            _give_up_stdout()
+            return 2
+        raise
+
+
+def _give_up_stdout() -> None:
+    """Otherwise Python would print an error when it closes stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], program: str, own_process: bool) -> int:
+    if arguments == ["--version"]:
+        print(f"flax_resnets {__version__}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -171,6 +193,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [
         "usage: flax-resnets COMMAND [arguments], or python -m flax_resnets COMMAND; COMMAND --help lists them",
+        "       flax-resnets --version",
         "",
     ]
     lines += ["to begin:", *(f"    {line}" for line in FIRST_STEPS)]

@@ -11,12 +11,16 @@ curves.
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from flax_resnets.cli.output import new_file, progress_of_images, write_file
 from flax_resnets.cli.parser import Parser
 from flax_resnets.cli.predict import add_choice_of_weights, chosen_weights, start_devices
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from flax_resnets.inference.compare import Comparison
 
 
 def add_arguments(parser: Parser) -> None:
@@ -43,25 +47,36 @@ def run(arguments: argparse.Namespace) -> None:
         )
     target = None if arguments.output is None else new_file("compare", arguments.output, arguments.force)
     from flax_resnets.inference.compare import compare
-    from flax_resnets.inference.compare_page import (
-        DIFFERENCE_COLUMNS,
-        METHODS,
-        comparison_page,
-        difference_rows,
-        result_columns,
-        result_rows,
-    )
+    from flax_resnets.inference.compare_page import comparison_page
 
     start_devices()
     with progress_of_images() as progress:
         comparison = compare(
             arguments.sources, data_dir=arguments.data_dir, progress=progress, **chosen_weights(arguments)
         )
-    if target is not None:
-        write_file("compare", target, comparison_page(comparison).encode())
-    if arguments.json:
-        print(json.dumps(comparison.as_dict() | {"page": target and str(target)}))
-        return
+    if not arguments.json:
+        print(_in_words(comparison), flush=True)
+    page = None
+    try:  # when the tables are printed, which a full disk shall not take away
+        if target is not None:
+            write_file("compare", target, comparison_page(comparison).encode())
+            page = str(target)
+    finally:
+        if arguments.json:
+            print(json.dumps(comparison.as_dict() | {"page": page}))
+    if page is not None and not arguments.json:
+        print(f"\n{printable(page)}")
+
+
+def _in_words(comparison: "Comparison") -> str:
+    from flax_resnets.inference.compare_page import (
+        DIFFERENCE_COLUMNS,
+        METHODS,
+        difference_rows,
+        result_columns,
+        result_rows,
+    )
+
     parts = [_table(["group", *result_columns(comparison.groups)], result_rows(comparison.groups))]
     if comparison.settings:
         header = ["setting", *(group.label for group in comparison.groups)]
@@ -72,9 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     parts.append("\n".join(METHODS))
     if comparison.notes:
         parts.append("\n".join(map(printable, comparison.notes)))
-    if target is not None:
-        parts.append(printable(str(target)))
-    print("\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
 def _table(header: list[str], rows: list[list[str]], left: int = 1) -> str:

@@ -25,7 +25,7 @@ from PIL import Image
 from flax_resnets.cli.output import is_file_or_new, write_file
 from flax_resnets.cli.parser import Parser, nearest
 from flax_resnets.cli.table import table
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, printable
 from flax_resnets.paths import expanded
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _LARGEST, _SMALLEST = 10, 5  # classes of a long list that are shown
 _SIDES = ("shorter_side", "longer_side")
+_PAIRS = 3  # of equal images that are named
 _COLUMNS = 8  # images of a class in the picture
 _SHOWN = 120  # pixels of an image in the picture
 _SIDE = 224  # to which larger images are resized for their mean, unless store_size is set
@@ -138,12 +139,17 @@ def _report(sources: Mapping[str, "Source"], contents: Mapping[str, "Contents"])
     remarks = list(dict.fromkeys(note for source in sources.values() for note in source.notes))
     remarks += dataclasses.replace(identity, class_counts=counts).remarks()
     in_both = None
+    for split, each in contents.items():
+        if each.repeated:
+            source = sources[split]
+            remarks.append(f"copies in {source.split}, byte by byte: {_pairs(each.repeated, source, source)}")
     if validation is not None:
-        in_both = contents["validation"].also_in(contents["train"])
-        if in_both:
+        pairs = contents["validation"].also_in(contents["train"])
+        in_both = len(pairs)
+        if pairs:
             remarks.append(
                 f"{in_both:,} of the {len(validation):,} validation images are training images too, byte by byte; on "
-                "them the accuracy says nothing about new images"
+                f"them the accuracy says nothing about new images: {_pairs(pairs, validation, train)}"
             )
     return {
         "dataset": identity.dataset,
@@ -160,7 +166,7 @@ def _report(sources: Mapping[str, "Source"], contents: Mapping[str, "Contents"])
                 **({} if each.labels_per_image is None else {"labels_per_image": each.labels_per_image}),
                 "shorter_side": each.shorter_side,
                 "longer_side": each.longer_side,
-                "repeated": each.repeated,
+                "repeated": len(each.repeated),
                 "broken": each.broken,
                 "checked": each.checked,
             }
@@ -169,6 +175,14 @@ def _report(sources: Mapping[str, "Source"], contents: Mapping[str, "Contents"])
         "in_both": in_both,
         "remarks": remarks,
     }
+
+
+def _pairs(pairs: Sequence[tuple[int, int]], of: "Source", first: "Source") -> str:
+    """Names the first pairs of equal images."""
+    root = os.path.join(os.path.commonpath([of.directory, first.directory]), "")
+    shown = [(of.image_name(one), first.image_name(other)) for one, other in pairs[:_PAIRS]]
+    names = [" = ".join(printable(name.removeprefix(root))[-80:] for name in pair) for pair in shown]
+    return ", ".join(names) + (f" and {len(pairs) - _PAIRS:,} more" if pairs[_PAIRS:] else "")
 
 
 def _in_words(report: Mapping[str, Any], train: "Source") -> str:
@@ -191,7 +205,7 @@ def _in_words(report: Mapping[str, Any], train: "Source") -> str:
     for label in shown:
         if classes and len(shown) < train.num_classes and len(classes) == _LARGEST:
             classes.append([f"... {train.num_classes - len(shown):,} more", *("" for _ in splits)])
-        classes.append([_printable(train, label), *(f"{each['class_counts'][label]:,}" for each in splits.values())])
+        classes.append([_class_name(train, label), *(f"{each['class_counts'][label]:,}" for each in splits.values())])
     lines = [first, "", table(["", *splits], rows, left=1), "", table(["class", *splits], classes, left=1), ""]
     if "mean" in report:
         mean, std = (",".join(f"{number:.4f}" for number in report[name]) for name in ("mean", "std"))
@@ -227,9 +241,8 @@ def _chosen(counts: Sequence[int]) -> list[int]:
     return order if len(order) <= _LARGEST + _SMALLEST else order[:_LARGEST] + order[-_SMALLEST:]
 
 
-def _printable(source: "Source", label: int) -> str:
-    name = source.class_names[label]
-    return (name if name.isprintable() else repr(name)[1:-1])[:60]
+def _class_name(source: "Source", label: int) -> str:
+    return printable(source.class_names[label])[:60]
 
 
 def _draw(source: "Source", contents: "Contents") -> bytes:
@@ -245,7 +258,7 @@ def _draw(source: "Source", contents: "Contents") -> bytes:
     for axes in grid.flat:
         axes.set_axis_off()
     for row, label in zip(grid, shown, strict=True):
-        title = f"{_printable(source, label)} ({contents.class_counts[label]:,})"
+        title = f"{_class_name(source, label)} ({contents.class_counts[label]:,})"
         row[0].set_title(title, fontsize=9, loc="left", parse_math=False)
         images = np.flatnonzero(has_class(contents.labels, label))
         for axes, index in zip(row, images[evenly_spaced(len(images), _COLUMNS)], strict=False):
@@ -256,7 +269,7 @@ def _draw(source: "Source", contents: "Contents") -> bytes:
             picture = Image.fromarray(pixels[..., 0] if source.channels == 1 else pixels)
             picture.thumbnail((_SHOWN, _SHOWN))
             axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-            others = [_printable(source, other)[:20] for other in classes_of(contents.labels[index]) if other != label]
+            others = [_class_name(source, other)[:20] for other in classes_of(contents.labels[index]) if other != label]
             text = "\n".join(f"+ {other}" for other in (others[:3] if others[4:] else others[:4]))
             text += f"\n+ {len(others) - 3} more" if others[4:] else ""
             axes.text(0, -0.04, text, transform=axes.transAxes, va="top", fontsize=7, color="0.3", parse_math=False)

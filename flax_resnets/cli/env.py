@@ -2,7 +2,8 @@
 
     flax-resnets env
 
-It names no user, no host and no directory except the one that the package is imported from.
+Look at it before you publish it: it has the directory that the package is imported from, and the variables that it
+prints may have other directories and hosts.
 """
 
 import argparse

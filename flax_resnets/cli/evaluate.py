@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flax_resnets.cli.output import is_file_or_new, make_directory, progress_of_images, write_file
+from flax_resnets.cli.output import check_directory, is_file_or_new, make_directory, progress_of_images, write_file
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.cli.predict import add_choice_of_classifier, load
 from flax_resnets.cli.table import table
@@ -79,12 +79,15 @@ def run(arguments: argparse.Namespace) -> None:
         except UserError as error:
             message = str(error).replace("broken_images=skip leaves", "--skip-broken leaves")
             raise UserError(f"--{message}" if message.startswith("split=") else message) from None
-    files = [] if directory is None else _write(evaluation, directory)
-    if arguments.json:
-        print(json.dumps(evaluation.as_dict() | {"files": [str(path) for path in files]}))
-        return
-    print(f"{printable(arguments.source)} on {_in_words(evaluation)}")
-    if files and directory is not None:
+    if not arguments.json:
+        print(f"{printable(arguments.source)} on {_in_words(evaluation)}", flush=True)
+    files = []
+    try:  # when the figures are printed, which a full disk shall not take away
+        files = [] if directory is None else _write(evaluation, directory)
+    finally:
+        if arguments.json:
+            print(json.dumps(evaluation.as_dict() | {"files": [str(path) for path in files]}))
+    if files and not arguments.json:
         print(f"\nin {directory}: {', '.join(path.name for path in files)}")
 
 
@@ -155,10 +158,7 @@ def _directory(path: str, force: bool) -> Path:
         raise UserError(
             f"evaluate: --output={directory}: has {there[0]}; name another directory, or replace it with --force"
         )
-    if os.path.lexists(directory):
-        make_directory(
-            "evaluate", directory
-        )  # which only checks it; a new one is made when there is something to write
+    check_directory("evaluate", directory)
     return directory
 
 

@@ -15,7 +15,7 @@ import math
 from importlib.metadata import version
 from pathlib import Path
 
-from flax_resnets.cli.output import make_directory, write_new
+from flax_resnets.cli.output import check_directory, make_directory, write_new
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or default_workdir(arguments.config, config) / "lr_find"
     directory = expanded(directory, "lr-find: --output")
+    check_directory("lr-find", directory)
     expect_no_tpu()
     start_jax()
     keep_compiled_programs()

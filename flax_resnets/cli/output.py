@@ -5,27 +5,41 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
 from flax_resnets.progress import is_quiet
+
+_EVERY = 0.2  # seconds between two updates of the progress
+
+
+def check_directory(command: str, directory: Path) -> None:
+    """Checks, before anything is computed, the directory of a command's `--output`. One that is not there is not made.
+
+    Raises:
+        UserError: it cannot be written to, or cannot be made.
+    """
+    existing = next(path for path in (directory, *directory.parents) if os.path.lexists(path) or "\0" in str(path))
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
+        which = "" if existing == directory else f"{existing} "
+        raise UserError(f"{command}: --output={directory}: {which}is no directory that can be written")
 
 
 def make_directory(command: str, directory: Path) -> None:
     """Makes the directory of a command's `--output`, unless it exists.
 
     Raises:
-        UserError: the directory cannot be made or cannot be written to.
+        UserError: see `check_directory`.
     """
+    check_directory(command, directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{command}: --output={directory}: {reason}; name a directory to write") from None
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise UserError(f"{command}: --output={directory}: Permission denied; name a directory to write")
+    except OSError as error:
+        raise _unwritable(command, directory, error) from None
 
 
 def free_names(name: str) -> Iterator[str]:
@@ -136,13 +150,36 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def progress_of_images() -> Iterator[Callable[[int, int], None] | None]:
-    """Yields a function that shows on a terminal how many of all images are done, or None for none."""
-    if is_quiet() or not sys.stderr.isatty():
+def progress_of_images(out: TextIO | None = None) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yields a function that shows on a terminal how many images are done, or None if nothing is to be shown.
+
+    The function takes the number of images that are done and that of all; with None for all it shows the speed. When
+    the block ends, also by an error, the line is cleared.
+
+    Args:
+        out: to which results are printed meanwhile. If that is a terminal, nothing else is shown there.
+    """
+    if is_quiet() or not sys.stderr.isatty() or (out is not None and out.isatty()):
         yield None
         return
-    yield lambda done, of: print(f"\r{done:,} of {of:,} images\x1b[K", end="", file=sys.stderr, flush=True)
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    started = shown = time.monotonic()
+
+    def show(done: int, of: int | None) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown > _EVERY:
+            shown = now
+            text = (
+                f"{done:,} images, {done / (now - started):,.0f} images/s"
+                if of is None
+                else f"{done:,} of {of:,} images"
+            )
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def size_in_words(count: int) -> str:

@@ -14,22 +14,18 @@ import csv
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flax_resnets.cli.output import new_file, whole_file
+from flax_resnets.cli.output import new_file, progress_of_images, whole_file
 from flax_resnets.cli.parser import Parser, share, whole_number
 from flax_resnets.errors import UserError, printable
 from flax_resnets.inference.whole_number import MOST_IN_A_STEP
-from flax_resnets.progress import is_quiet
 
 if TYPE_CHECKING:
     from flax_resnets.inference.classifier import Classifier, Prediction
     from flax_resnets.inference.images import Item
-
-_EVERY = 0.2  # seconds between two updates of the progress
 
 
 def add_arguments(parser: Parser) -> None:
@@ -132,19 +128,21 @@ def run(arguments: argparse.Namespace) -> int:
     done = failed = 0
     target = None if arguments.output is None else new_file("predict", arguments.output, arguments.force)
     classifier = load(arguments)
-    with contextlib.nullcontext(sys.stdout) if target is None else _whole(target) as out:
+    with (
+        contextlib.nullcontext(sys.stdout) if target is None else _whole(target) as out,
+        progress_of_images(out) as progress,
+    ):
         width = max(map(len, map(printable, classifier.words)), default=0)
         form = _as_json if arguments.json else _as_csv if arguments.csv else _Table(width)
         if arguments.csv:
             out.write("image,rank,class_name,index,probability,error\n")
-        show = _progress(out)
         items = _items(arguments.images)
         for item, result in classifier.each_prediction(items, arguments.top_k, batch_size=arguments.batch_size):
             done += 1
             failed += isinstance(result, UserError)
             out.write(form(item.name, result))
-            show(done)
-        show(None)
+            if progress is not None:
+                progress(done, None)
     if failed:
         print(f"{arguments.program}: {failed:,} of {done:,} images cannot be read; their rows say why", file=sys.stderr)
     return 1 if failed else 0
@@ -227,22 +225,3 @@ def _whole(target: Path) -> Iterator[TextIO]:
             yield file
     except OSError as error:
         raise UserError(f"predict: --output={target}: {error.strerror or error}; name another file") from None
-
-
-def _progress(out: TextIO) -> Callable[[int | None], None]:
-    """A function that shows the number of images on a terminal, unless the rows are printed on it; None ends it."""
-    if is_quiet() or not sys.stderr.isatty() or out.isatty():
-        return lambda _: None
-    started = shown = time.monotonic()
-
-    def show(done: int | None) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if done is None:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        elif now - shown > _EVERY:
-            shown = now
-            speed = done / (now - started)
-            print(f"\r{done:,} images, {speed:,.0f} images/s\x1b[K", end="", file=sys.stderr, flush=True)
-
-    return show

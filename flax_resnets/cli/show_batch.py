@@ -11,7 +11,7 @@ show_batch-2.png and so on are written.
 import argparse
 from pathlib import Path
 
-from flax_resnets.cli.output import make_directory, write_new
+from flax_resnets.cli.output import check_directory, make_directory, write_new
 from flax_resnets.cli.parser import Parser, whole_number
 from flax_resnets.errors import UserError
 from flax_resnets.paths import expanded
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     directory = arguments.output or default_workdir(arguments.config, config) / "show_batch"
     directory = expanded(directory, "show-batch: --output")
+    check_directory("show-batch", directory)
     expect_no_tpu()
     start_jax()
     display = Display()

@@ -23,6 +23,7 @@ from flax_resnets.data.labels import Label, is_multilabel, new_labels
 from flax_resnets.data.lock import locked
 from flax_resnets.data.source import Source
 from flax_resnets.errors import UserError
+from flax_resnets.machine import cores
 from flax_resnets.paths import cache_root
 
 _FORMAT = 1  # to be raised when the same source, size and resize give other pixels than before
@@ -93,10 +94,10 @@ def cached_images(
     """The whole split as one array. The first call decodes the images; later calls map the array from the disk.
 
     The cache is in `$FLAX_RESNETS_CACHE`; if that is not set, in `$XDG_CACHE_HOME/flax_resnets` or
-    `~/.cache/flax_resnets`. There, each split of a dataset has a directory, which holds a directory for each size and
-    kind of resizing. If the content of the dataset's files changes, their old caches are removed. An incomplete cache
-    has a temporary name, so no reader finds it. If several processes need the same cache, one decodes and the others
-    wait.
+    `~/.cache/flax_resnets`. There, each split of a dataset has a directory (with another image_key or label_key another
+    one), which holds a directory for each size and kind of resizing. If the content of the dataset's files changes,
+    their old caches are removed. An incomplete cache has a temporary name, so no reader finds it. If several processes
+    need the same cache, one decodes and the others wait.
 
     Args:
         source: the split.
@@ -155,6 +156,8 @@ def _directory(source: Source, size: int, resize: str) -> Path:
     path = str(source.directory)
     if not re.fullmatch(r"\w+", source.split):  # `train[:80%]` and `train[80%:]` are told apart by nothing else
         path += f" {source.split}"
+    if keys := getattr(source, "keys", ""):
+        path += f" {keys}"
     path_key = hashlib.sha256(path.encode()).hexdigest()[:8]
     asked = [each for each in ("exif_orientation", "white_background", "draft") if getattr(source, each, False)]
     kind = "-".join((source.cache_key[:16], str(size), resize, f"v{_FORMAT}", *asked))
@@ -328,7 +331,7 @@ def decoded_blocks(
         Images and labels in order, up to 512 at a time, and messages about broken images, which are left out.
     """
     # The decoders release the global interpreter lock, so threads are enough: one for each core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(chosen), _BLOCK):
             indices = chosen[start : start + _BLOCK]
             images = np.empty((len(indices), size, size, source.channels), np.uint8)

@@ -34,7 +34,9 @@ class DataConfig(Fields):
             splits, such as `train[:80%]`. None for `train`, and for the first that there is of `validation`, `val`,
             `valid`, `dev` and `test`; in a folder and of parquet files, of `val`, `valid`, `validation` and `test`.
         validation_share: share of the training images that become the validation split, if the dataset has only one
-            split. None if it has two, and for 0.2 if it is a folder or parquet files with only one.
+            split. None if it has two, and for 0.2 if it is a folder or parquet files with only one. Of these, each
+            class gives its share; of TFDS's datasets all images are drawn from at once, so that the classes have about
+            the same shares in both, but not exactly.
         image_key, label_key: names of the features or columns that hold the image and its class, such as
             `coarse_label`; of a feature inside another one, `outer/inner`. None for `image` and `label`; in a folder's
             `images.csv`, for `path` and `label`.

@@ -2,12 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
-import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from flax_resnets.data.labels import Label, class_counts, is_multilabel, is_real
 from flax_resnets.data.source import Source
 from flax_resnets.data.statistics import MOST_IMAGES, PixelStatistics, evenly_spaced, of_pixels
 from flax_resnets.errors import UserError
+from flax_resnets.machine import cores
 
 _TASK = 256  # records that a thread takes at a time
 
@@ -36,7 +36,7 @@ class Contents:
         broken: a message for each image that is known to be damaged. If `checked`, all images were decoded; otherwise
             only their headers were read.
         checked: see `broken`.
-        files: how often each file occurs, by its content's hash.
+        files: the hash of each image's file; empty for a record that cannot be read.
     """
 
     labels: np.ndarray
@@ -45,7 +45,7 @@ class Contents:
     longer_side: tuple[int, int, int] | None
     broken: tuple[str, ...]
     checked: bool
-    files: Counter[bytes]
+    files: tuple[bytes, ...]
 
     @property
     def labels_per_image(self) -> tuple[int, float, int] | None:
@@ -55,14 +55,19 @@ class Contents:
         counts = self.labels[is_real(self.labels)].sum(1, dtype=np.int64)
         return (int(counts.min()), float(counts.mean()), int(counts.max())) if len(counts) else (0, 0.0, 0)
 
-    @property
-    def repeated(self) -> int:
-        """The number of images that are copies of another one of the split, byte by byte."""
-        return self.files.total() - len(self.files)
+    @functools.cached_property
+    def _first(self) -> dict[bytes, int]:
+        """The index of the first image with each content."""
+        return {file: index for index, file in reversed(list(enumerate(self.files))) if file}
 
-    def also_in(self, other: "Contents") -> int:
-        """The number of images that are also in another split, byte by byte."""
-        return sum(count for file, count in self.files.items() if file in other.files)
+    @property
+    def repeated(self) -> list[tuple[int, int]]:
+        """The images that are copies of another one, byte by byte: their indices, and that of the first of its kind."""
+        return [(copy, first) for copy, first in self.also_in(self) if copy != first]
+
+    def also_in(self, other: "Contents") -> list[tuple[int, int]]:
+        """The images that are also in another split, byte by byte: their indices here, and that of the first there."""
+        return [(index, other._first[file]) for index, file in enumerate(self.files) if file in other._first]
 
 
 class _Record(NamedTuple):
@@ -84,14 +89,14 @@ def contents_of(source: Source, check: bool = False, progress: Callable[[int], N
         >>> from flax_resnets.data.source import open_source
         >>> contents = contents_of(open_source("fashion_mnist_sample", "validation"))
         >>> contents.class_counts[:3], contents.longer_side, contents.repeated
-        ((100, 100, 100), (28, 28, 28), 0)
+        ((100, 100, 100), (28, 28, 28), [])
     """
 
     def read(start: int) -> list[_Record]:
         return [_read(source, index, check) for index in range(start, min(start + _TASK, len(source)))]
 
     records: list[_Record] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded by Pillow here
         for read_records in pool.map(read, range(0, len(source), _TASK)):
             records += read_records
@@ -108,7 +113,7 @@ def contents_of(source: Source, check: bool = False, progress: Callable[[int], N
         longer_side=longer,
         broken=tuple(record.broken for record in records if record.broken),
         checked=check,
-        files=Counter(record.file for record in records if record.file),
+        files=tuple(record.file for record in records),
     )
 
 

@@ -56,9 +56,16 @@ class Identity:
         """The name and the version in words, such as `cifar10 3.0.2`."""
         return f"{self.dataset} {self.version}".rstrip()
 
+    @property
+    def used(self) -> dict[str, int]:
+        """Like `counts`, but without broken images, if `class_counts` tells how many these are."""
+        if self.class_counts is None or self.multilabel:
+            return self.counts
+        return {split: sum(counts) for split, counts in self.class_counts.items()}
+
     def in_words(self, size: int) -> str:
         """Describes the data in one line. `size` is the side of the images that the network sees, in pixels."""
-        train, validation = self.counts["train"], self.counts["validation"]
+        train, validation = self.used["train"], self.used["validation"]
         colour = "grey" if self.channels == 1 else "colour"
         return (
             f"{self.name}: {train:,} training and {validation:,} validation images, "
@@ -88,7 +95,7 @@ class Identity:
                 lines.append(f"unbalanced: {names} ({many / few:.0f} to 1){remedy}")
         if self.in_both:
             lines.append(
-                f"{self.in_both:,} of the {self.counts['validation']:,} validation images are training images too, "
+                f"{self.in_both:,} of the {self.used['validation']:,} validation images are training images too, "
                 "pixel by pixel; on them the accuracy says nothing about new images"
             )
         return lines

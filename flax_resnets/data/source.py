@@ -14,6 +14,7 @@ from flax_resnets.data.config import DataConfig, Part, existing_directory
 from flax_resnets.data.decode import decode
 from flax_resnets.data.labels import Label, in_words, new_labels
 from flax_resnets.errors import UserError
+from flax_resnets.machine import cores
 
 SAMPLE = tfds.SAMPLE
 """Name of the dataset that comes with the package and needs no `data_dir`."""
@@ -46,6 +47,8 @@ class Source(abc.ABC):
         labels_at_hand: whether `labels` costs little. Otherwise it reads every record.
         multilabel: whether an image may have any number of classes, see `flax_resnets.data.labels`.
         is_share: whether the images were drawn, because the files have no validation split. TFDS's never are.
+        keys: the configuration's `image_key` and `label_key`; empty for the usual ones. Caches of the same split with
+            other keys are kept beside each other.
     """
 
     dataset: str
@@ -64,6 +67,7 @@ class Source(abc.ABC):
     labels_at_hand: bool = False
     multilabel: bool = False
     is_share: bool = False
+    keys: str = ""
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class Source(abc.ABC):
         Raises:
             UserError: a record is damaged.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             labels = new_labels(self, len(self))
             for row, label in enumerate(pool.map(self.label, range(len(self)))):
                 labels[row] = label
@@ -272,6 +276,7 @@ def open_split(config: DataConfig, split: Part) -> Source:
     check_data_dir(config)
     opened = kind_of(config.dataset).open_split(config, split)
     _check_classes(config, opened.num_classes)
+    opened.keys = " ".join(key for key in (config.image_key, config.label_key) if key)
     return opened
 
 

@@ -1,7 +1,6 @@
 """A split that is read when it is needed: images are decoded on all cores shortly before their step, and not kept."""
 
 import itertools
-import os
 from collections.abc import Callable, Generator
 
 import numpy as np
@@ -11,6 +10,7 @@ from flax_resnets.data.cache import resized_example
 from flax_resnets.data.config import Sampler
 from flax_resnets.data.labels import new_labels
 from flax_resnets.data.source import Source
+from flax_resnets.machine import cores
 
 _AHEAD = 2  # batches to decode ahead
 _TASK = 8  # images that a thread takes at a time: few, so that many threads share a batch
@@ -98,7 +98,7 @@ class StreamedImages:
         if not numbers:
             return
         tasks = -(-len(indices(numbers[0])) // _TASK)
-        threads = _cores()
+        threads = cores()
         ahead = max(_AHEAD * tasks, 2 * threads)
         parts = grain.MapDataset.source(_Tasks(self._decoded, indices, numbers, tasks))
         iterator = iter(parts.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
@@ -116,11 +116,6 @@ class StreamedImages:
             if index >= 0:
                 images[row], labels[row] = resized_example(self._source, int(index), self._size, self._resize)
         return images, labels
-
-
-def _cores() -> int:
-    """The number of cores that this process may use: a scheduler may have given it a part of the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Tasks:

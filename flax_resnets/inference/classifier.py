@@ -21,6 +21,7 @@ from flax_resnets.inference.class_names import in_words
 from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
 from flax_resnets.inference.whole_number import MOST_IN_A_STEP, whole_number
+from flax_resnets.machine import cores
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.multilabel import OF_EACH_CLASS
@@ -477,7 +478,7 @@ class Classifier:
             except UserError as error:
                 return item, error
 
-        pool = ThreadPoolExecutor(os.cpu_count())  # the decoders release the global interpreter lock
+        pool = ThreadPoolExecutor(cores())  # the decoders release the global interpreter lock
         try:
             waiting: deque[Future[tuple[Item, np.ndarray | UserError]]] = deque()
             for item in items:

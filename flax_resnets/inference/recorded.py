@@ -105,7 +105,7 @@ class Recorded:
                 return (step - start) // (epoch - before)
         if self.identity is None or not isinstance(batch_size, int) or batch_size < 1:
             return None
-        return self.identity.counts["train"] // batch_size or None
+        return self.identity.used["train"] // batch_size or None
 
     @property
     def stretches(self) -> list[Stretch] | None:

@@ -10,6 +10,7 @@ from functools import cache
 import jax
 
 from flax_resnets.errors import UserError
+from flax_resnets.machine import cores
 from flax_resnets.training.tpu.libtpu import has_tpu
 
 # If an NVIDIA GPU has its driver loaded, there are files of these names.
@@ -66,8 +67,8 @@ def devices_in_words() -> str:
     words = f"{count} {'CPU' if on_cpu else devices[0].device_kind} device{'s' if count > 1 else ''}"
     if processes > 1:
         return f"{words} of {processes} processes"
-    cores = os.cpu_count() or 1
-    return f"{words} of {cores} core{'s' if cores > 1 else ''}" if on_cpu else words
+    number = cores()
+    return f"{words} of {number} core{'s' if number > 1 else ''}" if on_cpu else words
 
 
 def idle_accelerator() -> str | None:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import pytest
 
+import flax_resnets.cli.bench as command
 from flax_resnets import cli, cpu
 from flax_resnets.cli.bench import contenders
 from flax_resnets.cli.bench.cases import CASES
 from flax_resnets.cli.bench.interleave import Measurement
+from flax_resnets.errors import UserError
 
 TINY = ["bench", "--batch=2", "--size=32", "--rounds=2", "--turn=0.01"]
 
@@ -161,3 +163,9 @@ def test_another_environments_python_imports_nothing_of_ours(tmp_path, monkeypat
 
 def test_contenders_agree_on_what_they_are_asked_for():
     assert len({json.dumps(each) for each in options(contenders.peers(CASES["rn50-train"], "cpu")).values()}) == 1
+
+
+def test_on_a_full_disk_the_lines_are_printed(capsys):
+    with pytest.raises(UserError, match=r"^bench: --json=/dev/full: No space left on device; its lines are printed"):
+        command._write('{"case": "rn18-train"}\n', Path("/dev/full"))
+    assert capsys.readouterr().out == '{"case": "rn18-train"}\n\n'

@@ -1,5 +1,6 @@
 """`python -m flax_resnets`, as a user types it."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -7,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from flax_resnets import cli
+from flax_resnets import __version__, cli
 from flax_resnets.cli.table import table
 from flax_resnets.training.recipes import load_config
 
@@ -117,9 +119,10 @@ def test_each_command_explains_itself_with_an_example(capsys, command):
         ("summary alexnet --image-size=28", "summary: alexnet on images of 28 x 28 x 1: the image is too small"),
         (
             f"summary lenet --image-size={10**20}",
-            f"summary: lenet on images of {10**20} x {10**20} x 1: Python int too",
+            f"summary: --image-size={10**20}: must be a whole number from 1",
         ),
-        ("models resnet18 resnet50", "models: resnet50: no such flag; see --help"),
+        ("models resnet18 resnet50", "models: takes no further argument: resnet50; see --help"),
+        ("train epochs=3", "train: takes no further argument: epochs=3; did you mean --config.epochs=3?"),
         ("models nothing", "models: no name matches nothing"),
     ],
 )
@@ -139,6 +142,50 @@ def test_module_runs_and_reports_its_exit_code():
     done = subprocess.run(start("-m", "flax_resnets", "summry"), cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "flax_resnets: summry: no such command; did you mean summary?\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+@pytest.mark.parametrize("arguments", ["models", "--help"])
+def test_a_full_disk_behind_stdout_is_one_line(arguments, unbuffered):
+    command, environment = start("-m", "flax_resnets", arguments), {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "flax_resnets: standard output: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_error():
+    line = shlex.join(start("-m", "flax_resnets", "models")) + " >&-"
+    done = subprocess.run(line, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_error_of_the_system_is_not_taken_for_one_of_stdout(monkeypatch, capsys):
+    monkeypatch.setattr("flax_resnets.cli.models.run", lambda arguments: os.stat("/no/such/file"))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["models"])
+
+
+def test_a_directory_whose_name_is_no_text_is_printed(tmp_path):
+    directory = os.fsdecode(os.fsencode(tmp_path) + b"/w\xe9")
+    for number in range(8):
+        path = f"{directory}/{('cat', 'dog')[number % 2]}/{number}.png"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    picture = os.fsdecode(os.fsencode(tmp_path) + b"/o\xe9.png")
+    done = subprocess.run(
+        start("-m", "flax_resnets", "data", "folder", f"--data_dir={directory}", f"--picture={picture}"),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rf"folder in {tmp_path}/w\udce9: 2 classes" in done.stdout
+    assert done.stdout.endswith(f"{tmp_path}/o\\udce9.png\n")
+
+
+def test_the_version_is_printed(capsys):
+    assert run(capsys, "--version") == f"flax_resnets {__version__}\n"
 
 
 def test_a_reader_who_leaves_early_is_no_error():

@@ -1,6 +1,7 @@
 """The command `compare`: what it prints, and what it refuses."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_it_prints_tables_and_writes_a_page(capsys):
     assert Path("page.html").read_text().startswith("<!doctype html>")
     assert cli.main(["compare", "a0", "b0", "--output", "page.html"]) == 2
     assert "--output=page.html: exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_full_disk_takes_no_table_away(capsys, form):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert cli.main(["compare", "a0", "b0", "--output", "page.html", *form]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = capsys.readouterr()
+    assert found.err.endswith("page.html: File too large; name a place that can be written\n")
+    assert json.loads(found.out)["page"] is None if form else "from a0  difference" in found.out
 
 
 def test_json_is_one_line(capsys):

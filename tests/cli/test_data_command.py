@@ -9,6 +9,7 @@ from PIL import Image
 
 from flax_resnets import cli
 from flax_resnets.data.source import open_source
+from tests.data.pictures import picture
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +67,18 @@ def test_damaged_images_are_found_with_check(capsys, damaged_data_dir):
     assert sum(report["splits"]["train"]["class_counts"]) + len(broken) >= 6000
     (remark,) = json.loads(printed(capsys, *flags))["remarks"]
     assert remark == f"{len(broken)} of the 6,000 images read for mean and std are damaged; --check finds all"
+
+
+def test_equal_images_are_named(capsys, tmp_path):
+    for split, names in (("train", "abcdef"), ("val", "ab")):
+        for number, name in enumerate(names):
+            path = tmp_path / "photos" / split / ("cat", "dog")[number % 2] / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture({"c": 0, "e": 0}.get(name, number)))
+    out = printed(capsys, "folder", "--data_dir=photos", "--check")
+    assert "copies in train, byte by byte: cat/c.png = cat/a.png, cat/e.png = cat/a.png\n" in out
+    assert "new images: val/cat/a.png = train/cat/a.png, val/dog/b.png = train/dog/b.png\n" in out
+    assert json.loads(printed(capsys, "folder", "--data_dir=photos", "--json"))["splits"]["train"]["repeated"] == 2
 
 
 def test_a_picture_is_overwritten_with_force_alone(capsys):

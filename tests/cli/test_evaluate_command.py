@@ -1,6 +1,7 @@
 """The command `evaluate`: its table, its JSON, and its files."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_files_are_written_and_not_overwritten(capsys):
         (["--tta", "five"], "--tta"),
         (["--split", "tset"], "--split=tset: fashion_mnist_sample has no split 'tset', only train, test"),
         (["--output", "file"], "--output=file"),
+        (["--output", "file/x/y"], "--output=file/x/y: file is no directory that can be written"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):
@@ -83,6 +85,22 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert message in err
     assert err.count("\n") == 1
     assert len(err) < 600
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_full_disk_takes_no_figure_away(capsys, form):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        assert cli.main(["evaluate", "runs/mine", "--output", "out", *form]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = capsys.readouterr()
+    assert found.err.endswith("out/confusion.png: File too large; name a place that can be written\n")
+    if form:
+        assert json.loads(found.out)["files"] == []
+    else:
+        assert "accuracy  " in found.out
 
 
 def test_what_is_not_finite_is_null_in_the_file(network, monkeypatch):

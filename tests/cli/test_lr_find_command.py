@@ -110,7 +110,7 @@ def test_nothing_to_suggest_is_said(capsys, recipe, search, test, said, complain
         ("--config small.py --end=inf", "lr-find: --end=inf: must be a number above 0"),
         ("--config small.py --start=1 --end=0.1", "lr-find: --end=0.1: must be above --start=1"),
         ("--config small.py --steps=9", "lr-find: --steps=9: must be a whole number from 10 up"),
-        ("--config small.py --output small.py", "lr-find: --output=small.py: File exists; name a directory"),
+        ("--config small.py --output small.py", "lr-find: --output=small.py: is no directory that can"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, recipe, line, message):

@@ -44,7 +44,7 @@ def test_an_earlier_picture_is_kept(capsys, recipe):
         ("--config small.py --step=186", "show-batch: --step=186: must be below the run's 186 steps"),
         ("--config small.py --images=0", "show-batch: --images=0: must be a whole number from 1 up"),
         ("--config small.py --images=129", "show-batch: --images=129: must be at most 128"),
-        ("--config small.py --output small.py", "show-batch: --output=small.py: File exists; name a directory"),
+        ("--config small.py --output small.py", "show-batch: --output=small.py: is no directory that can"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, recipe, line, message):

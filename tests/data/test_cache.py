@@ -19,6 +19,7 @@ from PIL import Image
 from flax_resnets.data.cache import cached_images, resized
 from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
+from tests.data.pictures import picture
 
 
 @pytest.fixture
@@ -65,6 +66,25 @@ def test_each_size_and_way_to_resize_is_a_cache_of_its_own(source, cache_dir):
     assert cached_images(source, size=28).images.shape == (1000, 28, 28, 1)
     cached_images(source, size=16, resize="crop")
     assert len(caches(cache_dir)) == 3
+
+
+def test_fine_and_coarse_labels_have_caches_beside_each_other(make_set, cache_dir):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=(8, 8, 3)),
+        "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+        "coarse_label": tfds.features.ClassLabel(names=["ab", "c"]),
+    }
+    examples = [{"image": picture(number), "label": number % 3, "coarse_label": number % 3 // 2} for number in range(6)]
+    root = make_set("labelled_twice", features, {"train": [examples], "test": [examples]}).parents[1]
+    found = []
+    for label_key in (None, "coarse_label", None, "coarse_label"):
+        opened = open_source("labelled_twice", "train", root, label_key=label_key)
+        assert cached_images(opened, size=8).labels.max() == (2 if label_key is None else 1)
+        found.append(set(caches(cache_dir)))
+    assert [len(each) for each in found] == [1, 2, 2, 2]
+    assert found[1] == found[2] == found[3]
 
 
 def test_when_the_files_change_the_old_cache_makes_way(prepared, cache_dir):

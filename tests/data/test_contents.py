@@ -50,7 +50,7 @@ def test_headers_tell_sizes_and_bytes_tell_copies(photos):
     assert contents.class_counts == (3, 2, 0)
     assert contents.labels.tolist() == [0, 1, 1, 0, 0, -1]
     assert (contents.shorter_side, contents.longer_side) == ((20, 25, 200), (40, 45, 300))
-    assert contents.repeated == 1
+    assert contents.repeated == [(2, 0)]
     assert ["photo-4" in contents.broken[0], "photo-5" in contents.broken[1], contents.checked] == [True, True, False]
 
 
@@ -66,8 +66,8 @@ def test_a_check_decodes_every_image(photos):
 
 def test_copies_between_splits_count_each_image(photos):
     other = contents_of(Photos([(jpeg(40, 20), 2), (jpeg(40, 20, value=9), 2), (jpeg(40, 20), 0)]))
-    assert other.also_in(contents_of(photos)) == 2
-    assert contents_of(photos).also_in(other) == 2
+    assert other.also_in(contents_of(photos)) == [(0, 0), (2, 0)]
+    assert contents_of(photos).also_in(other) == [(0, 0), (2, 0)]
 
 
 def test_statistics_are_those_of_the_whole_images(photos):

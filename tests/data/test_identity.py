@@ -50,14 +50,23 @@ def test_numbers_are_kept_to_the_bit_and_make_no_difference(path, earlier):
     assert earlier.in_words(28).endswith("4 classes")
 
 
+def test_the_images_that_are_used_are_counted_without_broken_ones(earlier):
+    assert earlier.in_words(28).startswith("pets 1.0.0: 1,280 training and 30 validation images,")
+    counts = {"train": (80, 1199, 0, 0), "validation": (10, 20, 0, 0)}
+    known = dataclasses.replace(earlier, class_counts=counts)
+    assert known.in_words(28).startswith("pets 1.0.0: 1,279 training and 30 validation images,")
+    several = dataclasses.replace(known, multilabel=True)  # whose classes' sum is another number
+    assert several.in_words(28).startswith("pets 1.0.0: 1,280 training and 30 validation images,")
+
+
 def test_remarks_tell_what_may_spoil_a_run(earlier):
-    counts = {"train": (80, 1200, 0, 300), "validation": (0, 0, 0, 0)}
+    counts = {"train": (80, 1200, 0, 300), "validation": (0, 29, 0, 0)}
     assert dataclasses.replace(earlier, class_counts=counts, in_both=12).remarks() == [
         "no training images of class 'cow'",
         "unbalanced: largest class 'dog' 1,200, smallest 'cat' 80 (15 to 1); "
         "class_weights=balanced or sampler=balanced evens it out",
-        "no validation images of class 'cat', 'dog', 'cow' and 1 others",
-        "12 of the 30 validation images are training images too, pixel by pixel; on them the accuracy says nothing "
+        "no validation images of class 'cat', 'cow', 'ape'",
+        "12 of the 29 validation images are training images too, pixel by pixel; on them the accuracy says nothing "
         "about new images",
     ]
     even = {"train": (100, 300, 300, 300), "validation": (1, 1, 1, 90)}

@@ -146,8 +146,12 @@ def _backend() -> str:
 
 
 def _write(lines: str, path: Path | None) -> None:
-    if path is None:
-        print(lines, flush=True)
-    else:
-        with path.open("a") as file:
-            file.write(lines)
+    if path is not None:
+        try:
+            with path.open("a") as file:
+                file.write(lines)
+            return
+        except OSError as error:  # what took minutes is printed instead
+            print(lines, flush=True)
+            raise UserError(f"bench: --json={path}: {error.strerror}; its lines are printed") from None
+    print(lines, flush=True)

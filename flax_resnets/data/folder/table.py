@@ -38,16 +38,17 @@ def read_table(root: Path, config: DataConfig) -> Table:
     """Reads `images.csv`: UTF-8, with a header, and the columns `path`, `label` and perhaps `split`.
 
     Paths are relative to the directory of the table and stay inside it. Other columns are ignored. With
-    `label_separator`, a row has any number of labels.
+    `label_separator`, a row has any number of labels. A row that repeats an earlier one is left out.
 
     Raises:
         UserError: the table cannot be read, has no such columns, or a row has no path, no label or no split, or names
-            a file that does not exist.
+            a file that does not exist; or a picture has two labels, or is in both splits.
     """
     file, separator = root / TABLE, config.label_separator
     paths, splits = [], []
     labels: list[tuple[str, ...]] = []
     rows: dict[tuple[str, str | None], int] = {}  # the first row of a path in a split
+    repeated = 0
     for line, path, label, split in _rows(file, config.image_key or "path", config.label_key or "label"):
         where = f"{file}, line {line}"
         if not path or (not label and separator is None) or split == "":
@@ -57,12 +58,15 @@ def read_table(root: Path, config: DataConfig) -> Table:
         if os.path.isabs(path) or ".." in path.split("/") or "\0" in path:
             raise UserError(f"{where}: path {path[:200]!r} must be relative to {root} and stay inside it")
         of_row = (label,) if separator is None else _divided(label, separator)
-        first = rows.setdefault((path, split), len(paths))
-        if first < len(paths) and labels[first] != of_row:
-            now, before = ((separator or "").join(each)[:60] for each in (of_row, labels[first]))
-            raise UserError(
-                f"{where}: path {path[:200]!r} has the label {now!r}, but {before!r} before; a picture has one row"
-            )
+        first = rows.setdefault((os.path.normpath(path), split), len(paths))
+        if first < len(paths):
+            if labels[first] != of_row:
+                now, before = ((separator or "").join(each)[:60] for each in (of_row, labels[first]))
+                raise UserError(
+                    f"{where}: path {path[:200]!r} has the label {now!r}, but {before!r} before; a picture has one row"
+                )
+            repeated += 1
+            continue
         paths.append(path)
         labels.append(of_row)
         splits.append(split)
@@ -74,6 +78,12 @@ def read_table(root: Path, config: DataConfig) -> Table:
         more = f" (and {len(absent) - 1} others)" if absent[1:] else ""
         raise UserError(f"{file}: names {absent[0][:200]!r}{more}, but {root} has no such file")
     names = _split_names(file, dict.fromkeys(splits), config)
+    in_both = [path for path, split in rows if split == names[1] and (path, names[0]) in rows]
+    if in_both:
+        raise UserError(
+            f"{file}: path {in_both[0][:200]!r} is in {names[0]!r} and in {names[1]!r}; the two must have no images in "
+            "common"
+        )
     split_of_row = np.array([names[0] if split is None else split for split in splits])
     class_names = sorted({name for row in np.flatnonzero(split_of_row == names[0]) for name in labels[row]})
     if separator is not None and all(len(each) == 1 for each in labels):
@@ -99,6 +109,9 @@ def read_table(root: Path, config: DataConfig) -> Table:
         )
     hint = _hint({*class_names}, separator)
     notes = (f"{file}: {hint.removeprefix('; ')}",) if hint else ()
+    if repeated:
+        what = "rows repeat an earlier one, and count" if repeated > 1 else "row repeats an earlier one, and counts"
+        notes += (f"{file}: {repeated:,} {what} once",)
     return Table(Pictures(root, Names(paths), stats, label_of_row, notes), tuple(class_names), split_of_row, names)
 
 

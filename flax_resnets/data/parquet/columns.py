@@ -170,7 +170,8 @@ def read_labels(paths: Sequence[Path], columns: Columns) -> Values:
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
         chunks += labels.chunks
-    values = pa.chunked_array(chunks)
+    kind = columns.label_type
+    values = pa.chunked_array(chunks, kind.value_type if pa.types.is_dictionary(kind) else kind)
     return Values(values, np.concatenate(counts) if columns.multilabel else None)
 
 
@@ -186,6 +187,8 @@ def as_numbers(labels: Values, classes: Sequence[Any], where: str) -> np.ndarray
         UserError: a label is missing, or not among them.
     """
     values, counts = labels
+    if pa.types.is_integer(values.type) and values.type.bit_width < 64:
+        values = values.cast(pa.int64())  # there may be more classes than int8 has numbers
     options = pc.SetLookupOptions(pa.array(classes, values.type))
     places = pc.call_function("index_in", [values], options)
     if places.null_count:

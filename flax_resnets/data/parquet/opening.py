@@ -1,5 +1,6 @@
 """Opens a split of a dataset whose parquet files are found."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +22,7 @@ def open_shards(config: DataConfig, split: Part, shards: Shards) -> ParquetSourc
     columns, class_names, values = _classes(config, shards)
     own = 1 if split == "validation" and shards.validation else 0
     files, name = (shards.train, shards.validation)[own], shards.names[own]
-    paths = shards.paths(files)
-    for path in paths:
-        if (there := find_columns(path, config)) != columns:
-            what = next(key for key in Columns._fields if getattr(there, key) != getattr(columns, key))
-            raise UserError(
-                f"{path}: its {what.replace('_', ' ')} is not that of {shards.train[0]}; both must be alike"
-            )
+    paths = _alike(config, shards, files, columns)
     labels = as_numbers(read_labels(paths, columns), values, f"split {name!r} in {shards.root}")
     if not len(labels):
         raise UserError(f"split {name!r} in {shards.root}: has no rows")
@@ -46,10 +41,22 @@ def _classes(config: DataConfig, shards: Shards) -> tuple[Columns, tuple[str, ..
     columns = find_columns(shards.root / shards.train[0], config)
     if columns.class_names is not None and pa.types.is_integer(columns.label_type):
         return columns, columns.class_names, list(range(len(columns.class_names)))
-    values = distinct(read_labels(shards.paths(shards.train), columns))
+    values = distinct(read_labels(_alike(config, shards, shards.train, columns), columns))
     if len(values) < 2:
         raise UserError(
             f"label_key={columns.label!r}: the training images in {shards.root} have {len(values)} classes; at least 2 "
             "are needed"
         )
     return columns, tuple(map(str, values)), values
+
+
+def _alike(config: DataConfig, shards: Shards, files: tuple[str, ...], columns: Columns) -> list[Path]:
+    """The paths of these files; raises UserError if one has other columns than the first of the training files."""
+    paths = shards.paths(files)
+    for path in paths:
+        if (there := find_columns(path, config)) != columns:
+            what = next(key for key in Columns._fields if getattr(there, key) != getattr(columns, key))
+            raise UserError(
+                f"{path}: its {what.replace('_', ' ')} is not that of {shards.train[0]}; both must be alike"
+            )
+    return paths

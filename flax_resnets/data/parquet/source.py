@@ -133,6 +133,9 @@ class ParquetSource(Source):
             try:
                 future.set_result(self._read(group, self._columns.image + ".bytes" * self._columns.in_struct))
             except BaseException as error:
+                with self._lock:  # the next one tries again: the disk may answer then, or it was Ctrl-C
+                    if self._kept.get(group) is future:
+                        del self._kept[group]
                 future.set_exception(error)
         return future.result()
 

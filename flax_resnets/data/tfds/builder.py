@@ -34,8 +34,9 @@ def where_it_lies(dataset: str, data_dir: str | os.PathLike[str] | None) -> Path
     if dataset.partition(":")[0] == SAMPLE:
         return SAMPLE_DIR
     if data_dir is not None and is_url(data_dir):
-        name = re.split("[:/]", dataset)[0]
-        return _without_records(os.fspath(data_dir), name)
+        if not _NAME.fullmatch(dataset):  # before its name becomes a part of a path
+            raise _misnamed(dataset)
+        return _without_records(os.fspath(data_dir), re.split("[:/]", dataset)[0])
     return None if data_dir is None else Path(os.path.expanduser(data_dir))
 
 
@@ -66,10 +67,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
     name, _, config = dataset.split(":")[0].partition("/")
     # TFDS would take `Imagenette` for `imagenette`; but a run's name for its data is one.
     if not _NAME.fullmatch(dataset) or (name != name.lower() and name.lower() in _known()):
-        raise UserError(
-            f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
-            f"{_of_pictures(dataset) or _meant(name, _known())}"
-        )
+        raise _misnamed(dataset)
     try:
         with quiet_tfds(), no_network_for_metadata(), only_features_of_tfds():
             builder = tfds.builder(dataset, data_dir=data_dir and str(data_dir))
@@ -94,6 +92,14 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
                 suggestion = f"; data_dir={str(data_dir)!r} holds its {', '.join(path.name for path in there[:3])}"
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
         raise UserError(f"dataset={dataset!r} in data_dir={str(data_dir)!r}: {str(error)[:400]}") from error
+
+
+def _misnamed(dataset: str) -> UserError:
+    name = re.split("[:/]", dataset)[0]
+    return UserError(
+        f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
+        f"{_of_pictures(dataset) or _meant(name, _known())}"
+    )
 
 
 def _known() -> list[str]:

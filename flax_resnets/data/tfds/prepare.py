@@ -166,7 +166,7 @@ def _existing(root: Path) -> Iterator[None]:
 
 
 def _check_writable(root: Path) -> None:
-    # Tested by writing: for root, os.access reports a read-only mount as writable.
+    # Tested by writing: os.access knows nothing of what a server of a network disk refuses, nor of a full disk.
     with tempfile.TemporaryFile(dir=root):
         pass
 

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ import numpy as np
 from flax_resnets.data.lock import locked
 from flax_resnets.data.tfds.files import damaged, unreadable
 from flax_resnets.paths import cache_root
+from flax_resnets.progress import is_quiet
 
 _HEAD = struct.Struct("<QI")
 _AROUND = _HEAD.size + 4  # bytes of a record beside its data
@@ -107,9 +109,9 @@ def _offsets(files: list[_File]) -> list[np.ndarray]:
             return [offsets for offsets in kept if offsets is not None]
         size = sum(file.size for file in missing)
         with _alone() as keeping:
-            if size > _LARGE:
+            if size > _LARGE and not is_quiet():
                 where = f"{missing[0].path.parent}: looking for the records in {len(missing)} files"
-                print(f"{where} of {size / 2**30:,.0f} GiB, once; the index is kept", flush=True)
+                print(f"{where} of {size / 2**30:,.0f} GiB, once; the index is kept", file=sys.stderr, flush=True)
 
             def made(file: _File) -> np.ndarray:
                 offsets = _kept(file)  # perhaps by another process, while this one waited

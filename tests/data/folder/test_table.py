@@ -53,6 +53,23 @@ def test_without_a_column_of_splits_a_share_is_taken(pile):
     assert sorted(kind for _, kind in valid) == ["a", "b"]
 
 
+def test_a_repeated_row_counts_once_and_is_said(pile):
+    again = "1.png,b\n./1.png,b\n"
+    write(pile, f"path,label\n1.png,b\n2.png,b\n3.png,a\n5.png,a\n{again}")
+    train, valid = listed(pile, validation_share=0.5), listed(pile, "validation", validation_share=0.5)
+    assert sorted(train + valid) == [("1.png", "b"), ("2.png", "b"), ("3.png", "a"), ("5.png", "a")]
+    (note,) = open_source("folder", "train", pile, validation_share=0.5).notes
+    assert note == f"{pile.resolve()}/images.csv: 2 rows repeat an earlier one, and count once"
+
+
+def test_a_picture_of_both_splits_is_refused(pile):
+    write(pile, ROWS + "./1.png,cat,val\n")
+    assert refusal(pile) == (
+        f"{pile.resolve()}/images.csv: path '1.png' is in 'train' and in 'val'; the two must have no images in common"
+    )
+    assert len(listed(pile, "validation", validation_split="test")) == 1
+
+
 def test_with_one_split_a_share_of_it_is_taken(pile):
     write(pile, "path,label,split\n" + "".join(f"{n}.png,{n % 2},train\n" for n in (1, 2, 3, 5)) + "1.png,9,unused\n")
     assert open_source("folder", "train", pile, validation_share=0.3).class_names == ("0", "1")

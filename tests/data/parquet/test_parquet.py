@@ -284,6 +284,34 @@ def test_threads_share_row_groups_of_which_few_are_kept(root, monkeypatch):
     assert sorted(read) in ([0, 1], [0, 1, 2])  # the last one may have been kept from before
 
 
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_a_read_that_failed_is_tried_again(root, monkeypatch, failure):
+    source = open_source("parquet", "train", root)
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, "read_row_group", lambda *_, **__: (_ for _ in ()).throw(failure))
+        with pytest.raises((UserError, KeyboardInterrupt)):
+            source.encoded(0)
+    assert [source.encoded(index) for index in range(2)] == PICTURES[:2]
+
+
+def test_more_declared_names_than_the_labels_type_has_numbers(write):
+    names = [f"class {number}" for number in range(200)]
+    root = write({"train.parquet": table(PICTURES[:2], [0, 127], names, kind=pa.int8()), "test.parquet": TEST})
+    source = open_source("parquet", "train", root, validation_split=None)
+    assert ([source.label(0), source.label(1)], source.num_classes) == ([0, 127], 200)
+
+
+def test_two_files_of_a_split_with_other_labels(write):
+    numbers, words = table(PICTURES[:2], [0, 1]), table(PICTURES[2:4], ["a", "b"])
+    root = write({"train-00000-of-00002.parquet": numbers, "train-00001-of-00002.parquet": words})
+    assert "train-00001-of-00002.parquet: its label type is not that of train-00000" in refusal(root)
+
+
+def test_lists_of_labels_without_rows(write):
+    empty = table([], [], kind=pa.list_(pa.string()))
+    assert "the training images in" in refusal(write({"train.parquet": empty, "test.parquet": empty}))
+
+
 def test_without_pyarrow_the_extra_is_named(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert refusal(root) == (

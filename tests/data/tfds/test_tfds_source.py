@@ -251,7 +251,7 @@ def test_a_data_dir_that_does_not_exist(dataset, tmp_path):
 
 
 def test_an_unknown_split(prepared):
-    with pytest.raises(UserError, match="split='test': must be 'train' or 'validation'"):
+    with pytest.raises(UserError, match="split='test': must be 'train', 'validation' or 'all'"):
         open_source("my_images", "test", prepared)  # pyright: ignore[reportArgumentType]
     rewrite(prepared, "dataset_info.json", {'"test"': '"extra"'})
     with pytest.raises(UserError, match="has no validation split, only"):

@@ -120,6 +120,17 @@ def test_the_index_is_made_once(written, monkeypatch):
     assert TfRecords([written], [50]).read(0, 49) == bytes([49]) * 49
 
 
+def test_a_long_search_is_said_on_stderr_unless_it_is_to_be_quiet(both, monkeypatch, capsys, cache_dir):
+    monkeypatch.setattr(tfrecord, "_LARGE", 0)
+    for quiet in ("0", "1"):
+        monkeypatch.setenv("FLAX_RESNETS_QUIET", quiet)
+        open_source("my_images", "train", both[1])
+        found = capsys.readouterr()
+        assert ("looking for the records in 2 files" in found.err) == (quiet == "0")
+        assert found.out == ""
+        shutil.rmtree(cache_dir)
+
+
 def test_the_index_is_made_by_one_of_two_that_need_it(written, monkeypatch):
     made, original = [], tfrecord._found
     monkeypatch.setattr(tfrecord, "_found", lambda file: made.append(file) or original(file))
