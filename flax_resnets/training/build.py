@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ def carry_over(
     if kept:
         opt_state = _with_new_schedules(old)
         if new is not like.opt_state:
-            opt_state = (*like.opt_state[:-1], opt_state)
+            opt_state = (*cast(Any, like.opt_state)[:-1], opt_state)
     else:
         moving, _ = divided(state.params, frozen)
         opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(moving)
