@@ -1,1 +1,1 @@
-"""Datasets on the host, cached or streamed: TFDS's, folders, parquet files, those of the Hugging Face hub, a sample."""
+"""Datasets on the host, cached or streamed: of TFDS, folders, parquet files, arrays, the Hugging Face hub, a sample."""

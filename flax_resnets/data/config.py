@@ -27,19 +27,21 @@ class DataConfig(Fields):
 
     Attributes:
         dataset: a TFDS name such as `imagenette/160px-v2`; `fashion_mnist_sample`, which is part of the package;
-            `folder`; `parquet`; or `hf:owner/name`, a dataset of the Hugging Face hub. docs/data.md describes the last
-            three.
-        data_dir: directory of TFDS's datasets, None for TFDS's default; or that of the pictures or parquet files.
+            `folder`; `parquet`; `npz`; or `hf:owner/name`, a dataset of the Hugging Face hub. docs/data.md describes
+            the last four.
+        data_dir: directory of TFDS's datasets, None for TFDS's default; or that of the pictures, parquet files or
+            arrays.
         train_split, validation_split: the dataset's names of the two splits. For TFDS's datasets also parts and sums of
             splits, such as `train[:80%]`. None for `train`, and for the first that there is of `validation`, `val`,
-            `valid`, `dev` and `test`; in a folder and of parquet files, of `val`, `valid`, `validation` and `test`.
+            `valid`, `dev` and `test`; in a folder, of parquet files and of arrays, of `val`, `valid`, `validation` and
+            `test`.
         validation_share: share of the training images that become the validation split, if the dataset has only one
-            split. None if it has two, and for 0.2 if it is a folder or parquet files with only one. Of these, each
+            split. None if it has two, and for 0.2 if it is a folder, parquet files or arrays with one. Of these, each
             class gives its share; of TFDS's datasets all images are drawn from at once, so that the classes have about
             the same shares in both, but not exactly.
         image_key, label_key: names of the features or columns that hold the image and its class, such as
             `coarse_label`; of a feature inside another one, `outer/inner`. None for `image` and `label`; in a folder's
-            `images.csv`, for `path` and `label`.
+            `images.csv`, for `path` and `label`; of arrays, for `images` or `x`, and `labels` or `y`.
         label_separator: what stands between the labels of a picture in `images.csv`, such as `;` or a space. A picture
             may then have any number of labels, also none (multi-label). None for exactly one label.
         num_classes: number of classes, if the label is a number and the dataset does not say how many there are. Their

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from flax_resnets.data import folder, parquet, tfds
+from flax_resnets.data import folder, npz, parquet, tfds
 from flax_resnets.data.config import DataConfig, Part, existing_directory
 from flax_resnets.data.decode import decode
 from flax_resnets.data.labels import Label, in_words, new_labels
@@ -229,7 +229,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS: Mapping[str, Kind] = {"folder": folder, "parquet": parquet, "hf": parquet.hub}
+KINDS: Mapping[str, Kind] = {"folder": folder, "parquet": parquet, "npz": npz, "hf": parquet.hub}
 """Kinds of datasets, by the names that open them. All other names are TFDS's."""
 
 
@@ -247,11 +247,11 @@ def open_source(dataset: str, split: Part, data_dir: DataDir = None, **fields: A
     Args:
         dataset: TFDS's name, such as `imagenette/160px-v2`, `fashion_mnist` or `cifar10:3.0.2`; or
             `fashion_mnist_sample`. It must have the features `image` and `label`, or those that `fields` name. Or
-            `folder`, `parquet` or `hf:owner/name`, which docs/data.md describes.
+            `folder`, `parquet`, `npz` or `hf:owner/name`, which docs/data.md describes.
         split: `validation` means the split of that name, or `test` if there is none, unless `fields` name another one;
-            `all` means all images of pictures or parquet files that have one split, and of TFDS's all splits.
+            `all` means all images of pictures, parquet files or arrays that have one split, and of TFDS's all splits.
         data_dir: directory of TFDS's datasets, None for TFDS's default, `~/tensorflow_datasets`; or that of the
-            pictures or parquet files.
+            pictures, parquet files or arrays.
         fields: other fields of `flax_resnets.data.config.DataConfig`, such as `validation_split`.
 
     Returns:
