@@ -26,8 +26,7 @@ SMALLER = {
     "bs=32": "bs=8",
     '"epochs": "5"': '"epochs": "1", "image_size": "32", "store_size": "40"',
     "epochs=20": "epochs=2",
-    '"epochs": "20"': '"epochs": "1", "model": "lenet", "model_options": "{}", "batch_size": "250", '
-    '"train_split": "train[:1000]"',
+    '"epochs": "20"': '"epochs": "1", "model": "lenet", "model_options": "{}"',
     '"batch_size": "32"': '"batch_size": "8"',
 }
 
