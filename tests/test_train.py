@@ -305,7 +305,7 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
         ("--config.epochs", "--config.epochs: write --config.epochs=VALUE"),
         ("--confg=x", "--confg: no such flag; did you mean --config?"),
         ("--verbose", "--verbose: no such flag; see --help"),
-        ("quickstart", "quickstart: no such flag; see --help"),
+        ("quickstart", "takes no further argument: 'quickstart'; see --help"),
         ("--compile_only", "--compile_only: needs --topology"),
         ("--compile_only=yes", "--compile_only: takes no value: 'yes'"),
         ("--compile_onyl", "--compile_onyl: no such flag; did you mean --compile_only?"),

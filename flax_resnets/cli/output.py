@@ -39,7 +39,7 @@ def make_directory(command: str, directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(command, directory, error) from None
+        raise UserError(f"{command}: --output={directory}: {error.strerror}; name a directory to write") from None
 
 
 def free_names(name: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             flags = [name for action in self._actions for name in action.option_strings]
             meant = _meant_override(flag, value if equals else following) if self._takes_config else None
             if not flag.startswith("-"):
-                self.error(f"takes no further argument: {unknown[0]}; {meant or 'see --help'}")
+                self.error(f"takes no further argument: {unknown[0]!r}; {meant or 'see --help'}")
             self.error(f"{flag}: no such flag; {meant or nearest(flag, flags)}")
         if self._takes_config and not parsed.config:
             self.error("--config=RECIPE is needed; `flax-resnets train` lists the recipes")

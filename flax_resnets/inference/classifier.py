@@ -387,8 +387,8 @@ class Classifier:
         Args:
             dataset: a name as in a recipe, or an opened split; None for the dataset of the run. Its classes are found
                 by their names: they may have another order, or be some of the classifier's.
-            split: `validation` or `train`, as training takes them; `all` for all images of a folder, of parquet files or
-                of arrays that have one split, and of TFDS's all splits; or another name that the dataset has for a
+            split: `validation` or `train`, as training takes them; `all` for all images of a folder, of parquet files
+                or of arrays that have one split, and of TFDS's all splits; or another name that the dataset has for a
                 split, such as `test`. None for `validation`; but for `all` if the images are none of TFDS's, other than
                 the run's, and have no validation split.
             data_dir: directory of the dataset; None for the run's if it is the run's dataset, else TFDS's default.

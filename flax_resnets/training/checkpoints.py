@@ -170,7 +170,7 @@ class Checkpoints:
             # If its files are as they were written, it is something else that failed.
             if self._in_bucket and listed:
                 raise storage.BucketError(errno.EIO, f"cannot be read: {first_line(error)}", str(directory)) from error
-            if listed or _errno(error) in _OF_THE_SYSTEM:
+            if (listed and not isinstance(error, RecursionError)) or _errno(error) in _OF_THE_SYSTEM:
                 raise UserError(
                     f"{directory}: cannot be read ({first_line(error)}), but nothing says that it is damaged; once "
                     "that is put right, the same command goes on"

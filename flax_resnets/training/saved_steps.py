@@ -21,4 +21,5 @@ def saved_steps(checkpoints: Path) -> list[int]:
     except OSError as error:
         raise UserError(f"{checkpoints}: {error.strerror}; whoever reads the run must be allowed to") from error
     # Orbax adds a suffix to the name of one that is not complete.
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
+    steps = (name for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
+    return sorted(int(name) for name in steps if storage.is_bucket(checkpoints) or (checkpoints / name).is_dir())

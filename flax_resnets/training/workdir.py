@@ -198,8 +198,8 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
 def _check_writable(workdir: Path) -> None:
     """Raises UserError if the workdir cannot be written, before hours go by with downloading and decoding."""
     there = next((path for path in (workdir, *workdir.parents) if os.path.lexists(path)), Path())
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"workdir={workdir}: {there} cannot be written; pick a directory that can be written")
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(f"workdir={workdir}: {there} is no directory that can be written; pick another workdir")
 
 
 def _short(value: Any) -> str:

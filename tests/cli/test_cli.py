@@ -121,8 +121,8 @@ def test_each_command_explains_itself_with_an_example(capsys, command):
             f"summary lenet --image-size={10**20}",
             f"summary: --image-size={10**20}: must be a whole number from 1",
         ),
-        ("models resnet18 resnet50", "models: takes no further argument: resnet50; see --help"),
-        ("train epochs=3", "train: takes no further argument: epochs=3; did you mean --config.epochs=3?"),
+        ("models resnet18 resnet50", "models: takes no further argument: 'resnet50'; see --help"),
+        ("train epochs=3", "train: takes no further argument: 'epochs=3'; did you mean --config.epochs=3?"),
         ("models nothing", "models: no name matches nothing"),
     ],
 )

@@ -27,7 +27,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["summary", "resnet18", "--channels=0"], "--channels"),
     (["summary", "resnet18", "--num-classes=-1"], "--num-classes"),
     (["summary", "resnet18", "--im=3"], "--im: no such flag"),
-    (["summary", "resnet18", "\x1b[2J"], r"\x1b[2J: no such flag"),
+    (["summary", "resnet18", "\x1b[2J"], r"takes no further argument: '\x1b[2J'"),
     (["models", ""], "no name matches"),
     (["models", "["], "no name matches"),
     (["models", "[[:"], "no name matches"),

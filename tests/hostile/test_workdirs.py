@@ -111,7 +111,7 @@ CONFIGS: list[tuple[bytes, str]] = [
     (DEEP.encode(), "config.json: is no run's configuration"),
     (b'{"a":' * 100_000, "config.json: is no run's configuration"),
     (b'{"seed": ' + b"9" * 5000 + b"}", "config.json: is no run's configuration"),
-    (b"{}", "holds another run, with model=None"),
+    (b"{}", "is no run's configuration (it has no model)"),
     (config_with(seed=None), "seed=None (now 0)"),
     (config_with(seed="a\nb\x1b[2J"), r"seed=a b\x1b[2J (now 0)"),
     (config_with(seed="x" * 100_000), "seed=xxx"),
@@ -322,7 +322,7 @@ PLACES = {
     "damaged is a file": (lambda d: a_file(d / "damaged"), "run/damaged: must be a directory"),
     "config.json is gone": (lambda d: (d / "config.json").unlink(), "has checkpoints and no config.json"),
     "a workdir is a file": (lambda d: a_file(d), "is a file; name a directory"),
-    "a workdir leads to itself": (lambda d: link(d, "run"), "workdir=run: File exists"),
+    "a workdir leads to itself": (lambda d: link(d, "run"), "workdir=run: run is no directory that can be written"),
 }
 
 
@@ -339,7 +339,7 @@ NAMES: list[tuple[str, str]] = [
     ("x/" * 5000, "File name too long"),
     ("a\0b", "workdir="),
     ("/dev/null", "is a file"),
-    ("/dev/null/run", "Not a directory"),
+    ("/dev/null/run", "/dev/null is no directory that can be written"),
     ("/proc/run", "workdir=/proc/run"),
 ]
 

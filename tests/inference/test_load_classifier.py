@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -330,10 +329,10 @@ def test_a_run_in_a_bucket_is_copied_and_loaded(trained, emulator, validation, t
 
 
 def test_checkpoints_that_may_not_be_read(workdir, monkeypatch):
-    def iterdir(path):
+    def names(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(storage, "names", names)
     with pytest.raises(UserError, match=r"checkpoints: Permission denied; whoever reads the run must be allowed to"):
         load_classifier(workdir)
 

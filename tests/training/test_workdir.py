@@ -40,7 +40,7 @@ def test_a_workdir_of_something_else_is_refused(config, tmp_path, setup, message
 
 
 def test_a_place_that_cannot_be_written_is_named_before_the_data_are_read(config):
-    with pytest.raises(UserError, match=r"^workdir=/proc/sys/a/b: /proc/sys cannot be written; pick a directory that"):
+    with pytest.raises(UserError, match=r"^workdir=/proc/sys/a/b: /proc/sys is no directory that can be written"):
         check_workdir(config, Path("/proc/sys/a/b"))
 
 
