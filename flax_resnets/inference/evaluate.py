@@ -121,7 +121,7 @@ def _opened(
     part = cast(Part, split or "validation")
     source = open_split(data, part)
     is_own, difference = _own(classifier, data, source, part)
-    # A network without a record, such as a saved one, may have been trained on a folder that has the name of its own.
+    # A network without a record, such as a saved one, may have been trained on a folder under the name of its own kind.
     is_other = dataset not in (None, settings.dataset) or (data_dir is not None and difference is not None)
     if split is None and is_other and source.is_share and "validation_share" not in fields:
         source = open_split(data, "all")
