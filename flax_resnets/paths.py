@@ -34,6 +34,20 @@ def expanded(path: str | os.PathLike[str], named: str, buckets: bool = False) ->
     return Path(os.path.abspath(text) if str(Path(text)).startswith("~") else text)
 
 
+def in_the_way(directory: Path) -> Path | None:
+    """What keeps a directory from being made or written: itself, or the nearest path above it that is there.
+
+    Returns:
+        None if nothing does.
+
+    Example:
+        >>> in_the_way(Path("/dev/null/run")), in_the_way(Path("runs/mine"))
+        (PosixPath('/dev/null'), None)
+    """
+    there = next(path for path in (directory, *directory.parents) if os.path.lexists(path) or "\0" in str(path))
+    return None if os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK) else there
+
+
 def cache_root() -> Path:
     """The directory of all caches: `$FLAX_RESNETS_CACHE`, or a directory in the user's cache directory."""
     if root := os.environ.get("FLAX_RESNETS_CACHE"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from flax_resnets.errors import UserError
-from flax_resnets.paths import expanded
+from flax_resnets.paths import expanded, in_the_way
 from flax_resnets.progress import is_quiet
 
 _EVERY = 0.2  # seconds between two updates of the progress
@@ -23,9 +23,8 @@ def check_directory(command: str, directory: Path) -> None:
     Raises:
         UserError: it cannot be written to, or cannot be made.
     """
-    existing = next(path for path in (directory, *directory.parents) if os.path.lexists(path) or "\0" in str(path))
-    if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
-        which = "" if existing == directory else f"{existing} "
+    if (there := in_the_way(directory)) is not None:
+        which = "" if there == directory else f"{there} "
         raise UserError(f"{command}: --output={directory}: {which}is no directory that can be written")
 
 

@@ -2,14 +2,13 @@
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from flax_resnets.cpu import XLA_OPTIONS
-from flax_resnets.paths import cache_root
+from flax_resnets.paths import cache_root, in_the_way
 
 
 def keep_compiled_programs() -> None:
@@ -19,15 +18,10 @@ def keep_compiled_programs() -> None:
     bits. If the cache cannot be written, it is not used, because JAX would warn at each program.
     """
     settings: Any = jax.config  # jax 0.10's annotations lack the setting
-    if settings.jax_compilation_cache_dir is None and _can_be_written(directory := cache_root() / "compiled"):
+    if settings.jax_compilation_cache_dir is None and in_the_way(directory := cache_root() / "compiled") is None:
         jax.config.update("jax_compilation_cache_dir", str(directory))
         # The many small programs of a start add up. By default JAX caches only what took more than a second to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _can_be_written(directory: Path) -> bool:
-    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def for_speed(mesh: Mesh) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from flax_resnets.data.config import name_and_version
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.lock import locked
 from flax_resnets.errors import UserError
+from flax_resnets.paths import in_the_way
 from flax_resnets.training import lineage
 from flax_resnets.training.amendments import (
     Amendment,
@@ -169,8 +170,9 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         raise UserError(f"workdir={workdir}: {getattr(error, 'strerror', error)}; pick another workdir") from None
     if there is None and storage.exists(workdir):
         raise UserError(f"workdir={workdir}: is a file; name a directory")
-    if not storage.is_bucket(workdir):
-        _check_writable(workdir)
+    # Checked now, before hours go by with downloading and decoding.
+    if not storage.is_bucket(workdir) and (other := in_the_way(workdir)) is not None:
+        raise UserError(f"workdir={workdir}: {other} is no directory that can be written; pick another workdir")
     if there is None:
         return
     if not storage.is_bucket(workdir):
@@ -193,13 +195,6 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         elif is_amendable(changes):
             way = "--amend goes on with it under the changed configuration; or "
         raise UserError(f"workdir={workdir}: holds another run, with {changed[:400]}; {way}pick another workdir{rest}")
-
-
-def _check_writable(workdir: Path) -> None:
-    """Raises UserError if the workdir cannot be written, before hours go by with downloading and decoding."""
-    there = next((path for path in (workdir, *workdir.parents) if os.path.lexists(path)), Path())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise UserError(f"workdir={workdir}: {there} is no directory that can be written; pick another workdir")
 
 
 def _short(value: Any) -> str:
