@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -241,9 +242,10 @@ def _quieten_late_writes() -> None:
     """Suppresses the errors that follow a failed write, so that the failure is reported once, by `save` or `wait`.
 
     The first failed write ends Orbax's event loop. Later writes find it closed, and for each of them Python and asyncio
-    would print a traceback.
+    would print a traceback, or a warning if it had not begun.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine '.*(serialize|write).*' was never awaited", RuntimeWarning)
     others = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -265,23 +265,40 @@ for step in (1, 2, 3):
     except OSError as error:
         print(error.strerror)
 """
+NOT_BEGUN = """
+from orbax.checkpoint._src.serialization import serialization
+
+async def of_a_callback():
+    pass
+
+serialization.async_serialize_from_host(None, {})
+of_a_callback()
+"""
 # Ends like train.py: after a failed save Python would wait for minutes for Orbax's threads.
 END = "sys.stdout.flush(); os._exit(0)"
 
 
-def said_in_a_process(code: str, directory: Path) -> str:
+def in_a_process(code: str, directory: Path) -> tuple[str, str]:
     command = [sys.executable, "-c", START + code + END, directory]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    assert done.returncode == 0
+    return done.stdout, done.stderr
 
 
 def test_a_directory_that_is_gone_is_an_error_of_the_system(tmp_path):
     directory = tmp_path / "run" / "checkpoints"
-    assert said_in_a_process(GONE, directory).endswith(f": '{directory}'\n")
+    out, err = in_a_process(GONE, directory)
+    assert err == ""
+    assert out.endswith(f": '{directory}'\n")
 
 
 def test_a_save_that_fails_is_told_of_once_and_leaves_nothing(tmp_path):
     directory = tmp_path / "checkpoints"
-    assert said_in_a_process(FULL, directory) == 3 * "File too large\n"
+    assert in_a_process(FULL, directory) == (3 * "File too large\n", "")
     assert list(directory.iterdir()) == []
+
+
+def test_writes_that_a_failed_one_kept_from_beginning_are_not_told_of(tmp_path):
+    _, err = in_a_process(NOT_BEGUN, tmp_path / "checkpoints")
+    assert "'of_a_callback' was never awaited" in err  # what is not Orbax's still is
+    assert "async_serialize" not in err
