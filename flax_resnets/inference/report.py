@@ -211,7 +211,7 @@ def curves(subject: Subject) -> Html | None:
     losses = [line("train", "train_loss", 0), line("valid", "valid_loss", 1), line("valid, EMA", "ema_valid_loss", 2)]
     accuracies = [
         line("top-1", "accuracy", 0, 100),
-        line("top-5", "top5_accuracy", 1, 100),
+        *([line("top-5", "top5_accuracy", 1, 100)] if "top5_accuracy" in _columns(rows) else []),
         line("top-1, EMA", "ema_accuracy", 2, 100),
     ]
     what = "accuracy"
@@ -304,13 +304,20 @@ _COLUMNS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that say something about these epochs."""
+    there = {name for row in rows for name in row}  # an amendment adds columns and ends them
+    if all(row.get("top5_accuracy") == 1 for row in rows):  # as with up to five classes
+        there.discard("top5_accuracy")
+    return [name for name in _COLUMNS if name in there and (name != "skipped_steps" or rows[-1][name])]
+
+
 def epochs(subject: Subject) -> Html | None:
     """The row of each epoch."""
     if subject.run is None or not subject.run.epochs:
         return None
     rows = [row.as_row() for row in subject.run.epochs]
-    there = {name for row in rows for name in row}  # an amendment adds columns and ends them
-    names = [name for name in _COLUMNS if name in there and (name != "skipped_steps" or rows[-1][name])]
+    names = _columns(rows)
     cells = [[format(row[name], _COLUMNS[name][1]) if name in row else "" for name in names] for row in rows]
     drawn = table([_COLUMNS[name][0] for name in names], cells, left=0)
     return drawn if len(rows) <= _EPOCHS else details(f"{len(rows):,} epochs", drawn)

@@ -83,7 +83,9 @@ def curves_figure(epochs: Sequence[EpochMetrics], eval_flip: bool = False, best_
     losses.plot(numbers, [row.valid_loss for row in epochs], marker="o", label="valid")
     losses.set_ylabel("loss (nats)")
     multilabel = epochs[0].mean_average_precision is not None
-    shown = _OF_CLASSES if multilabel else _OF_IMAGES
+    shown = dict(_OF_CLASSES if multilabel else _OF_IMAGES)
+    if not multilabel and all(row.top5_accuracy == 1 for row in epochs):  # as with up to five classes
+        del shown["top5_accuracy"]
     for name, label in shown.items():
         accuracies.plot(numbers, [100 * row.as_row()[name] for row in epochs], marker="o", label=label)
     what = ", ".join(shown.values()) if multilabel else "accuracy"

@@ -5,7 +5,7 @@ import errno
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,14 @@ from flax_resnets.training.metrics import EpochMetrics
 _LINE_EVERY = 60.0
 _NOTEBOOK_EVERY = 0.5
 
+# Columns that only some runs have: the head, the width and the format.
+_FIGURES = {
+    "top5_accuracy": ("top5", 7, ".4f"),
+    "mean_average_precision": ("mAP", 7, ".4f"),
+    "f1": ("F1", 7, ".4f"),
+    "metric": ("metric", 9, ".4g"),
+}
+
 _notebook_lines = itertools.count()
 
 
@@ -31,6 +39,8 @@ class Display:
     """
 
     def __init__(self, silent: bool = False):
+        self._figures: Sequence[str] = ()
+        self._ema: str | None = None
         out: Any = _Output()
         self.console = Console(file=out, highlight=False, soft_wrap=True, quiet=silent)
 
@@ -38,32 +48,36 @@ class Display:
         """Prints a line of text."""
         self.console.print(text, markup=False)
 
-    def header(self, ema: bool = False, multilabel: bool = False, metric: bool = False) -> None:
-        """Prints the table's header.
+    def header(self, figures: Sequence[str], ema: str | None = None) -> None:
+        """Prints the header of the table of epochs.
 
         Args:
-            ema: whether there is a column for the average of the weights.
-            multilabel: whether images may have any number of classes, and so other figures.
-            metric: whether the recipe has a metric of its own.
+            figures: fields of `EpochMetrics` that have columns besides those that every run has.
+            ema: the field of the last column, a figure of the average of the weights; None for no such column.
         """
-        figures = (f"{'mAP':>7} {'F1':>7}" if multilabel else f"{'top5':>7}") + f" {'metric':>9}" * metric
+        self._figures, self._ema = figures, ema
         self.console.print(
-            f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8} {figures} {'time':>8} {'images/s':>8}"
-            + (f" {'ema':>7}" if ema else ""),
+            f"{'epoch':>5} {'train_loss':>10} {'valid_loss':>10} {'accuracy':>8}"
+            + "".join(f" {_FIGURES[name][0]:>{_FIGURES[name][1]}}" for name in figures)
+            + f" {'time':>8} {'images/s':>8}"
+            + f" {'ema':>7}" * (ema is not None),
             style="bold",
         )
 
     def row(self, metrics: EpochMetrics) -> None:
-        """Prints an epoch's row."""
-        figures = metrics.top5_accuracy, metrics.mean_average_precision, metrics.f1
-        ema = metrics.ema_accuracy if metrics.ema_mean_average_precision is None else metrics.ema_mean_average_precision
-        self.console.print(
+        """Prints an epoch's row under the header; a figure that it has not, as before an amendment, is left empty."""
+
+        def cell(name: str, width: int, digits: str) -> str:
+            value = getattr(metrics, name)
+            return " " * (width + 1) if value is None else f" {value:>{width}{digits}}"
+
+        text = (
             f"{metrics.epoch:>5} {metrics.train_loss:>10.4f} {metrics.valid_loss:>10.4f} {metrics.accuracy:>8.4f}"
-            + "".join(f" {figure:>7.4f}" for figure in figures if figure is not None)
-            + ("" if metrics.metric is None else f" {metrics.metric:>9.4g}")
+            + "".join(cell(name, *_FIGURES[name][1:]) for name in self._figures)
             + f" {_clock(metrics.seconds):>8} {metrics.images_per_second:>8.1f}"
-            + (f" {ema:>7.4f}" if ema is not None else "")
+            + (cell(self._ema, 7, ".4f") if self._ema else "")
         )
+        self.console.print(text.rstrip())
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "", unit_per_step: float = 1) -> Iterator["Bar"]:

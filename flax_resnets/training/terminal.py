@@ -28,8 +28,13 @@ class Terminal(Callback):
         """Shows the table with the rows of earlier epochs."""
         if run.config.eval_flip:
             self._display.say("accuracies are with a test-time flip (eval_flip)")
-        config = run.config
-        self._display.header(config.ema_decay is not None, run.trainer.valid.multilabel, config.metric is not None)
+        multilabel = run.trainer.valid.multilabel
+        figures = ["mean_average_precision", "f1"] if multilabel else ["top5_accuracy"] * (run.trainer.num_classes > 5)
+        averaged = "ema_mean_average_precision" if multilabel else "ema_accuracy"
+        self._display.header(
+            [*figures, *["metric"] * (run.config.metric is not None)],
+            ema=averaged if run.config.ema_decay is not None else None,
+        )
         for row in run.history:
             self._display.row(row)
 

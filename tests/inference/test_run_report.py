@@ -199,6 +199,12 @@ def test_with_several_labels_an_image_its_figures_are_those_of_several_labels(co
     assert {"<th>mAP</th>", "<th>F1</th>", "<th>mAP, EMA</th>"} <= set(re.findall("<th>.*?</th>", page))
 
 
+def test_of_up_to_five_classes_there_is_no_top_5(copy, no_pictures):
+    assert "<th>top-5</th>" in report(copy)
+    page = report(rewritten(copy, {}, {"epoch": 1, "step": 4, "top5_accuracy": 1.0}))
+    assert "top-5" not in page
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "data.json", "config.json"])
 def test_a_damaged_file_is_named(copy, name):
     (copy / name).write_text("{]\n")

@@ -1,5 +1,6 @@
 """The curves of a run as a picture."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -43,6 +44,14 @@ def test_a_test_time_flip_is_named_beside_the_accuracies(tmp_path, monkeypatch):
     monkeypatch.setattr(Axes, "set_ylabel", lambda self, label: labels.append(label))
     draw_curves([row(1)], tmp_path / "curves.png", eval_flip=True)
     assert labels == ["loss (nats)", "valid accuracy (%), with a test-time flip"]
+
+
+def test_of_up_to_five_classes_there_is_no_top_5():
+    def lines(rows):
+        return [line.get_label() for line in curves_figure(rows).axes[1].get_lines()]
+
+    assert lines([row(1), row(2)]) == ["top-1", "top-5", "best: epoch 1"]
+    assert lines([dataclasses.replace(row(epoch), top5_accuracy=1.0) for epoch in (1, 2)]) == ["top-1", "best: epoch 1"]
 
 
 @pytest.mark.parametrize("epochs", [(1,), (1, 2), (5, 6, 7)])
