@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flax_resnets.training.config import Config
 
 
-class Pretrained(NamedTuple):
+class OpenWeights(NamedTuple):
     """Weights whose source is open, but which are not fitted to a network yet.
 
     Attributes:
@@ -96,7 +96,7 @@ def start_of(config: "Config", workdir: Path | None = None) -> Callable[[int, Se
         A function of the images' channels and the class names; None if the run begins with random weights.
 
     Raises:
-        UserError: see `open_pretrained`; from the function, see `fitted`; or the source has changed since the run
+        UserError: see `open_weights`; from the function, see `fitted`; or the source has changed since the run
             began.
     """
     if config.weights is None:
@@ -104,7 +104,7 @@ def start_of(config: "Config", workdir: Path | None = None) -> Callable[[int, Se
     source = config.weights
     recorded = None if workdir is None or nothing_to_keep(workdir) else read_lineage(workdir)
 
-    def fit(pretrained: Pretrained, channels: int, class_names: Sequence[str]) -> Start:
+    def fit(pretrained: OpenWeights, channels: int, class_names: Sequence[str]) -> Start:
         start = fitted(pretrained, make_model(config, len(class_names)), config, channels, class_names)
         if recorded is not None and recorded.digest != start.lineage.digest:
             raise UserError(
@@ -114,12 +114,12 @@ def start_of(config: "Config", workdir: Path | None = None) -> Callable[[int, Se
         return start
 
     if workdir is None or recorded is None or not has_checkpoints(workdir):
-        return partial(fit, open_pretrained(source))
+        return partial(fit, open_weights(source))
     # The source is needed only if no checkpoint turns out to be complete.
-    return lambda *data: Start(recorded, lambda: fit(open_pretrained(source), *data).variables())
+    return lambda *data: Start(recorded, lambda: fit(open_weights(source), *data).variables())
 
 
-def open_pretrained(source: str) -> Pretrained:
+def open_weights(source: str) -> OpenWeights:
     """Opens a source of weights.
 
     Args:
@@ -130,7 +130,7 @@ def open_pretrained(source: str) -> Pretrained:
     """
     try:
         if is_weights_file(source):
-            return Pretrained(source, open_source(os.path.expanduser(source))[1])
+            return OpenWeights(source, open_source(os.path.expanduser(source))[1])
         from flax_resnets.inference.folder import tensors_of
         from flax_resnets.inference.load import load_classifier
 
@@ -139,17 +139,17 @@ def open_pretrained(source: str) -> Pretrained:
         except UserError:
             if not source.startswith(hub.PREFIX):
                 raise
-            return Pretrained(source, open_source(source)[1])  # a repository of weights alone
+            return OpenWeights(source, open_source(source)[1])  # a repository of weights alone
         done = None
         if classifier.step is not None:
             _, done = read_rows(expanded(source, "weights", buckets=True) / "metrics.jsonl")
-        return Pretrained(source, tensors_of(classifier), classifier, done["state_digest"] if done else None)
+        return OpenWeights(source, tensors_of(classifier), classifier, done["state_digest"] if done else None)
     except UserError as error:
         raise _named(source, error) from None
 
 
 def fitted(
-    pretrained: Pretrained, model: nn.Module, config: "Config", channels: int, class_names: Sequence[str]
+    pretrained: OpenWeights, model: nn.Module, config: "Config", channels: int, class_names: Sequence[str]
 ) -> Start:
     """Fits weights to a run. They are read here.
 

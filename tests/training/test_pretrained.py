@@ -13,7 +13,7 @@ from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.training.lineage import Lineage, read_lineage, write_lineage
 from flax_resnets.training.optimizers import make_optimizer
-from flax_resnets.training.pretrained import Pretrained, fitted, open_pretrained, start_of
+from flax_resnets.training.pretrained import OpenWeights, fitted, open_weights, start_of
 from flax_resnets.training.state import create_state, tree_digest
 from flax_resnets.weights.safetensors_format import write_safetensors
 
@@ -32,17 +32,17 @@ def variables_of(model, channels: int = 1) -> dict:
     return jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), shapes)
 
 
-def source(model=None, names=NAMES, channels: int = 1, **fields) -> Pretrained:
+def source(model=None, names=NAMES, channels: int = 1, **fields) -> OpenWeights:
     """A classifier of the network with these class names."""
     model = model or network(len(names))
     fields = {"mean": (0.3,) * channels, "std": (0.2,) * channels} | fields
     settings = Settings(model="made", dataset="", image_size=28, channels=channels, **fields)
     variables = variables_of(model, channels)
     classifier = Classifier(model, variables, settings, names, step=7)
-    return Pretrained("runs/first", export_state_dict(model, variables), classifier)
+    return OpenWeights("runs/first", export_state_dict(model, variables), classifier)
 
 
-def bare(pretrained: Pretrained) -> Pretrained:
+def bare(pretrained: OpenWeights) -> OpenWeights:
     """Its weights alone, as in a file."""
     return pretrained._replace(classifier=None)
 
@@ -112,7 +112,7 @@ def test_a_head_for_other_classes_is_left_out(begun, pretrained, names, said):
 
 def test_weights_without_a_head_are_enough(begun):
     tensors = export_state_dict(model := network(0), variables_of(model))
-    start = fitted(Pretrained("body.npz", tensors), network(), begun, 1, NAMES)
+    start = fitted(OpenWeights("body.npz", tensors), network(), begun, 1, NAMES)
     assert start.lineage.head == "new"
     assert "they have no head: a new one for 3 classes" in start.notes[0]
     assert start.statistics is None
@@ -121,12 +121,12 @@ def test_weights_without_a_head_are_enough(begun):
 def test_a_file_of_another_library_is_found_below_its_prefix_and_what_is_left_out_is_said(begun):
     tensors = export_state_dict(model := network(), variables := variables_of(model))
     tensors = {f"head.{name}" if name.startswith("fc.") else f"net.{name}": value for name, value in tensors.items()}
-    start = fitted(Pretrained("w.npz", tensors | {"neck.bias": np.zeros(2)}), network(), begun, 1, NAMES)
+    start = fitted(OpenWeights("w.npz", tensors | {"neck.bias": np.zeros(2)}), network(), begun, 1, NAMES)
     assert_same(start.variables(), variables)
     assert start.lineage.head == "kept"
     assert start.notes[1] == "weights=w.npz: the network is what is below 'net.'; 1 more tensor is left out: neck"
     headless = {name: value for name, value in tensors.items() if name.startswith("net.")}
-    assert fitted(Pretrained("w.npz", headless), network(), begun, 1, NAMES).lineage.head == "new"
+    assert fitted(OpenWeights("w.npz", headless), network(), begun, 1, NAMES).lineage.head == "new"
 
 
 @pytest.mark.parametrize("pretrained", [bare(source()), source(names=("0", "1", "2"))], ids=["a file", "numbers"])
@@ -171,7 +171,7 @@ def test_networks_that_timm_does_not_have_are_matched_by_our_names(begun, name):
     variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), shapes)
     settings = Settings(model=name, dataset="", image_size=size, channels=1, mean=(0.3,), std=(0.2,))
     classifier = Classifier(model, variables, settings, NAMES)
-    pretrained = Pretrained("saved", tensors_of(classifier), classifier)
+    pretrained = OpenWeights("saved", tensors_of(classifier), classifier)
     assert fitted(pretrained, model, begun, 1, NAMES).lineage.head == "kept"
     start = fitted(pretrained, create_model(name, 2), begun, 1, ("a", "b"))
     left_out = set(variables["params"]) - set(start.variables()["params"])
@@ -221,7 +221,7 @@ def test_a_source_that_is_not_there_is_named(tmp_path, name, config):
 def test_a_file_is_opened(tmp_path):
     tensors = source().tensors
     write_safetensors(tmp_path / "w.safetensors", tensors)
-    opened = open_pretrained(str(tmp_path / "w.safetensors"))
+    opened = open_weights(str(tmp_path / "w.safetensors"))
     assert opened.classifier is None
     assert opened.tensors.keys() == tensors.keys()
 
