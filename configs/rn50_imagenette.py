@@ -3,7 +3,7 @@
     python train.py --config configs/rn50_imagenette.py
 
 The network is fastai's xresnet50; the textbook reaches 87.3 % with this image size and number of epochs. One epoch is
-9,469 images of 4.1 GMAC in the forward pass. Two CPU cores would need four days for all twenty, so no run is recorded
+9,469 images of 4.3 GMAC in the forward pass. Two CPU cores would need four days for all twenty, so no run is recorded
 here. `rn50_imagenette_128.py` shows what such a machine can do.
 """
 
