@@ -2,8 +2,8 @@
 
     python train.py --config configs/finetune.py --config.weights=SOURCE --config.data_dir=photos
 
-SOURCE is a file of weights, a run's workdir, a saved folder or hf-hub:owner/name. For another network give
-`--config.model=NAME`; docs/finetune.md has more.
+SOURCE is a file of weights, a run's workdir, a saved folder, hf-hub:owner/name, or a name of timm's weights such as
+resnet18.a1_in1k. For another network give `--config.model=NAME`; docs/finetune.md has more.
 
 The two phases are fastai's `fine_tune`, and each layer has 0.8 times the rate of the layer above it.
 

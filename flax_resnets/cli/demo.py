@@ -3,9 +3,9 @@
     flax-resnets demo runs/quickstart
     flax-resnets demo runs/quickstart --port 8000
 
-The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. The page is at
-http://127.0.0.1:PORT/ and can be opened on this machine alone. It loads nothing from the network, and pictures stay on
-this machine. Ctrl-C ends it.
+The network is a run's workdir, a folder that was saved from one, hf-hub:owner/name, or a name of timm's weights such as
+resnet50.a1_in1k. The page is at http://127.0.0.1:PORT/ and can be opened on this machine alone. It loads nothing from
+the network, and pictures stay on this machine. Ctrl-C ends it.
 """
 
 import argparse
@@ -18,7 +18,9 @@ from flax_resnets.errors import UserError, printable
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
     parser.add_argument(
         "--port",
         type=whole_number(0, 65535),

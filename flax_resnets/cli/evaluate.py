@@ -3,10 +3,11 @@
     flax-resnets evaluate runs/quickstart
     flax-resnets evaluate runs/quickstart --dataset fashion_mnist --tta flip --output report
 
-The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Without --dataset it is the
-validation split of the run's own dataset, and accuracies and loss are exactly those in its metrics.jsonl. --output gets
-the confusion matrix, the worst mistakes, the reliability diagram (PNG) and all figures (evaluation.json). If an image
-may have any number of classes, it gets the figures of each class in place of confusion matrix and diagram.
+The network is a run's workdir, a folder that was saved from one, hf-hub:owner/name, or a name of timm's weights such as
+resnet50.a1_in1k. Without --dataset it is the validation split of the run's own dataset, and accuracies and loss are
+exactly those in its metrics.jsonl. --output gets the confusion matrix, the worst mistakes, the reliability diagram
+(PNG) and all figures (evaluation.json). If an image may have any number of classes, it gets the figures of each class
+in place of confusion matrix and diagram.
 """
 
 import argparse
@@ -35,7 +36,9 @@ _FILES = ("confusion.png", "classes.png", "mistakes.png", "reliability.png", "ev
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
     parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
     parser.add_argument(

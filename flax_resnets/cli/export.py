@@ -3,7 +3,8 @@
     flax-resnets export runs/quickstart
     flax-resnets export runs/quickstart --format onnx --output sneakers.onnx
 
-The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. The formats:
+The network is a run's workdir, a folder that was saved from one, hf-hub:owner/name, or a name of timm's weights such as
+resnet50.a1_in1k. The formats:
 
     stablehlo    a program that needs only jax and flatbuffers, for a CPU, a GPU or a TPU; the default
     onnx         a program for onnxruntime and others
@@ -26,7 +27,9 @@ from flax_resnets.errors import printable
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
     parser.add_argument("--format", default="stablehlo", help="stablehlo, onnx, safetensors or saved")
     parser.add_argument(
         "--output", metavar="PATH", help="the file, or the folder for saved; default the source's name, in this folder"

@@ -3,9 +3,9 @@
     flax-resnets predict runs/quickstart shoe.png photos/
     find photos -name '*.jpg' | flax-resnets predict runs/quickstart - --csv --output classes.csv
 
-The network is a run's workdir, a folder that was saved from one, or hf-hub:owner/name. Each image gets a row with its
-most probable classes. Images are prepared as in the run's evaluation. An image that cannot be read gets a row with the
-error, the others follow, and the exit code is 1.
+The network is a run's workdir, a folder that was saved from one, hf-hub:owner/name, or a name of timm's weights such as
+resnet50.a1_in1k. Each image gets a row with its most probable classes. Images are prepared as in the run's evaluation.
+An image that cannot be read gets a row with the error, the others follow, and the exit code is 1.
 """
 
 import argparse
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="a file or a folder; - reads paths from standard input, one a line"
     )
@@ -52,7 +54,10 @@ def add_arguments(parser: Parser) -> None:
 def add_choice_of_weights(parser: Parser) -> None:
     """Adds the arguments that `load` reads: which of a run's weights, and the names of their classes."""
     parser.add_argument(
-        "--checkpoint", default="best", metavar="WHICH", help="of a run: best, last or the number of a step"
+        "--checkpoint",
+        default="best",
+        metavar="WHICH",
+        help="of a run: best, last or the number of a step; default %(default)s",
     )
     parser.add_argument(
         "--average", action="store_true", help="of a run that keeps it: the average of the weights (EMA)"

@@ -407,7 +407,7 @@ class Classifier:
             RuntimeWarning: the dataset has the name of the run's, but other content: training may have seen its images.
 
         Example:
-            clf.evaluate("fashion_mnist_sample").accuracy
+            >>> load_classifier("runs/quickstart").evaluate("fashion_mnist_sample").accuracy  # doctest: +SKIP
         """
         from flax_resnets.inference.evaluate import evaluate
 

@@ -50,7 +50,7 @@ class Config(
             evaluation uses `image_size`.
         batch_size: images in a training step, over all devices and hosts together.
         accumulate: number of equal parts of a batch whose gradients are computed one after the other, to need less
-            memory. BatchNorm takes the statistics of each part by itself.
+            memory. BatchNorm takes the statistics of each part by itself. Not with float16.
         eval_batch_size: images in an evaluation step; the result does not depend on it. None for `batch_size`.
         epochs: passes over the training split. Images that do not fill the last batch of an epoch are left out of this
             epoch; the next epoch shuffles all images again.

@@ -19,11 +19,12 @@ class WeightsConfig(Fields):
     """Which weights a run begins with.
 
     Attributes:
-        weights: where they are: a `.safetensors`, `.npz`, `.msgpack` or `.pth` file, see `load_weights`; a
-            run's workdir, of which the best checkpoint is taken; a saved folder; one of these in a bucket; or
-            `hf-hub:owner/name`. None for random weights. `mean` and `std` come with the weights, if the source knows
-            them and the configuration has none. The head comes with them if it is for the same classes, in whatever
-            order; otherwise the run begins with a new one. docs/finetune.md has more.
+        weights: where they are: a `.safetensors`, `.npz`, `.msgpack`, `.pth` or `.ckpt` file, see `load_weights`; a
+            run's workdir, of which the best checkpoint is taken; a saved folder; one of these in a bucket;
+            `hf-hub:owner/name`; or a name of timm's such as `resnet50.a1_in1k`. None for random weights. `mean` and
+            `std` come with the weights, if the source knows them and the configuration has none. The head comes with
+            them if it is for the same classes, in whatever order; otherwise the run begins with a new one.
+            docs/finetune.md has more.
     """
 
     weights: str | None = None

@@ -199,7 +199,7 @@ class ScheduleConfig(Fields):
         decay_epochs: after each of these epochs of the run, `step` multiplies the learning rate by `decay_rate`.
         decay_rate: see `decay_epochs`.
         momentum: of the one-cycle schedule: at both ends, and at the peak. The other schedules use the first value
-            throughout. For `adamw`, `lamb` and `ranger` it is b1.
+            throughout. For all optimizers but `sgd` it is Adam's b1, and for `muon` also its momentum.
     """
 
     schedule: Annotated[str, OneOf(SCHEDULES)] = "one_cycle"

@@ -73,9 +73,9 @@ def optimizer_function(name: str) -> Optimizer:
 class OptimizerConfig(Fields):
     """How gradients become updates.
 
-    For all optimizers but `sgd`, weight decay is decoupled: the learning rate times the weight is subtracted, and the
-    moments are computed without it. Biases and the scales of norms do not decay: He et al. 2018, arXiv:1812.01187,
-    section 3.1.
+    For all optimizers but `sgd`, weight decay is decoupled: the weight times `weight_decay` and the learning rate is
+    subtracted, and the moments are computed without it. Biases and the scales of norms do not decay: He et al. 2018,
+    arXiv:1812.01187, section 3.1.
 
     Attributes:
         optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`; see `OPTIMIZERS`. Or a recipe's own function,
