@@ -74,8 +74,8 @@ class OptimizerConfig(Fields):
     """How gradients become updates.
 
     For all optimizers but `sgd`, weight decay is decoupled: the weight times `weight_decay` and the learning rate is
-    subtracted, and the moments are computed without it. Biases and the scales of norms do not decay: He et al. 2018,
-    arXiv:1812.01187, section 3.1.
+    subtracted (`lamb` scales it with the rest of the update), and the moments are computed without it. Biases and the
+    scales of norms do not decay: He et al. 2018, arXiv:1812.01187, section 3.1.
 
     Attributes:
         optimizer: `sgd` (Nesterov), `adamw`, `lamb`, `ranger` or `muon`; see `OPTIMIZERS`. Or a recipe's own function,
