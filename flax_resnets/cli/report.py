@@ -5,8 +5,8 @@
 
 The page is one HTML file that needs no network. It is RUN/report.html, unless --output names another file. The network
 is evaluated on the run's validation split; if its images or its checkpoint are not at hand, the page says so and has
-the rest. The run may be under way. A folder that was saved from a run, or hf-hub:owner/name, gets a page without
-curves.
+the rest. The run may be under way. A folder that was saved from a run, hf-hub:owner/name, or a name of timm's weights
+such as resnet50.a1_in1k, gets a page without curves. With --dataset it is evaluated on other images.
 """
 
 import argparse
@@ -23,7 +23,10 @@ _NAME = "report.html"
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("source", help="a run's workdir, a saved folder, or hf-hub:owner/name")
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
     add_choice_of_weights(parser)
     parser.add_argument("--output", metavar="FILE", help=f"the page; default {_NAME} in the run's workdir")
@@ -41,7 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     start_devices()
     with progress_of_images() as progress:
-        page = report(arguments.source, data_dir=arguments.data_dir, progress=progress, **chosen_weights(arguments))
+        page = report(
+            arguments.source,
+            dataset=arguments.dataset,
+            data_dir=arguments.data_dir,
+            progress=progress,
+            **chosen_weights(arguments),
+        )
     write_file("report", target, page.encode())
     print(f"{printable(str(target))}: {size_in_words(len(page.encode()))}")
 

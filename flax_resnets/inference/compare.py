@@ -19,7 +19,6 @@ import numpy as np
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.load import load_classifier
-from flax_resnets.inference.multilabel_evaluation import OF_SEVERAL_CLASSES
 from flax_resnets.inference.paired import Interval, over_images, over_seeds
 from flax_resnets.inference.recorded import Recorded, read_recorded
 from flax_resnets.training.best import score
@@ -286,7 +285,10 @@ def _evaluation(
                 split="validation", data_dir=data_dir, progress=progress
             )
             if not isinstance(found, Evaluation):
-                raise UserError(OF_SEVERAL_CLASSES)
+                raise UserError(
+                    "its images may have any number of classes; flax-resnets evaluate has the figures of each class, "
+                    "and the mistakes"
+                )
             return found
         except UserError as error:
             notes.append(f"{label}: not compared image by image: {error}")

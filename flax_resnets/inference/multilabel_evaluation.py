@@ -20,11 +20,6 @@ from flax_resnets.training.multilabel import (
     multilabel_figures,
 )
 
-OF_SEVERAL_CLASSES = (
-    "its images may have any number of classes; flax-resnets evaluate has the figures of each class, and the mistakes"
-)
-"""Why something that is made for images of one class is left out."""
-
 
 class LabelFigures(NamedTuple):
     """The figures of one class, each from 0 to 1. The class is predicted where its probability is above 0.5.
@@ -170,7 +165,12 @@ class MultilabelEvaluation:
     @property
     def exact_match(self) -> float:
         """Share of the images of which all classes are decided rightly, 0 to 1."""
-        return int((self.predicted == self.labels).all(1).sum()) / self.images
+        return int(self.correct.sum()) / self.images
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether all classes of an image are decided rightly, bool `(N,)`."""
+        return (self.predicted == self.labels).all(1)
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -195,7 +195,7 @@ class MultilabelEvaluation:
 
     def worst(self, number: int = 10) -> tuple[MultilabelMistake, ...]:
         """The images with a wrong decision that have the highest losses, highest first."""
-        wrong = np.flatnonzero((self.predicted != self.labels).any(1))
+        wrong = np.flatnonzero(~self.correct)
         # Equal losses stay in the order of the images; not-a-number counts as the highest.
         order = wrong[np.argsort(-np.nan_to_num(self.losses[wrong], nan=np.inf), kind="stable")[:number]]
         return tuple(

@@ -16,6 +16,7 @@ from flax_resnets.data.source import open_source
 from flax_resnets.errors import UserError
 from flax_resnets.inference import evaluation_figures
 from flax_resnets.inference.multilabel_evaluation import MultilabelEvaluation
+from flax_resnets.inference.report import report
 from flax_resnets.training import load_config, run
 from flax_resnets.training.callbacks import Callback
 from flax_resnets.training.config import Config
@@ -211,6 +212,28 @@ def test_the_commands(trained, pictures, evaluation, tmp_path, capsys):
     assert cli.main(["show-batch", f"--config={trained / 'config.json'}", f"--output={tmp_path}"]) == 0
     assert (tmp_path / "show_batch.png").read_bytes()[1:4] == b"PNG"
     assert (tmp_path / "classes.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_its_report(trained, evaluation):
+    page = report(trained)
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert {"Result", "Classes", "Worst mistakes"} <= set(headings)
+    assert not {"Confusion matrix", "Most confused classes", "Likely mislabelled", "Calibration"} & set(headings)
+    assert f"<b>{100 * evaluation.mean_average_precision:.2f} %</b>mean average precision" in page
+    assert f"<b>{100 * evaluation.exact_match:.2f} %</b>exact match" in page
+    classes = page[page.index("<h2>Classes") : page.index("<h2>Worst")]
+    assert re.findall("<th.*?>(.*?)</th>", classes)[-4:] == ["AP", "precision", "recall", "F1"]
+    first = evaluation.per_class[0]
+    shares = "".join(f"<td>{share:.3f}</td>" for share in first[2:])
+    assert f"<td>{first.support}</td>{shares}" in classes
+    assert classes.count("<img ") == 3 * 6  # of white, no validation image
+    worst = page[page.index("<h2>Worst") : page.index("<h2>First filters")]
+    mistakes = evaluation.worst(20)
+    assert worst.count("<figure>") == worst.count("<img ") == len(mistakes)
+    assert f"of {(~evaluation.correct).sum()} mistakes" in worst
+    for each in mistakes:
+        assert all(f"missed <b>{', '.join(names)}</b>" in worst for names in [each.missed] if names)
+        assert all(f"wrong <b>{', '.join(names)}</b>" in worst for names in [each.wrong] if names)
 
 
 def test_balanced_draws(config, tmp_path, pictures):

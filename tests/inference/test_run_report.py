@@ -12,9 +12,11 @@ from flax_resnets import Classifier, load_classifier
 from flax_resnets.errors import UserError
 from flax_resnets.inference.evaluation import Evaluation
 from flax_resnets.inference.recorded import read_recorded
-from flax_resnets.inference.report import SECTIONS, Subject, _schedules, page_of, report
+from flax_resnets.inference.report import SECTIONS, Subject, page_of, report
+from flax_resnets.inference.report.run_sections import _schedules
 from flax_resnets.training.schedule import one_cycle
 from flax_resnets.training.timeline import Timeline
+from flax_resnets.weights import hub
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,26 @@ def test_a_saved_folder_has_no_curves(trained, tmp_path):
     assert {"Result", "Configuration"} <= set(headings(page))
     assert "No evaluation, and no pictures: the pictures are elsewhere" in page
     assert not {"Curves", "Epochs", "Repeat"} & set(headings(page))
+
+
+def test_a_network_without_a_dataset_is_evaluated_on_the_one_that_is_named(trained, tmp_path):
+    load_classifier(trained).save(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    config["flax_resnets"]["dataset"] = ""  # as of a folder of timm's
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    assert "No evaluation, and no pictures: " in report(tmp_path / "saved")
+    page = report(tmp_path / "saved", dataset="fashion_mnist_sample")
+    assert "It was evaluated on fashion_mnist_sample" in page
+    assert "Worst mistakes" in headings(page)
+
+
+def test_trained_weights_are_looked_for_by_their_names(monkeypatch):
+    def offline(source, name):
+        raise UserError(f"{source}: the hub is not reached")
+
+    monkeypatch.setattr(hub, "download", offline)
+    with pytest.raises(UserError, match=r"hf-hub:timm/resnet50\.a1_in1k: the hub is not reached"):
+        report("resnet50.a1_in1k")
 
 
 @pytest.mark.usefixtures("no_pictures")
