@@ -300,8 +300,15 @@ def test_the_site_asks_no_other_server_when_it_is_viewed():
 
 
 def test_the_reference_has_every_public_name():
-    """What `__all__` lists, and every group of fields of a recipe."""
+    """What `__all__` lists, what pages and notebooks import, and every group of fields of a recipe."""
     listed = set(re.findall(r"^::: ([\w.]+)$", PAGES["api.md"].read_text(), flags=re.MULTILINE))
+    pages = [page for name, page in PAGES.items() if name != "CONTRIBUTING.md"]  # which is about the package's own code
+    for page in (*pages, *(ROOT / "notebooks").glob("*.ipynb")):
+        text = page.read_text()
+        for module, names in re.findall(r"^\W*from (flax_resnets[\w.]*) import ([\w, ]+)", text, flags=re.MULTILINE):
+            imported = {f"{module}.{name.split()[0]}" for name in names.split(", ")}
+            commands = {"flax_resnets.cli", "flax_resnets.cli.main", f"{module}.get_config"}  # and recipes
+            assert imported <= listed | commands, page
     for module in (flax_resnets, flax_resnets.training, flax_resnets.inference):
         for name in module.__all__:
             assert {f"{module.__name__}.{name}", f"flax_resnets.{name}"} & listed, name

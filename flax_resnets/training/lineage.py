@@ -22,14 +22,23 @@ class WeightsConfig(Fields):
         weights: where they are: a `.safetensors`, `.npz`, `.msgpack`, `.pth` or `.ckpt` file, see `load_weights`; a
             run's workdir, of which the best checkpoint is taken; a saved folder; one of these in a bucket;
             `hf-hub:owner/name`; or a name of timm's such as `resnet50.a1_in1k`. None for random weights. `mean` and
-            `std` come with the weights, if the source knows them and the configuration has none. The head comes with
-            them if it is for the same classes, in whatever order; otherwise the run begins with a new one.
-            docs/finetune.md has more.
+            `std` come with the weights, if the source knows them and the configuration has none. docs/finetune.md has
+            more.
+        weights_head: what becomes of the head of the weights. With `auto` it comes along if it is for the same classes,
+            in whatever order; otherwise the run begins with a new one. A file names no classes: its head comes along if
+            it has as many. `keep` takes it as it is, and `new` never takes it.
     """
 
     weights: str | None = None
+    weights_head: Literal["auto", "keep", "new"] = "auto"
 
-    RULES = (Rule("weights", lambda v: v.strip() != "", "a file, a workdir, a saved folder or hf-hub:owner/name"),)
+    RULES = (
+        Rule(
+            "weights",
+            lambda v: v.strip() != "",
+            "a file, a workdir, a saved folder, hf-hub:owner/name or a name of timm's weights",
+        ),
+    )
 
 
 Head = Literal["kept", "reordered", "new"]

@@ -14,6 +14,7 @@ from flax_resnets.data.statistics import PixelStatistics
 from flax_resnets.errors import UserError
 from flax_resnets.fields import shown
 from flax_resnets.models.parts import HEAD, parts_of
+from flax_resnets.models.registry import MODELS
 from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
 from flax_resnets.training.lineage import Head, Lineage, read_lineage
@@ -166,16 +167,18 @@ def fitted(
     image_shape = (config.image_size, config.image_size, channels)
     with taking(config, image_shape):
         last = parts_of(model, image_shape)[HEAD][-1]
-    names = _known(pretrained.classifier.class_names) if pretrained.classifier else None
+    names = pretrained.classifier.class_names if pretrained.classifier else None
     tensors = open_source(pretrained.tensors)[1]
     outputs = _outputs(tensors, model, last, image_shape)
-    head, order, why = _head(outputs, names, class_names)
+    head, order, why = _head(outputs, names, class_names, config.weights_head)
     try:
         variables, found = _loaded(tensors, model if head != "new" else _without_head(model), image_shape)
     except UserError as error:
-        raise _named(
-            pretrained.source, error, f"model={config.model} on {'grey' if channels == 1 else 'colour'} images"
-        ) from None
+        flags = _flags_of_network(pretrained.classifier, config)
+        if isinstance(error, Misfit) and flags:
+            error.mismatch.cause = "theirs is another network", flags
+        network = f"model={config.model} on {'grey' if channels == 1 else 'colour'} images"
+        raise _named(pretrained.source, error, network, remedy=bool(flags)) from None
     if order is not None:
         ours = variables["params"][last]
         variables["params"][last] = {name: leaf[..., jnp.array(order)] for name, leaf in ours.items()}
@@ -198,30 +201,41 @@ def fitted(
 
 
 def _head(
-    outputs: int | None, names: Sequence[str] | None, class_names: Sequence[str]
+    outputs: int | None, names: Sequence[str] | None, class_names: Sequence[str], wanted: str
 ) -> tuple[Head, list[int] | None, str]:
     """What becomes of the source's head, the order of its outputs if that changes, and both in words."""
     here = len(class_names)
+    if wanted == "keep" and outputs != here:
+        theirs = "no head" if outputs is None else f"a head for {outputs} classes"
+        raise UserError(f"weights_head=keep: the weights have {theirs}, the data {here} classes; auto takes a new one")
+    if wanted == "keep":
+        return "kept", None, "with their head (weights_head=keep)"
     if outputs is None:
         return "new", None, f"they have no head: a new one for {here} classes"
+    if wanted == "new":
+        return "new", None, f"a new head for {here} classes (weights_head=new)"
     if outputs != here:
         return "new", None, f"a new head for {here} classes, instead of theirs for {outputs}"
-    if names is None or (numbered := _known(class_names)) is None:
-        unnamed = "they do not name theirs" if names is None else "the data do not name theirs"
-        return "kept", None, f"with their head: it has {here} classes too, but {unnamed}; are they the same, in order?"
+    if names is None or (_are_numbers(names) and _are_numbers(class_names)):
+        unnamed = "they do not name theirs" if names is None else "both are only numbers"
+        question = f"it has {here} classes too, but {unnamed}; are they the same, in order?"
+        return "kept", None, f"with their head: {question} If not, give --config.weights_head=new"
     if tuple(names) == tuple(class_names):
         return "kept", None, "with their head, which is for these classes"
-    if (other := next((name for name in names if name not in numbered), None)) is not None:
-        return "new", None, f"a new head: theirs is for other classes, such as {other[:50]!r}"
+    if (other := next((name for name in names if name not in class_names), None)) is not None:
+        instead = (
+            " (--config.weights_head=keep takes theirs)" if _are_numbers(names) or _are_numbers(class_names) else ""
+        )
+        return "new", None, f"a new head: theirs is for other classes, such as {other[:50]!r}{instead}"
     if len(set(names)) < here:
         return "new", None, "a new head: several of its classes have the same name, so they cannot be told apart"
     order = [names.index(name) for name in class_names]
     return "reordered", order, "with their head, whose classes are brought into the order of the data's"
 
 
-def _known(names: Sequence[str]) -> Sequence[str] | None:
-    """The names, or None if they are only numbers, which stand for names that are not known."""
-    return None if list(names) == [str(number) for number in range(len(names))] else names
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether the names are only the numbers of the classes, which stand for names that are not known."""
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def _outputs(
@@ -279,10 +293,24 @@ def _differences(classifier: "Classifier | None", config: "Config") -> list[str]
     return [f"the weights were trained with {', '.join(texts)}"] if texts else []
 
 
-def _named(source: str, error: UserError, network: str = "the model") -> UserError:
+def _flags_of_network(classifier: "Classifier | None", config: "Config") -> str:
+    """The flags that give the run the source's network; empty if it has it, or the network is not known."""
+    if classifier is None or classifier.settings.model not in MODELS:
+        return ""
+    from flax_resnets.inference.folder import options_that_count
+
+    theirs, ours = (options_that_count(each.model_options) for each in (classifier.settings, config))
+    if (classifier.settings.model, theirs) == (config.model, ours):
+        return ""
+    back = ["--config.model_options=none"] if ours.keys() - theirs.keys() else []
+    options = [f"--config.model_options.{name}={shown(value)}" for name, value in theirs.items()]
+    return " ".join([f"--config.model={classifier.settings.model}", *back, *options])
+
+
+def _named(source: str, error: UserError, network: str = "the model", remedy: bool = False) -> UserError:
     """The error with the field's name before the source, in at most 600 characters."""
     if isinstance(error, Misfit):
-        return UserError(error.mismatch.in_words(f"weights={source}", network, remedy=False))
+        return UserError(error.mismatch.in_words(f"weights={source}", network, remedy))
     text = str(error)
     for label in ("source: ", f"{source}: "):
         text = text.removeprefix(label)

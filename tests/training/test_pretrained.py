@@ -129,12 +129,37 @@ def test_a_file_of_another_library_is_found_below_its_prefix_and_what_is_left_ou
     assert fitted(OpenWeights("w.npz", headless), network(), begun, 1, NAMES).lineage.head == "new"
 
 
-@pytest.mark.parametrize("pretrained", [bare(source()), source(names=("0", "1", "2"))], ids=["a file", "numbers"])
-def test_a_head_whose_classes_are_not_named_is_kept_and_asked_about(begun, pretrained):
-    start = fitted(pretrained, network(), begun, 1, NAMES)
+NUMBERS = ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "names", "said"),
+    [(bare(source()), NAMES, "they do not name theirs"), (source(names=NUMBERS), NUMBERS, "both are only numbers")],
+    ids=["a file", "numbers"],
+)
+def test_a_head_whose_classes_are_not_named_is_kept_and_asked_about(begun, pretrained, names, said):
+    start = fitted(pretrained, network(), begun, 1, names)
     assert start.lineage.head == "kept"
-    assert "they do not name theirs; are they the same, in order?" in start.notes[0]
+    assert f"{said}; are they the same, in order? If not, give --config.weights_head=new" in start.notes[0]
     assert "head" in start.variables()["params"]
+    other = fitted(pretrained, network(), dataclasses.replace(begun, weights_head="new"), 1, names)
+    assert other.lineage.head == "new"
+    assert "head" not in other.variables()["params"]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(NUMBERS, NAMES), (NAMES, NUMBERS)])
+def test_classes_with_names_are_others_than_numbers_unless_the_head_is_to_be_kept(begun, theirs, ours):
+    start = fitted(source(names=theirs), network(), begun, 1, ours)
+    assert start.lineage.head == "new"
+    assert "--config.weights_head=keep takes theirs" in start.notes[0]
+    kept = fitted(source(names=theirs), network(), dataclasses.replace(begun, weights_head="keep"), 1, ours)
+    assert kept.lineage.head == "kept"
+    assert_same(kept.variables()["params"]["head"], source(names=theirs).classifier.variables["params"]["head"])
+
+
+def test_a_head_of_another_size_cannot_be_kept(begun):
+    with pytest.raises(UserError, match="weights_head=keep: the weights have a head for 3 classes, the data 2 classes"):
+        fitted(source(), network(2), dataclasses.replace(begun, weights_head="keep"), 1, ("a", "b"))
 
 
 def test_a_stem_for_colour_fits_grey_images_and_gives_them_its_mean(begun):
@@ -192,6 +217,21 @@ def test_weights_of_another_network_are_refused_with_the_first_differences(begun
         "75 extra: 'layer1.1.bn1.bias', 'layer1.1.bn1.running_mean', 'layer1.1.bn1.running_var' and 72 more; "
         "1 misshaped: 'fc.weight' is"
     )
+
+
+def test_the_flags_for_the_network_of_a_run_are_named(begun):
+    """If its configuration has the name of the network; otherwise only the differences are known."""
+    pretrained = source(create_model("resnet18", 3, width=8, stem="small"))
+    settings = dataclasses.replace(
+        pretrained.classifier.settings, model="resnet18", model_options={"stem": "small", "width": 8}
+    )
+    pretrained.classifier.settings = settings
+    right = "--config.model=resnet18 --config.model_options.stem=small --config.model_options.width=8"
+    theirs = f"; theirs is another network: {right}"
+    assert refused(pretrained, network(), begun).endswith(theirs)
+    config = dataclasses.replace(begun, model="resnet18", model_options={"activation": "mish"})
+    back = right.replace("18 ", "18 --config.model_options=none ", 1)
+    assert refused(pretrained, network(), config).endswith(f"; theirs is another network: {back}")
 
 
 def test_a_network_that_does_not_take_the_images_is_named_before_the_weights_are(begun):
