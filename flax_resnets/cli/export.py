@@ -1,12 +1,13 @@
 """Writes a trained network into a file for programs that do not have this library.
 
     flax-resnets export runs/quickstart
-    flax-resnets export runs/quickstart --format onnx --output sneakers.onnx
+    flax-resnets export runs/quickstart --output sneakers.onnx
 
 The network is a run's workdir, a folder that was saved from one, hf-hub:owner/name, or a name of timm's weights such as
 resnet50.a1_in1k. The formats:
 
-    stablehlo    a program that needs only jax and flatbuffers, for a CPU, a GPU or a TPU; the default
+    stablehlo    a program that needs only jax and flatbuffers, for a CPU, a GPU or a TPU; the default, unless --output
+                 ends as a file of another format
     onnx         a program for onnxruntime and others
     safetensors  the weights alone, under timm's names
     saved        a folder in timm's form, which flax-resnets and timm load
@@ -30,7 +31,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
     )
-    parser.add_argument("--format", default="stablehlo", help="stablehlo, onnx, safetensors or saved")
+    parser.add_argument(
+        "--format", help="stablehlo, onnx, safetensors or saved; default that of --output's ending, or else stablehlo"
+    )
     parser.add_argument(
         "--output", metavar="PATH", help="the file, or the folder for saved; default the source's name, in this folder"
     )
@@ -44,16 +47,17 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the network cannot be loaded, or the output cannot be written.
     """
-    from flax_resnets.inference.export import FORMATS, check_output
+    from flax_resnets.inference.export import DEFAULT, FORMATS, check_output, format_of
 
-    kind = FORMATS.get(arguments.format)
     output = arguments.output
+    named = (format_of(output) if output else None) or DEFAULT if arguments.format is None else arguments.format
+    kind = FORMATS.get(named)
     if output is None:
         output = _name(arguments.source) + (kind.suffix if kind else "")
     # Before the network is loaded.
-    check_output(output, arguments.format, arguments.force, ("export: --output", "export: --format", "--force"))
+    check_output(output, named, arguments.force, ("export: --output", "export: --format", "--force"))
     classifier = load(arguments)
-    written = classifier.export(output, arguments.format, arguments.force)
+    written = classifier.export(output, named, arguments.force)
     print("\n".join(_line(path) for path in written))
 
 

@@ -321,7 +321,7 @@ class Classifier:
             raise UserError(f"folder={str(folder)[:100]!r}: must be the path of a folder")
         write_folder(self, expanded(folder, "folder"), force)
 
-    def export(self, path: str | os.PathLike[str], format: str = "stablehlo", force: bool = False) -> list[Path]:
+    def export(self, path: str | os.PathLike[str], format: str | None = None, force: bool = False) -> list[Path]:
         """Writes the network into a file for programs that do not have this library.
 
         `stablehlo` is a program that needs only jax and flatbuffers, and runs on a CPU, a GPU (CUDA) or a TPU:
@@ -349,15 +349,16 @@ class Classifier:
             path: of the file, or of the folder for `saved`. It never exists half-written. Beside a file lies
                 another with `.json` added to its name: input, output, class names, and what has to happen to an image
                 before, and what happens in the file.
-            format: `stablehlo`, `onnx`, `safetensors` or `saved`.
+            format: `stablehlo`, `onnx`, `safetensors` or `saved`; None for that of the path's ending, and `stablehlo`
+                if it has none of theirs.
             force: whether to replace what exists.
 
         Returns:
             The paths of what was written, the network's first.
 
         Raises:
-            UserError: there is no such format, a package that it needs is not installed, or the path exists and `force`
-                is not set, or cannot be written.
+            UserError: there is no such format, the path ends as another one's, a package that it needs is not
+                installed, or the path exists and `force` is not set, or cannot be written.
 
         Example:
             >>> load_classifier("runs/quickstart").export("sneakers.stablehlo")  # doctest: +SKIP

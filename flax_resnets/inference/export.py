@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 PLATFORMS = ("cpu", "cuda", "tpu")
 """Where an exported StableHLO program runs."""
 
+DEFAULT = "stablehlo"
+"""The format of a file whose name does not tell."""
+
 # Both formats of programs count bytes in 32 bits with a sign.
 _MOST_BYTES = 2**31 - 2**24
 
@@ -65,8 +68,9 @@ class Format:
     program: bool = True
 
 
-def export(classifier: "Classifier", path: str | os.PathLike[str], format: str, force: bool) -> list[Path]:
+def export(classifier: "Classifier", path: str | os.PathLike[str], format: str | None, force: bool) -> list[Path]:
     """See `Classifier.export`."""
+    format = format_of(path) or DEFAULT if format is None else format
     target = check_output(path, format, force)
     kind = FORMATS[format]
     if kind.write is None:
@@ -90,6 +94,17 @@ def export(classifier: "Classifier", path: str | os.PathLike[str], format: str, 
     except OSError as error:
         raise UserError(f"{target}: {error.strerror or error}; name a file that can be written") from None
     return [target, beside]
+
+
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """The format whose names end as this path does; None if no format's do.
+
+    Example:
+        >>> format_of("nets/sneakers.onnx"), format_of("sneakers")
+        ('onnx', None)
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+    return next((name for name, kind in FORMATS.items() if kind.suffix and str(text).endswith(kind.suffix)), None)
 
 
 def check_output(
@@ -120,6 +135,8 @@ def check_output(
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise UserError(f"{named}={str(path)[:100]!r}: must be the path of a {'file' if kind.write else 'folder'}")
     target = expanded(path, named)
+    if (other := format_of(path)) not in (None, format):
+        raise UserError(f"{named}={target}: is the name of a file of {other}, but the format is {format}")
     if "\0" in str(target):
         raise UserError(f"{named}={target}: holds a NUL; name a file that can be written")
     if kind.write is None:

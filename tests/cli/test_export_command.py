@@ -33,6 +33,8 @@ def network(tmp_path, monkeypatch) -> Classifier:
         (["runs/mine/", "--format=safetensors"], ["mine.safetensors", "mine.safetensors.json"]),
         (["hf-hub:owner/net", "--format", "safetensors"], ["net.safetensors", "net.safetensors.json"]),
         (["runs/mine", "--format=safetensors", "--output=weights"], ["weights", "weights.json"]),
+        (["runs/mine", "--output=w.safetensors"], ["w.safetensors", "w.safetensors.json"]),  # by the ending
+        (["runs/mine", "--output=mine-saved"], ["mine-saved"]),
         (["runs/mine", "--format=saved"], ["mine-saved"]),
     ],
 )
@@ -58,6 +60,10 @@ def test_force_replaces(capsys):
     ("arguments", "message"),
     [
         (["--format=onxx"], "export: --format=onxx: must be stablehlo, onnx, safetensors, saved; did you mean onnx?"),
+        (
+            ["--format=safetensors", "--output=net.onnx"],
+            "export: --output=net.onnx: is the name of a file of onnx, but the format is safetensors",
+        ),
         (["--output=nowhere/net"], "export: --output=nowhere/net: nowhere is no folder that can be written"),
         (["--output="], "export: --output='': must be the path of a file"),
         (["--format=saved", "--output=file"], "export: --output=file: is a file; name a folder"),

@@ -284,7 +284,7 @@ def test_mistakes_in_the_format(tmp_path, monkeypatch):
         UserError, match=r"format=onxx: must be stablehlo, onnx, safetensors, saved; did you mean onnx\?"
     ):
         classifier.export(tmp_path / "net", "onxx")
-    for wrong in (None, ["onnx"]):
+    for wrong in (3, ["onnx"]):
         with pytest.raises(UserError, match=r"format=.*: must be stablehlo, onnx, safetensors, saved"):
             classifier.export(tmp_path / "net", wrong)
     monkeypatch.setattr(module, "_MOST_BYTES", 1000)
