@@ -153,6 +153,7 @@ def existing_directory(data_dir: str, expected: str) -> Path:
         return in_bucket
     directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
     if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
-        problem = "is a file" if os.path.isfile(directory) else "no such directory"
+        lies_in = f"is a file; name the directory that it lies in, {os.path.dirname(directory) or '.'!r}"
+        problem = lies_in if os.path.isfile(directory) else "no such directory"
         raise UserError(f"data_dir={directory!r}: {problem}; expected is {expected}")
     return Path(directory)

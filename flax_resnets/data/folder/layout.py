@@ -11,33 +11,13 @@ import numpy as np
 
 from flax_resnets.data.config import DataConfig
 from flax_resnets.data.folder.names import Names
+from flax_resnets.data.found import found_in, is_picture
 from flax_resnets.data.shares import VALIDATION, choose_splits
 from flax_resnets.errors import UserError
 
 EXPECTED: str = (
     "a directory with train/ and one of val/, valid/, validation/ and test/, in each a directory for each class; or "
     "with the classes' directories alone; or with a list of the images, images.csv"
-)
-# What a picture's file is recognised by. Those that `decode` cannot read are reported as broken, not passed over.
-_ENDINGS = frozenset(
-    [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "gif",
-        "bmp",
-        "webp",
-        "tif",
-        "tiff",
-        "heic",
-        "heif",
-        "avif",
-        "jp2",
-        "jxl",
-        "ppm",
-    ]
 )
 _SPLITS = frozenset(("train", "training", "dev", "eval", "testing", *VALIDATION))
 # Besides names that begin with a dot, what operating systems leave in folders.
@@ -129,7 +109,9 @@ def _check_classes(directory: Path, classes: Sequence[str]) -> None:
     if not classes:
         has_pictures = any(is_picture(entry.name) for entry in _entries(directory))
         inside = "pictures, but no directories" if has_pictures else "no directories with pictures"
-        raise UserError(f"data_dir: {directory} has {inside}; expected is {EXPECTED}")
+        found = found_in(directory)
+        other = f"; it has {found.what}: dataset={found.dataset} reads them" if found else f"; expected is {EXPECTED}"
+        raise UserError(f"data_dir: {directory} has {inside}{other}")
     if len(classes) == 1:
         raise UserError(
             f"data_dir: {directory} has one class, {classes[0]!r}, and at least 2 are needed; expected is {EXPECTED}"
@@ -165,16 +147,6 @@ def is_hidden(name: str) -> bool:
         (True, True, False)
     """
     return name.startswith(".") or name in _HIDDEN
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file's ending is that of an image.
-
-    Example:
-        >>> is_picture("IMG_1.JPG"), is_picture("notes.txt")
-        (True, False)
-    """
-    return name.rpartition(".")[2].lower() in _ENDINGS
 
 
 def _listed(names: Sequence[str]) -> str:

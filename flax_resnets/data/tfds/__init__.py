@@ -1,13 +1,10 @@
 """TFDS's datasets, as a `flax_resnets.data.source.Kind`. All code that depends on TFDS is in this folder."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_resnets.data.config import DataConfig, Part
-from flax_resnets.data.folder.layout import is_picture
+from flax_resnets.data.found import found_in
 from flax_resnets.data.tfds.builder import SAMPLE, SAMPLE_DIR, make_builder, where_it_lies
 from flax_resnets.data.tfds.features import image_and_label
 from flax_resnets.data.tfds.patches import quiet_tfds
@@ -47,9 +44,11 @@ def open_split(config: DataConfig, split: Part) -> "Source":
     builder = _builder(config)
     with quiet_tfds():
         prepared = builder.is_prepared()
+    if builder.name == SAMPLE:  # which needs no data_dir
+        _check_no_other_kind(config.dataset, config.data_dir)
     if not prepared:
         _check_no_bucket(config.dataset, config.data_dir)
-        _check_no_pictures(config.dataset, config.data_dir)
+        _check_no_other_kind(config.dataset, config.data_dir)
         check_splits(config, split, declared_splits(builder))
         prepare(builder)
         builder = _builder(config)
@@ -63,24 +62,16 @@ def _check_no_bucket(dataset: str, data_dir: str | None) -> None:
         raise UserError(f"dataset={dataset!r}: is not prepared in data_dir={data_dir}; prepare it on a disk, copy it")
 
 
-def _check_no_pictures(dataset: str, data_dir: str | None) -> None:
-    """Raises UserError if the dataset would be prepared among a user's pictures: `dataset=folder` was forgotten."""
-    root = None if data_dir is None else expanded(data_dir, "data_dir")
-    if root is None or not root.is_dir():
+def _check_no_other_kind(dataset: str, data_dir: str | None) -> None:
+    """Raises UserError if the directory holds a user's own data: `dataset=folder`, or another kind, was forgotten."""
+    root = None if data_dir is None else expanded(data_dir, "data_dir", buckets=True)
+    if root is None or is_bucket(root) or (found := found_in(root)) is None:
         return
-    found = itertools.chain(_first_pictures(root), _first_pictures(root / "train"))
-    if (picture := next(found, None)) is not None:
-        raise UserError(
-            f"data_dir={data_dir!r}: holds pictures, such as {str(picture.relative_to(root))[:100]}, and not TFDS's "
-            f"{dataset!r}; to train on the pictures write dataset=folder"
-        )
-
-
-def _first_pictures(root: Path) -> Iterator[Path]:
-    """Pictures among the first entries of the first directories in this one, but for TFDS's own downloads."""
-    for directory in itertools.islice(root.glob("*/"), 30):
-        if directory.name != "downloads":
-            yield from (path for path in itertools.islice(directory.glob("*"), 30) if is_picture(path.name))
+    example = str(found.example.relative_to(root))[:100]
+    raise UserError(
+        f"data_dir={data_dir!r}: holds {found.what}, such as {example}, and not TFDS's {dataset!r}; to train on them "
+        f"write dataset={found.dataset}"
+    )
 
 
 def metadata(config: DataConfig) -> tuple[int, int, bool]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flax_resnets.copies import copied_directory
+from flax_resnets.data.found import found_in
 from flax_resnets.data.tfds.features import features_with_tensorflow
 from flax_resnets.data.tfds.patches import no_network_for_metadata, only_features_of_tfds, quiet_tfds
 from flax_resnets.errors import UserError
@@ -87,7 +88,7 @@ def make_builder(dataset: str, data_dir: Path | None) -> "DatasetBuilder":
         there = sorted(path.parent for path in (data_dir / name).glob("**/dataset_info.json")) if data_dir else []
         is_damaged = there and not isinstance(error, DatasetNotFoundError)
         if dataset.split(":")[0] not in known and not is_damaged:
-            suggestion = _of_pictures(dataset) or _meant(dataset, known)
+            suggestion = _of_own_data(dataset) or _meant(dataset, known)
             if there:
                 suggestion = f"; data_dir={str(data_dir)!r} holds its {', '.join(path.name for path in there[:3])}"
             raise UserError(f"dataset={dataset!r}: TFDS has no such dataset{suggestion}") from error
@@ -98,7 +99,7 @@ def _misnamed(dataset: str) -> UserError:
     name = re.split("[:/]", dataset)[0]
     return UserError(
         f"dataset={dataset!r}: must be a TFDS name such as 'fashion_mnist' or 'imagenette/160px-v2'"
-        f"{_of_pictures(dataset) or _meant(name, _known())}"
+        f"{_of_own_data(dataset) or _meant(name, _known())}"
     )
 
 
@@ -111,9 +112,15 @@ def _known() -> list[str]:
     return [*dict.fromkeys([SAMPLE, *KINDS, *tfds.list_builders(with_community_datasets=False)])]
 
 
-def _of_pictures(dataset: str) -> str:
-    """A hint for whoever gave the path of a folder of pictures as the dataset's name."""
-    return f"; for the pictures in it write dataset=folder, data_dir={dataset}" if os.path.isdir(dataset) else ""
+def _of_own_data(dataset: str) -> str:
+    """A hint for whoever gave the path of data of their own as the dataset's name."""
+    is_file = os.path.isfile(dataset)
+    directory = os.path.dirname(dataset) or "." if is_file else dataset
+    found = found_in(Path(directory)) if os.path.isdir(directory) else None
+    if found is None and (is_file or not os.path.isdir(directory)):
+        return ""
+    kind, what = (found.dataset, found.what) if found else ("folder", "pictures")
+    return f"; for the {what} in it write dataset={kind}, data_dir={directory}"
 
 
 def _meant(name: str, known: list[str]) -> str:

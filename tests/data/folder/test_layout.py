@@ -175,6 +175,8 @@ def test_classes_may_be_called_train_or_have_a_directory_below(make_folder):
     [
         (["1.png", "2.png"], "has pictures, but no directories; expected is a directory with train/"),
         (["notes.txt"], "has no directories with pictures; expected is"),
+        (["train.npz"], "has no directories with pictures; it has arrays: dataset=npz reads them"),
+        (["train.parquet"], "parquet files: dataset=parquet reads them"),
         (["cat/1.png"], "has one class, 'cat', and at least 2 are needed; expected is"),
         (["train/1.png", "val/cat/1.png"], "train has pictures, but no directories; expected is"),
         (["train/cat/1.png", "val/cat/1.png"], "train has one class, 'cat'"),
@@ -196,7 +198,8 @@ def test_an_empty_folder_no_folder_and_a_file(tmp_path, photos):
     (tmp_path / "empty").mkdir()
     assert "has no directories with pictures; expected is" in refusal(tmp_path / "empty")
     assert "no such directory; expected is a directory with train/" in refusal(tmp_path / "nowhere")
-    assert "is a file; expected is a directory with train/" in refusal(photos / "val" / "dog" / "8.png")
+    file = photos / "val" / "dog" / "8.png"
+    assert f"is a file; name the directory that it lies in, '{file.parent}'; expected is" in refusal(file)
     with pytest.raises(UserError, match="dataset='folder': needs data_dir; expected is"):
         open_source("folder", "train")
     with pytest.raises(UserError, match="needs data_dir"):

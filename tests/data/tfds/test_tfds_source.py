@@ -381,15 +381,37 @@ def test_a_module_that_a_datasets_files_name_is_not_imported(prepared, tmp_path,
         open_source("my_images", "train", prepared)
 
 
-@pytest.mark.parametrize("inside", ["cat", "train/cat"])
-def test_nothing_is_prepared_among_a_users_pictures(tmp_path, inside):
-    """Who forgets `dataset=folder` is told so, in place of a download into the pictures."""
-    (tmp_path / inside).mkdir(parents=True)
-    (tmp_path / inside / "1.JPG").write_bytes(b"")
-    message = rf"data_dir=.*: holds pictures, such as {inside}/1.JPG, and not TFDS's 'imagenette/160px-v2'; to train on"
+OWN = [
+    ("cat/1.JPG", "pictures", "folder"),
+    ("train/cat/1.JPG", "pictures", "folder"),
+    ("mnist.npz", "arrays", "npz"),
+    ("data/train-00000-of-00001.parquet", "parquet files", "parquet"),
+]
+
+
+@pytest.mark.parametrize(("file", "what", "kind"), OWN)
+@pytest.mark.parametrize("dataset", ["imagenette/160px-v2", "fashion_mnist_sample"])
+def test_nothing_is_prepared_among_a_users_data(tmp_path, file, what, kind, dataset):
+    """Who forgets `dataset=folder` is told so, in place of a download into the pictures, or a run on the sample."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    message = rf"data_dir=.*: holds {what}, such as {file}, and not TFDS's '{dataset}'; to .* write dataset={kind}$"
     with pytest.raises(UserError, match=message):
-        open_source("imagenette/160px-v2", "train", tmp_path)
-    assert [path.name for path in tmp_path.rglob("*.*")] == ["1.JPG"]
+        open_source(dataset, "train", tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
+
+
+def test_the_sample_needs_no_directory_and_takes_any(tmp_path):
+    assert len(open_source("fashion_mnist_sample", "validation", tmp_path)) == 1000
+
+
+@pytest.mark.parametrize("path", ["arrays", "arrays/mnist.npz"])
+def test_the_path_of_arrays_in_place_of_a_datasets_name(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    Path("arrays").mkdir()
+    Path("arrays/mnist.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"; for the arrays in it write dataset=npz, data_dir=arrays$"):
+        open_source(path, "train")
 
 
 @pytest.mark.parametrize("name", ["my_holidays", "./my_holidays"])
