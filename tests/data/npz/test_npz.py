@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flax_resnets import cli
-from flax_resnets.data.config import Part
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.source import dataset_metadata, open_source
 from flax_resnets.errors import UserError
 
@@ -88,6 +88,8 @@ def test_names_of_the_classes(tmp_path):
     root = written(tmp_path / "d", images=GREY, labels=LABELS)
     assert open_source("npz", "train", root, num_classes=5).class_names == ("0", "1", "2", "3", "4")
     assert "row 2 has the label '2', which is none of the 2 classes" in refusal(root, num_classes=2)
+    with pytest.raises(UserError, match="num_classes=2147483647: must be from 2 to 1000000"):
+        DataConfig(dataset="npz", num_classes=2**31 - 1)  # their names alone would not fit into memory
 
 
 def test_any_number_of_labels_an_image(tmp_path):
