@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from flax_resnets.errors import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -57,8 +59,13 @@ def short(name: str, length: int) -> str:
 
 
 def plain(text: str) -> str:
-    """The text with matplotlib's sign for formulas escaped."""
-    return text.replace("$", r"\$")
+    r"""The text with matplotlib's sign for formulas escaped, and what cannot be printed, on which it may fail.
+
+    Example:
+        >>> print(plain("5 $\udcff"))
+        5 \$\udcff
+    """
+    return printable(text).replace("$", r"\$")
 
 
 # Stands for the colour of the page's text, which is not known yet.

@@ -17,12 +17,14 @@ def expanded(path: str | os.PathLike[str], named: str, buckets: bool = False) ->
 
     Raises:
         UserError: there is no such user. A directory whose name begins with `~` is written `./~name`. Or the path is a
-            URL that is not served here.
+            URL that is not served here, or empty.
 
     Example:
         >>> expanded("runs/mine", "--workdir")
         PosixPath('runs/mine')
     """
+    if not os.fspath(path):  # pathlib would take the current directory
+        raise UserError(f"{named}=: needs a value")
     if is_url(path):
         if not buckets:
             raise UserError(f"{named}={path}: must be on this machine, no URL")

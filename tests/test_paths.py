@@ -18,6 +18,12 @@ def test_of_a_user_there_is_not_no_directory_is_made(monkeypatch):
         expanded("~nobody-of-that-name/x", "--output")
 
 
+def test_an_empty_path_is_not_the_directory_where_one_is():
+    """It is what a shell makes of a variable that is not set."""
+    with pytest.raises(UserError, match="^sweep: --workdir=: needs a value$"):
+        expanded("", "sweep: --workdir")
+
+
 @pytest.mark.parametrize("variable", ["FLAX_RESNETS_CACHE", "XDG_CACHE_HOME"])
 def test_caches_lie_in_the_home(tmp_path, monkeypatch, variable):
     monkeypatch.setenv("HOME", str(tmp_path))

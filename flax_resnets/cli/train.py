@@ -76,8 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: there is a mistake in the request, the data or the disk.
     """
     topology, place = _compile_target(arguments), _place_among_processes(arguments)
-    if arguments.workdir == "":
-        raise UserError("--workdir=: needs a value; without the flag it is runs/RECIPE")
     if arguments.own_process and (topology or place[0]):
         startup.release_signals()
     if topology:

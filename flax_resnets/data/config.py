@@ -8,7 +8,7 @@ from typing import Literal
 
 from flax_resnets.copies import copied_directory
 from flax_resnets.errors import UserError
-from flax_resnets.fields import MOST, Fields, Rule
+from flax_resnets.fields import Fields, Rule
 from flax_resnets.paths import expanded
 from flax_resnets.storage import is_bucket, is_url, names
 
@@ -84,7 +84,7 @@ class DataConfig(Fields):
         Rule("validation_share", lambda v: 0 < v < 1, "above 0 and below 1"),
         Rule("image_key label_key", lambda v: v != "", "the name of a feature, or none for the usual one"),
         Rule("label_separator", lambda v: v != "", "the text between two labels, or none for one label a picture"),
-        Rule("num_classes", lambda v: 2 <= v <= MOST, f"from 2 to {MOST}"),
+        Rule("num_classes", lambda v: 2 <= v <= 10**6, "from 2 to 1000000"),
         Rule("store_size", lambda v: v >= 1, "at least 1"),
         Rule("store_size", lambda v: v <= LONGEST_SIDE, f"at most {LONGEST_SIDE} pixels"),
         Rule("seed", lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),

@@ -170,7 +170,9 @@ def read_identity(path: Path) -> Identity | None:
             record["class_counts"] = {split: tuple(counts) for split, counts in record["class_counts"].items()}
         identity = Identity(**record)
         _check_types(identity)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; whoever reads the run must be allowed to") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: is no record of a run's data ({str(error)[:200]}); restore it, or delete it if the data is "
             "still the same"

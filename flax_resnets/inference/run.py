@@ -21,7 +21,12 @@ from flax_resnets.training.lineage import FILE, read_lineage
 from flax_resnets.training.metrics import read_rows
 from flax_resnets.training.network import make_model
 from flax_resnets.training.saved_steps import saved_steps
-from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line, read_weights
+from flax_resnets.training.saved_weights import (
+    abandoned_reads_are_silent,
+    first_line,
+    is_of_the_system,
+    read_weights,
+)
 
 
 def classifier_of_run(
@@ -147,6 +152,10 @@ def _weights(workdir: Path, checkpoint: str | int, average: bool, best_by: BestB
                     failed.append(first_line(error))
                     if not os.path.isdir(directory):
                         break  # a run that is under way has removed it
+                    if is_of_the_system(error):
+                        raise UserError(
+                            f"{directory}: cannot be read ({failed[0]}), but nothing says that it is damaged"
+                        ) from error
                     damaged.append(f"{step} is damaged ({failed[0]})")
                     continue
             if weights is None:

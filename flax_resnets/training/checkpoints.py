@@ -5,7 +5,6 @@ import errno
 import itertools
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,13 +21,9 @@ from flax_resnets.errors import UserError
 from flax_resnets.training.checksums import LIST, check_checksums, files_in, write_checksums
 from flax_resnets.training.lease import check_held
 from flax_resnets.training.processes import first_text, is_first, wait_for_all
-from flax_resnets.training.saved_weights import abandoned_reads_are_silent, first_line
+from flax_resnets.training.saved_weights import abandoned_reads_are_silent, errno_of, first_line, is_of_the_system
 from flax_resnets.training.state import TrainState, tree_digest
 
-# What keeps a good file from being read.
-_OF_THE_SYSTEM = {
-    getattr(errno, name) for name in ("EMFILE", "ENFILE", "EACCES", "EPERM", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
-}
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
 
 
@@ -171,7 +166,7 @@ class Checkpoints:
             # If its files are as they were written, it is something else that failed.
             if self._in_bucket and listed:
                 raise storage.BucketError(errno.EIO, f"cannot be read: {first_line(error)}", str(directory)) from error
-            if (listed and not isinstance(error, RecursionError)) or _errno(error) in _OF_THE_SYSTEM:
+            if (listed and not isinstance(error, RecursionError)) or is_of_the_system(error):
                 raise UserError(
                     f"{directory}: cannot be read ({first_line(error)}), but nothing says that it is damaged; once "
                     "that is put right, the same command goes on"
@@ -207,7 +202,7 @@ class Checkpoints:
             if self._in_bucket:  # the next start removes what is not complete
                 reason = f"cannot be saved: {getattr(error, 'strerror', None) or first_line(error)}"
                 raise storage.BucketError(errno.EIO, reason, str(self.directory)) from error
-            number = _errno(error)
+            number = errno_of(error)
             reason = os.strerror(number) if number else f"cannot be saved in: {first_line(error)}"
             for path in self.directory.glob(f"*{_TEMPORARY}"):
                 storage.remove(path)
@@ -253,12 +248,3 @@ def _quieten_late_writes() -> None:
             others(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _errno(error: BaseException) -> int | None:
-    """The errno of an operating system error; None if the error is of another kind."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    # TensorStore raises ValueErrors that contain the number.
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found[1]) if found else None

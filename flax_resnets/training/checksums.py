@@ -1,6 +1,7 @@
 """sha256 checksums of the files in a directory, in a list that `sha256sum --check` reads."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,10 +69,15 @@ def check_checksums(directory: Path) -> None:
 
 
 def files_in(directory: Path) -> list[Path]:
-    """All files in a directory and below it."""
+    """All files in a directory and below it; raises OSError if one of the directories cannot be listed."""
     if storage.is_bucket(directory):
         return [directory / name for name in storage.files(directory)]
-    return [path for path in directory.rglob("*") if path.is_file()]
+
+    def stop(error: OSError) -> None:  # rglob would leave out what it may not list
+        raise error
+
+    paths = (Path(parent, name) for parent, _, names in os.walk(directory, onerror=stop) for name in names)
+    return [path for path in paths if path.is_file()]
 
 
 def _digests(files: Sequence[Path]) -> Iterable[str]:

@@ -4,8 +4,10 @@ A run may be under way in the same workdir, on any number of devices. This modul
 """
 
 import contextlib
+import errno
 import gc
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,6 +18,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flax_resnets.training.checksums import LIST, check_checksums
+
+# What keeps a good file from being read.
+_OF_THE_SYSTEM = {
+    getattr(errno, name) for name in ("EMFILE", "ENFILE", "EACCES", "EPERM", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
+}
 
 
 def read_weights(checkpoint: Path, average: bool = False) -> dict[str, Any] | None:
@@ -95,3 +102,17 @@ def abandoned_reads_are_silent() -> Iterator[list[str]]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its class."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The errno of an operating system error; None if the error is of another kind."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    # TensorStore raises ValueErrors that contain the number.
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether an error of reading is one that a good file gives too, such as "Permission denied"."""
+    return errno_of(error) in _OF_THE_SYSTEM

@@ -14,7 +14,7 @@ import numpy as np
 from flax_resnets.augment.normalise import statistics_of
 from flax_resnets.data import labels
 from flax_resnets.data.batches import Batch, Split, steps_per_epoch
-from flax_resnets.errors import UserError
+from flax_resnets.errors import UserError, printable
 from flax_resnets.figures import new_figure, png
 from flax_resnets.training.build import check_devices
 from flax_resnets.training.compilation import quick_to_compile
@@ -100,6 +100,7 @@ def draw(batch: ShownBatch, config: Config, class_names: Sequence[str], title: s
         title: of the picture.
         images: how many images to draw; all if the batch has fewer.
     """
+    class_names = [printable(name) for name in class_names]
     images = min(images, len(batch.labels))
     columns = min(images, _COLUMNS)
     rows = 2 * -(-images // columns)

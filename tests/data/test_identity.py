@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from flax_resnets import storage
 from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.errors import UserError
 
@@ -95,4 +96,13 @@ def test_remarks_tell_what_may_spoil_a_run(earlier):
 def test_numbers_that_are_none_are_refused_in_a_line(path, change):
     path.write_text(json.dumps(json.loads(EARLIER) | change))
     with pytest.raises(UserError, match=r"data\.json: is no record of a run's data"):
+        read_identity(path)
+
+
+def test_a_record_that_may_not_be_read_is_a_record(path, monkeypatch):
+    def read(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage, "read", read)
+    with pytest.raises(UserError, match=r"data\.json: Permission denied; whoever reads the run must be allowed to$"):
         read_identity(path)

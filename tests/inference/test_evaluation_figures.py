@@ -16,7 +16,8 @@ def made(classes: int, images: int, right: bool = False) -> Evaluation:
     labels = rng.integers(0, classes, images)
     logits = rng.normal(size=(images, classes)).astype(np.float32)
     logits[np.arange(images), labels] += 100 if right else 2
-    names = tuple(f"class $number_{i}$" for i in range(classes))  # the signs would be a formula to matplotlib
+    # The signs would be a formula to matplotlib; \udcff is a byte of a directory's name that is not UTF-8.
+    names = tuple(f"class $number_{i}$\udcff" for i in range(classes))
     return Evaluation("a set with $", names, logits, labels)
 
 
@@ -57,7 +58,7 @@ def test_worst_mistakes_show_the_images():
 def test_below_each_worst_mistake_is_its_files_name():
     red = np.full((8, 8, 3), (255, 0, 0), np.uint8)
     unnamed = dataclasses.replace(made(10, 200), image=lambda _: red)
-    named = dataclasses.replace(unnamed, image_name=lambda i: f"photos/$a$/{i}_{'long' * 9}.jpg")
+    named = dataclasses.replace(unnamed, image_name=lambda i: f"photos/$a$/{i}_{'long' * 9}\udcff.jpg")
     first, second = pixels(draw_worst(unnamed, number=1)), pixels(draw_worst(named, number=1))
     rows = np.flatnonzero((first != second).any((1, 2)))
     assert 0 < np.ptp(rows) < 40, "one line of the picture differs"

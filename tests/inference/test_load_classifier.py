@@ -337,6 +337,17 @@ def test_checkpoints_that_may_not_be_read(workdir, monkeypatch):
         load_classifier(workdir)
 
 
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(workdir, monkeypatch):
+    def read_weights(path, average):
+        raise PermissionError(13, "Permission denied", f"{path}/SHA256SUMS")
+
+    monkeypatch.setattr(of_run, "read_weights", read_weights)
+    with pytest.raises(
+        UserError, match=r"12: cannot be read \(.*Permission denied.*\), but nothing says that it is dam"
+    ):
+        load_classifier(workdir, checkpoint="last")
+
+
 def test_a_directory_that_is_not_there_is_told_those_beside_it(tmp_path, monkeypatch):
     for name in ("quickstart-epochs=1", "quickstar", "elsewhere"):
         (tmp_path / name).mkdir()

@@ -1,5 +1,6 @@
 """A list of checksums: sha256sum can read it, and any changed byte is noticed."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,19 @@ def test_any_change_is_noticed_and_its_file_named(listed, name, data):
             check_checksums(listed)
     finally:
         path.write_bytes(content)
+
+
+def test_a_directory_that_cannot_be_listed_is_no_missing_file(listed, monkeypatch):
+    scan = os.scandir
+
+    def refused(path="."):
+        if Path(path) == listed / "d":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
+        check_checksums(listed)
 
 
 def test_a_missing_file_is_named(listed):

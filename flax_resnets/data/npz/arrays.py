@@ -2,7 +2,6 @@
 
 import contextlib
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -83,10 +82,12 @@ def _listed(root: Path) -> list[Path]:
 def _in_file(file: Path, images: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, Arrays]:
     """The arrays in a file, by the names of the splits; the empty name for arrays that name none."""
     names = names_in(file)
-    of_images, of_labels = (
-        {split: name for name in names if (split := _split_of(name, words)) is not None} for words in (images, labels)
-    )
-    both = {split: Arrays(file, name, of_labels[split]) for split, name in of_images.items() if split in of_labels}
+    of_images, of_labels = (_by_split(names, words) for words in (images, labels))
+    shared = [split for split in of_images if split in of_labels]
+    for key, found in (("image_key", of_images), ("label_key", of_labels)):
+        for several in (found[split] for split in shared if len(found[split]) > 1):
+            raise UserError(f"{file}: has {' and '.join(several[:3])[:200]}; {key} names one of them")
+    both = {split: Arrays(file, of_images[split][0], of_labels[split][0]) for split in shared}
     if not both:
         there = ", ".join(names[:8])[:150] or "nothing"
         raise UserError(
@@ -94,6 +95,14 @@ def _in_file(file: Path, images: tuple[str, ...], labels: tuple[str, ...]) -> di
             f"name, such as train_{images[0]}; image_key and label_key name other arrays"
         )
     return both
+
+
+def _by_split(names: list[str], words: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if (split := _split_of(name, words)) is not None:
+            found.setdefault(split, []).append(name)
+    return found
 
 
 def _split_of(name: str, words: tuple[str, ...]) -> str | None:
@@ -122,8 +131,7 @@ def _damage_is_named(file: Path, name: str = "") -> Iterator[None]:
         raise UserError(f"{where}: {error.strerror or error}") from None
     except MemoryError:
         raise UserError(f"{where}: does not fit into memory") from None
-    # Of an encrypted file RuntimeError, of an unknown way to compress NotImplementedError.
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # zipfile, zlib, and NumPy with Python's tokenizer raise many kinds
         raise UserError(f"{where}: cannot be read ({str(error)[:200]}); must be what numpy.savez wrote") from None
 
 

@@ -1,5 +1,6 @@
 """The classes of arrays of labels."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -78,8 +79,8 @@ def classes_of(train: Arrays, config: DataConfig) -> Classes:
         return Classes(names, None)
     if labels.dtype.kind == "U":
         values = np.unique(labels)
-        if given and set(given) != {*values.tolist()}:
-            raise UserError(f"{train.file}, {NAMES}: must have the names in {train.labels}, or be left out")
+        if given and given != tuple(values.tolist()):
+            raise UserError(f"{train.file}, {NAMES}: must have the names in {train.labels}, sorted, or be left out")
         return _checked(Classes(tuple(values.tolist()), values), where)
     count = len(given) if given else config.num_classes
     values = np.unique(labels) if count is None else np.arange(count)
@@ -95,7 +96,7 @@ def _checked(classes: Classes, where: str) -> Classes:
 def _given(train: Arrays) -> tuple[str, ...]:
     if NAMES not in names_in(train.file):
         return ()
-    names = _as_text(read_array(train.file, NAMES))
+    names = _read(train.file, NAMES)
     if names.ndim != 1 or names.dtype.kind != "U" or len({*names.tolist()}) < len(names):
         raise UserError(f"{train.file}, {NAMES}: must be a list of names, each of which is there once")
     return tuple(names.tolist())
@@ -107,7 +108,7 @@ def read_labels(arrays: Arrays) -> np.ndarray:
     Raises:
         UserError: they are no whole numbers or text, or there are more or fewer than images.
     """
-    labels, where = _as_text(read_array(arrays.file, arrays.labels)), f"{arrays.file}, {arrays.labels}"
+    labels, where = _read(arrays.file, arrays.labels), f"{arrays.file}, {arrays.labels}"
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in ("biuU" if labels.ndim == 1 else "biu"):
@@ -118,6 +119,12 @@ def read_labels(arrays: Arrays) -> np.ndarray:
     return labels if labels.dtype.kind == "U" else labels.astype(np.int64)
 
 
-def _as_text(array: np.ndarray) -> np.ndarray:
-    """Bytes as text."""
-    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+def _read(file: Path, name: str) -> np.ndarray:
+    """An array; bytes in it become text."""
+    array = read_array(file, name)
+    try:
+        return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{file}, {name}: has text that is not UTF-8; numpy.char.decode(x, 'latin1') reads it"
+        ) from None

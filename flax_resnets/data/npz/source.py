@@ -52,6 +52,7 @@ class NpzSource(Source):
         self.multilabel = is_multilabel(labels)
         self._arrays = arrays
         self._rows = np.arange(len(labels)) if rows is None else rows
+        self._taken = slice(None) if rows is None else rows  # a slice takes a view, no copy
         self._labels = labels[self._rows]
         self._lock = threading.Lock()
         self._images: np.ndarray | UserError | None = None
@@ -86,7 +87,7 @@ class NpzSource(Source):
             if images is None:
                 try:
                     whole = read_array(self._arrays.file, self._arrays.images)
-                    images = whole.reshape(-1, *self._shape)[self._rows]
+                    images = whole.reshape(-1, *self._shape)[self._taken]
                 except UserError as error:
                     images = error
                 self._images = images

@@ -1,13 +1,15 @@
 """Arrays in `.npz` files: which are found, which labels there are, and what is refused."""
 
 import hashlib
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flax_resnets import cli
-from flax_resnets.data.config import Part
+from flax_resnets.data.config import DataConfig, Part
 from flax_resnets.data.source import dataset_metadata, open_source
 from flax_resnets.errors import UserError
 
@@ -86,6 +88,8 @@ def test_names_of_the_classes(tmp_path):
     root = written(tmp_path / "d", images=GREY, labels=LABELS)
     assert open_source("npz", "train", root, num_classes=5).class_names == ("0", "1", "2", "3", "4")
     assert "row 2 has the label '2', which is none of the 2 classes" in refusal(root, num_classes=2)
+    with pytest.raises(UserError, match="num_classes=2147483647: must be from 2 to 1000000"):
+        DataConfig(dataset="npz", num_classes=2**31 - 1)  # their names alone would not fit into memory
 
 
 def test_any_number_of_labels_an_image(tmp_path):
@@ -112,6 +116,16 @@ def test_any_number_of_labels_an_image(tmp_path):
         ({"labels": LABELS * 0}, "has 1 class; at least 2 are needed"),
         ({"labels": LABELS.astype(object)}, "labels: cannot be read (Object arrays cannot be loaded"),
         ({"labels": LABELS - 1, "class_names": np.array(["a", "b", "c"])}, "row 0 has the label '-1'"),
+        ({"labels": np.array([b"a", b"\xff"])[LABELS % 2]}, "labels: has text that is not UTF-8"),
+        (
+            {"labels": np.array(["b", "c", "a"])[LABELS], "class_names": np.array(["b", "c", "a"])},
+            "must have the names in",
+        ),
+        ({"y": LABELS}, "has labels and y; label_key names one of them"),
+        (
+            {"train_images": GREY, "images_train": GREY, "train_y": LABELS},
+            "has train_images and images_train; image_key",
+        ),
         ({"class_names": np.array(["a", "a", "b"])}, "must be a list of names, each of which is there once"),
         ({"labels": LABELS[:, None] < [1, 2], "class_names": np.array(["a"])}, "has 1 names, labels 2 columns"),
     ],
@@ -140,6 +154,25 @@ def test_files_that_are_none(tmp_path):
     written(root, "more", train_images=GREY, train_labels=LABELS)
     (root / "digits.npz").write_bytes(content)
     assert "has 2 .npz files, of which more.npz names its splits itself" in refusal(root)
+
+
+@pytest.mark.parametrize("header", ["{'shape': (", "{'descr': '<i8', 'fortran_order': False, 'shape': (True,)}"])
+def test_a_header_that_numpy_does_not_read(tmp_path, header):
+    root = written(tmp_path / "data", images=GREY)
+    with zipfile.ZipFile(root / "digits.npz", "a") as members:
+        members.writestr("labels.npy", b"\x93NUMPY\1\0" + bytes([len(header), 0]) + header.encode() + bytes(8))
+    assert "digits.npz, labels: cannot be read (" in refusal(root)
+
+
+def test_all_images_of_an_array_are_no_copy_of_it(tmp_path):
+    source = open_source(
+        "npz", "all", written(tmp_path / "data", images=np.zeros((20, 500, 500), np.uint8), labels=np.arange(20) % 2)
+    )
+    tracemalloc.start()
+    source.image(0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 7_500_000
 
 
 def test_the_sample_as_arrays_trains_as_the_sample_does(tmp_path, monkeypatch, capsys):
