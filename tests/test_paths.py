@@ -20,7 +20,7 @@ def test_of_a_user_there_is_not_no_directory_is_made(monkeypatch):
 
 def test_an_empty_path_is_not_the_directory_where_one_is():
     """It is what a shell makes of a variable that is not set."""
-    with pytest.raises(UserError, match="^sweep: --workdir=: needs a value$"):
+    with pytest.raises(UserError, match=r"^sweep: --workdir=: needs a value$"):
         expanded("", "sweep: --workdir")
 
 
