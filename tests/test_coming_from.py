@@ -24,10 +24,10 @@ SMALLER = {
     "size=128": "size=32",
     "learn.fit_one_cycle(5": "learn.fit_one_cycle(1",
     "bs=32": "bs=8",
-    '"epochs": "5"': '"epochs": "1", "image_size": "32", "store_size": "40"',
+    '"epochs": 5': '"epochs": 1, "image_size": 32, "store_size": 40',
     "epochs=20": "epochs=2",
-    '"epochs": "20"': '"epochs": "1", "model": "lenet", "model_options": "{}"',
-    '"batch_size": "32"': '"batch_size": "8"',
+    '"epochs": 20': '"epochs": 1, "model": "lenet", "model_options": {}',
+    '"batch_size": 32': '"batch_size": 8',
 }
 
 

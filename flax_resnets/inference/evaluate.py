@@ -52,6 +52,11 @@ def evaluate(
     size = settings.eval_batch_size or 64
     if batch_size is not None:
         size = whole_number("batch_size", batch_size, MOST_IN_A_STEP)
+    if not isinstance(dataset, str | Source | None):
+        raise UserError(
+            f"evaluate: dataset is a {type(dataset).__name__}; must be a name. Arrays x and y are evaluated by "
+            'np.savez("arrays/test.npz", images=x, labels=y) and evaluate("npz", data_dir="arrays")'
+        )
     source = dataset if isinstance(dataset, Source) else _opened(classifier, settings, dataset, split, data_dir, fields)
     if not classifier.class_names:
         raise UserError("evaluate: the network has no classes, because num_classes=0")

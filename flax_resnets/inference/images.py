@@ -183,5 +183,6 @@ def _checked(array: np.ndarray) -> np.ndarray:
     with_channels = array[..., None] if array.ndim == 2 else array
     if with_channels.ndim != 3 or with_channels.shape[-1] not in (1, 3, 4) or 0 in with_channels.shape:
         shape = tuple(array.shape)
-        raise ValueError(f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4")
+        grey = "; for grey images (N, height, width) give x[..., None]" if array.ndim == 3 else ""
+        raise ValueError(f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4{grey}")
     return with_channels

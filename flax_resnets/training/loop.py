@@ -17,6 +17,7 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.data.identity import Identity
 from flax_resnets.data.statistics import PixelStatistics
 from flax_resnets.errors import UserError
+from flax_resnets.fields import shown
 from flax_resnets.paths import expanded
 from flax_resnets.training.average import Average
 from flax_resnets.training.best import in_words
@@ -154,8 +155,10 @@ def run(
         if course:
             trainer.check_amendment(course.config)
         frozen = f" ({trainer.frozen:,} of them frozen)" if trainer.frozen else ""
+        options = ", ".join(f"{name}={shown(value)}" for name, value in sorted(config.model_options.items()))
+        network = f"{config.model} ({options})" if options else config.model
         display.say(
-            f"{config.model}: {trainer.parameters:,} parameters{frozen}, {config.precision}, on {devices_in_words()}"
+            f"{network}: {trainer.parameters:,} parameters{frozen}, {config.precision}, on {devices_in_words()}"
         )
         if warning := idle_accelerator():
             display.say(warning)

@@ -203,6 +203,11 @@ def test_five_crops_are_the_centre_and_the_corners():
     assert crops == [[[5, 6], [9, 10]], [[0, 1], [4, 5]], [[2, 3], [6, 7]], [[8, 9], [12, 13]], [[10, 11], [14, 15]]]
 
 
+def test_arrays_in_place_of_a_dataset_are_told_how(classifier):
+    with pytest.raises(UserError, match=r"dataset is a ndarray; must be a name\. .* evaluate\(\"npz\", data_dir="):
+        classifier.evaluate(np.zeros((3, 28, 28), np.uint8), np.zeros(3, int))
+
+
 def test_a_broken_image_stops_it_or_is_left_out(classifier, validation):
     class Broken(Renamed):
         def read(self, index):

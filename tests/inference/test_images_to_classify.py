@@ -119,6 +119,12 @@ def test_shapes_that_are_no_image(shape):
     assert "must be (height, width)" in refusal(np.zeros(shape, np.uint8))
 
 
+def test_a_batch_of_grey_images_needs_an_axis_for_the_channel():
+    batch = np.zeros((3, 28, 28), np.uint8)
+    assert "; for grey images (N, height, width) give x[..., None]" in refusal(batch)
+    assert len(list(each_image(batch[..., None]))) == 3
+
+
 def test_objects_that_are_no_image(tmp_path):
     assert "a NoneType; must be a path" in refusal(None)
     assert "images[0]: a dict; must be a path" in refusal([{}])

@@ -112,7 +112,11 @@ def test_any_number_of_labels_an_image(tmp_path):
         ({"images": COLOUR.repeat(2, 3)}, "must be (N, H, W) or (N, H, W, C); C must be 1 or 3"),
         ({"images": GREY[:0], "labels": LABELS[:0]}, "has the shape (0, 8, 6)"),
         ({"labels": LABELS[:5]}, "has the shape (5,); must be a label for each of the 12 images"),
-        ({"labels": LABELS / 2}, "is float64; must be whole numbers or text"),
+        (
+            {"labels": LABELS / 2},
+            "is float64; must be whole numbers or text, or 0 and 1 in (N, classes); y.astype(int)",
+        ),
+        ({"labels": np.eye(3)[LABELS]}, "(N, classes); y.argmax(1) gives numbers"),
         ({"labels": LABELS * 0}, "has 1 class; at least 2 are needed"),
         ({"labels": LABELS.astype(object)}, "labels: cannot be read (Object arrays cannot be loaded"),
         ({"labels": LABELS - 1, "class_names": np.array(["a", "b", "c"])}, "row 0 has the label '-1'"),
