@@ -128,12 +128,16 @@ def _opened(
     is_own, difference = _own(classifier, data, source, part)
     # A network without a record, such as a saved one, may have been trained on a folder under the name of its own kind.
     is_other = dataset not in (None, settings.dataset) or (data_dir is not None and difference is not None)
-    if split is None and is_other and source.is_share and "validation_share" not in fields:
+    whole = split is None and is_other and source.is_share and "validation_share" not in fields
+    if whole:
         source = open_split(data, "all")
     if difference:
+        # What differs from a share that nobody asked for says nothing.
+        of_whole = f"has other images than the run was trained on; all {len(source):,} are evaluated"
+        of_parts = f"is not what the run was trained on: it has {difference}"
         warnings.warn(
-            f"dataset={data.dataset}: is not what the run was trained on: it has {difference}. The run may have been "
-            "trained on some of these images, and the figures are not those in its metrics.jsonl",
+            f"dataset={data.dataset}: {of_whole if whole else of_parts}. The run may have been trained on some of "
+            "these images, and the figures are not those in its metrics.jsonl",
             RuntimeWarning,
             stacklevel=4,
         )

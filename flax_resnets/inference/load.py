@@ -99,17 +99,25 @@ def local_directory(source: str | os.PathLike[str]) -> Path:
     if storage.is_bucket(directory):
         directory = _copied(directory)
     if not os.path.isdir(directory):
-        right = f"name a run's workdir, a saved folder or hf-hub:owner/name{_others_beside(directory)}"
-        raise UserError(f"{directory}: {'is no' if os.path.exists(directory) else 'no such'} directory; {right}")
+        right = "name a run's workdir, a saved folder, hf-hub:owner/name or a name such as resnet50.a1_in1k"
+        found = "is no" if os.path.exists(directory) else "no such"
+        raise UserError(f"{directory}: {found} directory; {right}{_others_beside(directory)}")
+    if not os.path.lexists(directory / "config.json") and (inside := _in(directory)):
+        raise UserError(f"{directory}: is no run and no saved folder; in it are {', '.join(inside[:5])[:300]}")
     return directory
+
+
+def _in(directory: Path) -> list[str]:
+    """The paths of the runs and saved folders in a directory."""
+    try:
+        return [str(each) for each in sorted(directory.iterdir()) if (each / "config.json").is_file()]
+    except OSError:
+        return []
 
 
 def _others_beside(directory: Path) -> str:
     """Runs and saved folders whose names are like one that is not there. A run's workdir has its changed fields."""
-    try:
-        beside = [each.name for each in sorted(directory.parent.iterdir()) if (each / "config.json").is_file()]
-    except OSError:
-        return ""
+    beside = [os.path.basename(path) for path in _in(directory.parent)]
     longer = [name for name in beside if name.startswith(f"{directory.name}-")]
     close = difflib.get_close_matches(directory.name, [name for name in beside if name not in longer], n=3)
     found = [str(directory.with_name(name)) for name in (longer + close)[:3]]

@@ -114,10 +114,11 @@ def _frozen_parts(config: "Config", parts: Collection[str]) -> set[str]:
     still: set[str] = set()
     for name in named:
         if name not in (*parts, BACKBONE):
-            close = difflib.get_close_matches(name[:LONGEST_NAME], [*parts, BACKBONE], n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
+            of_torch = name.replace("layer", "stage")  # whose stages have this name
+            close = difflib.get_close_matches(of_torch[:LONGEST_NAME], [*parts, BACKBONE], n=1)
+            meant = f"did you mean {close[0]}? Its" if close else "its"
             raise UserError(
-                f"freeze={shown(config.freeze)[:100]}: {config.model} has no part {name[:50]!r}; {meant}Its parts are "
+                f"freeze={shown(config.freeze)[:100]}: {config.model} has no part {name[:50]!r}; {meant} parts are "
                 f"{', '.join(parts)}; {BACKBONE} is all but the head"
             )
         still |= set(parts) - {HEAD} if name == BACKBONE else {name}

@@ -120,6 +120,10 @@ def _read(source: str | os.PathLike[str]) -> Mapping[Any, Any]:
         raise UserError(f"{text}: is an address; download the file, for example with curl -LO, and give its path")
     path = hub.weights(text) if text.startswith(hub.PREFIX) else expanded(source, "source", buckets=True)
     reader = _reader(path)
+    if reader is None and os.path.isdir(path):
+        raise UserError(
+            f"{text}: is a directory; a run's or a saved folder's weights are load_classifier({text[:100]!r}).variables"
+        )
     if reader is None:
         raise UserError(f"{text}: must end in {', '.join(_READERS)}, or be {hub.PREFIX}owner/name")
     if is_bucket(path):

@@ -182,7 +182,8 @@ def test_a_run_that_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert predict("a.png", "--output", "rows.txt") == 2
     assert capsys.readouterr().err == (
-        "flax_resnets: runs/mine: no such directory; name a run's workdir, a saved folder or hf-hub:owner/name\n"
+        "flax_resnets: runs/mine: no such directory; name a run's workdir, a saved folder, hf-hub:owner/name "
+        "or a name such as resnet50.a1_in1k\n"
     )
     assert os.listdir(tmp_path) == []
 

@@ -353,15 +353,19 @@ def test_a_directory_that_is_not_there_is_told_those_beside_it(tmp_path, monkeyp
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "quickstarts").mkdir()  # holds no run
-    with pytest.raises(UserError, match=r"hf-hub:owner/name; did you mean (?=.*epochs=1)(?=.*quickstar\b)") as raised:
+    with pytest.raises(UserError, match=r"resnet50\.a1_in1k; did you mean (?=.*epochs=1)(?=.*quickstar\b)") as raised:
         load_classifier(tmp_path / "quickstart")
     assert "quickstarts" not in str(raised.value)
     assert "elsewhere" not in str(raised.value)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"owner/name; did you mean elsewhere\?"):
+    with pytest.raises(UserError, match=r"a1_in1k; did you mean elsewhere\?"):
         load_classifier("elswhere")
-    with pytest.raises(UserError, match=r"owner/name$"):
+    with pytest.raises(UserError, match=r"a1_in1k$"):
         load_classifier("nowhere/quickstart")
+    with pytest.raises(
+        UserError, match=r"is no run and no saved folder; in it are .*elsewhere, .*quickstar, .*epochs=1$"
+    ):
+        load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["resnet26", "resnet26.a9_in1k", "resnet26.bt_in12k", "resnet26.bt_in21k_ft_in1k_384"])

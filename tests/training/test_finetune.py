@@ -282,8 +282,11 @@ def test_a_misspelt_part_is_named_with_those_there_are(model, parts):
         plan(model, freeze=("stage9",))
     error = str(caught.value)
     assert error.startswith(f"freeze=stage9: {model} has no part 'stage9'; ")
-    assert error.endswith(f"Its parts are {parts}; backbone is all but the head")
-    assert ("did you mean stage3?" in error) == (model == "resnet20_cifar")
+    assert error.endswith(f"ts parts are {parts}; backbone is all but the head")
+    assert ("did you mean stage3? Its" in error) == (model == "resnet20_cifar")
+    if model == "resnet20_cifar":
+        with pytest.raises(UserError, match="has no part 'layer2'; did you mean stage2"):  # as in torch
+            plan(model, freeze=("layer2",))
 
 
 @pytest.mark.parametrize(

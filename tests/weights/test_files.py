@@ -283,6 +283,13 @@ def test_claims_of_size_are_not_believed(tmp_path):
     assert peak < 5_000_000
 
 
+def test_a_directory_is_loaded_otherwise(tmp_path):
+    found = (
+        f"{tmp_path}: is a directory; a run's or a saved folder's weights are load_classifier('{tmp_path}').variables"
+    )
+    assert refused(tmp_path) == found
+
+
 @pytest.mark.parametrize("name", ["model.pkl", "model", "model.safetensors.gz", "conv1", ".npz", "model.tar"])
 def test_unknown_kinds_of_file_are_refused(tmp_path, name):
     endings = ".safetensors, .safetensors.index.json, .npz, .msgpack, .pth, .pt, .bin, .ckpt, .pth.tar"
