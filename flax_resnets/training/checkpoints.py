@@ -24,6 +24,7 @@ from flax_resnets.training.processes import first_text, is_first, wait_for_all
 from flax_resnets.training.saved_weights import abandoned_reads_are_silent, errno_of, first_line, is_of_the_system
 from flax_resnets.training.state import TrainState, tree_digest
 
+_ORBAX = str(Path(ocp.__file__).parent)
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax's suffix of a directory that is not complete yet
 
 
@@ -244,7 +245,9 @@ def _quieten_late_writes() -> None:
     others = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        # A coroutine in the middle of a write fails in other words, such as that it ignored the end of its loop.
+        code = getattr(unraisable.object, "cr_code", None)
+        if str(unraisable.exc_value) != "Event loop is closed" and (code is None or _ORBAX not in code.co_filename):
             others(unraisable)
 
     sys.unraisablehook = hook
