@@ -136,7 +136,7 @@ def check_output(
         raise UserError(f"{named}={str(path)[:100]!r}: must be the path of a {'file' if kind.write else 'folder'}")
     target = expanded(path, named)
     if (other := format_of(path)) not in (None, format):
-        raise UserError(f"{named}={target}: is the name of a file of {other}, but the format is {format}")
+        raise UserError(f"{named}={target}: names a file of {other}, but the format is {format}")
     if "\0" in str(target):
         raise UserError(f"{named}={target}: holds a NUL; name a file that can be written")
     if kind.write is None:

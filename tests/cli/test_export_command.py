@@ -62,7 +62,7 @@ def test_force_replaces(capsys):
         (["--format=onxx"], "export: --format=onxx: must be stablehlo, onnx, safetensors, saved; did you mean onnx?"),
         (
             ["--format=safetensors", "--output=net.onnx"],
-            "export: --output=net.onnx: is the name of a file of onnx, but the format is safetensors",
+            "export: --output=net.onnx: names a file of onnx, but the format is safetensors",
         ),
         (["--output=nowhere/net"], "export: --output=nowhere/net: nowhere is no folder that can be written"),
         (["--output="], "export: --output='': must be the path of a file"),
