@@ -15,6 +15,7 @@ import train
 from flax_resnets import cli, cpu
 from flax_resnets.cli.bench import contenders
 from flax_resnets.data.lock import locked
+from flax_resnets.training import load_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -283,6 +284,16 @@ def mistake(capsys, monkeypatch, workdir: Path, *arguments: str) -> str:
     assert captured.err.count("\n") == 1, captured.err
     assert captured.err.startswith("train.py: ")
     return captured.err
+
+
+def test_it_prints_every_field_and_trains_nothing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--config=quickstart", "--config.epochs=3", "--print_config"]) == 0
+    out = capsys.readouterr().out
+    assert os.listdir() == []
+    assert json.loads(out) | {"epochs": 10} == json.loads(load_config("quickstart").to_json())
+    Path("mine.json").write_text(out)
+    assert load_config("mine.json") == load_config("quickstart", {"epochs": 3})
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="STEPS",
         help="trace so many steps by JAX's profiler into WORKDIR/profile, and print what they were spent on",
     )
+    parser.add_argument(
+        "--print_config",
+        action="store_true",
+        help="print every field with its value as JSON, which --config takes as a file, and train nothing",
+    )
     several = parser.add_argument_group(
         "several processes that train together (no flags are needed on Cloud TPU, Slurm and Kubernetes)"
     )
@@ -92,6 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     expect_no_tpu()
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(config.to_json(), end="")
+        return 0
     if arguments.workdir is None:
         workdir = default_workdir(arguments.config, config, arguments.amend)
     else:
