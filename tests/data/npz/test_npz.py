@@ -141,6 +141,9 @@ def test_arrays_that_are_no_labelled_images(tmp_path, arrays, message):
 def test_files_that_are_none(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no .npz file; expected is a directory with one .npz file" in refusal(tmp_path / "empty")
+    (tmp_path / "empty" / "cat").mkdir()
+    (tmp_path / "empty" / "cat" / "1.png").write_bytes(b"")
+    assert refusal(tmp_path / "empty").endswith("has no .npz file; it has pictures: dataset=folder reads them")
     assert "needs data_dir" in refusal(None)
     root = written(tmp_path / "data", images=GREY, labels=LABELS)
     content = (root / "digits.npz").read_bytes()
