@@ -202,6 +202,9 @@ def test_an_empty_folder_no_folder_and_a_file(tmp_path, photos):
     assert "no such directory; expected is a directory with train/" in refusal(tmp_path / "nowhere")
     file = photos / "val" / "dog" / "8.png"
     assert f"is a file; name the directory that it lies in, '{file.parent}'; expected is" in refusal(file)
+    for archive in (tmp_path / "photos.zip", tmp_path / "photos.tar.GZ"):
+        archive.touch()
+        assert "is an archive; unpack it, and name the directory; expected is" in refusal(archive)
     with pytest.raises(UserError, match="dataset='folder': needs data_dir; expected is"):
         open_source("folder", "train")
     with pytest.raises(UserError, match="needs data_dir"):
