@@ -182,6 +182,10 @@ def _checked(array: np.ndarray) -> np.ndarray:
     with_channels = array[..., None] if array.ndim == 2 else array
     if with_channels.ndim != 3 or with_channels.shape[-1] not in (1, 3, 4) or 0 in with_channels.shape:
         shape = tuple(array.shape)
-        grey = "; for grey images (N, height, width) give x[..., None]" if array.ndim == 3 else ""
-        raise ValueError(f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4{grey}")
+        right = "; for grey images (N, height, width) give x[..., None]" if array.ndim == 3 else ""
+        if right and shape[0] == 3:  # as in torch
+            right += "; of (3, height, width) give np.moveaxis(x, -3, -1)"
+        raise ValueError(
+            f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4{right}"
+        )
     return with_channels
