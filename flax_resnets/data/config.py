@@ -20,6 +20,8 @@ Sampler = Literal["shuffle", "balanced"]
 # Besides, an image of more than 89 million pixels is not decoded.
 LONGEST_SIDE = 8192
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Fields):
@@ -153,7 +155,10 @@ def existing_directory(data_dir: str, expected: str) -> Path:
         return in_bucket
     directory = os.path.expanduser(data_dir)  # pathlib's expanduser raises an error if there is no such user
     if not os.path.isdir(directory):  # pathlib's is_dir raises an error if the name is too long
-        lies_in = f"is a file; name the directory that it lies in, {os.path.dirname(directory) or '.'!r}"
-        problem = lies_in if os.path.isfile(directory) else "no such directory"
+        problem = "no such directory"
+        if os.path.isfile(directory):
+            problem = f"is a file; name the directory that it lies in, {os.path.dirname(directory) or '.'!r}"
+            if directory.lower().endswith(_ARCHIVES):
+                problem = "is an archive; unpack it, and name the directory"
         raise UserError(f"data_dir={directory!r}: {problem}; expected is {expected}")
     return Path(directory)

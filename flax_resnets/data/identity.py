@@ -157,7 +157,7 @@ def read_identity(path: Path) -> Identity | None:
     """The identity in a `data.json`; None if there is no such file.
 
     Raises:
-        UserError: the file does not hold an identity.
+        UserError: the file cannot be read, or does not hold an identity.
     """
     try:
         if (content := storage.read(path)) is None:
@@ -171,7 +171,8 @@ def read_identity(path: Path) -> Identity | None:
         identity = Identity(**record)
         _check_types(identity)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; whoever reads the run must be allowed to") from None
+        right = "; whoever reads the run must be allowed to" if isinstance(error, PermissionError) else ""
+        raise UserError(f"{path}: {error.strerror or error}{right}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: is no record of a run's data ({str(error)[:200]}); restore it, or delete it if the data is "

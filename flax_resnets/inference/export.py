@@ -100,11 +100,11 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
     """The format whose names end as this path does; None if no format's do.
 
     Example:
-        >>> format_of("nets/sneakers.onnx"), format_of("sneakers")
+        >>> format_of("nets/Sneakers.ONNX"), format_of("sneakers")
         ('onnx', None)
     """
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
-    return next((name for name, kind in FORMATS.items() if kind.suffix and str(text).endswith(kind.suffix)), None)
+    text = str(os.fspath(path)).lower() if isinstance(path, str | os.PathLike) else ""
+    return next((name for name, kind in FORMATS.items() if kind.suffix and text.endswith(kind.suffix)), None)
 
 
 def check_output(

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.folder.layout import is_hidden
-from flax_resnets.data.found import is_picture
+from flax_resnets.data.found import is_hidden, is_picture
 from flax_resnets.errors import UserError
 from flax_resnets.storage import is_url
 
@@ -183,6 +182,10 @@ def _checked(array: np.ndarray) -> np.ndarray:
     with_channels = array[..., None] if array.ndim == 2 else array
     if with_channels.ndim != 3 or with_channels.shape[-1] not in (1, 3, 4) or 0 in with_channels.shape:
         shape = tuple(array.shape)
-        grey = "; for grey images (N, height, width) give x[..., None]" if array.ndim == 3 else ""
-        raise ValueError(f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4{grey}")
+        right = "; for grey images (N, height, width) give x[..., None]" if array.ndim == 3 else ""
+        if right and shape[0] == 3:  # as in torch
+            right += "; of (3, height, width) give np.moveaxis(x, -3, -1)"
+        raise ValueError(
+            f"has shape {shape}; must be (height, width), or (height, width, channels) of 1, 3 or 4{right}"
+        )
     return with_channels

@@ -34,7 +34,7 @@ _MUST_STAY: Mapping[str, str] = {
     ),
     **dict.fromkeys(("mean", "std"), "the network has learned from images that are normalised so"),
     "seed": "it decides the order of the images and every draw from the run's beginning",
-    **dict.fromkeys(("weights", "freeze_epochs"), "it says how the run began"),
+    **dict.fromkeys(("weights", "weights_head", "freeze_epochs"), "it says how the run began"),
     "metric": "the rows of earlier epochs have its figures; metric=none leaves it out",
 }
 

@@ -97,10 +97,12 @@ def start_of(config: "Config", workdir: Path | None = None) -> Callable[[int, Se
         A function of the images' channels and the class names; None if the run begins with random weights.
 
     Raises:
-        UserError: see `open_weights`; from the function, see `fitted`; or the source has changed since the run
-            began.
+        UserError: see `open_weights`; from the function, see `fitted`; the source has changed since the run began; or
+            `weights_head` is given without weights.
     """
     if config.weights is None:
+        if config.weights_head != "auto":
+            raise UserError(f"weights_head={config.weights_head}: needs weights, whose head it is; or leave it out")
         return None
     source = config.weights
     recorded = None if workdir is None or nothing_to_keep(workdir) else read_lineage(workdir)

@@ -1,5 +1,6 @@
 """The command `export`: files where they are asked for, said where they lie, never overwritten unasked."""
 
+import json
 import os
 from pathlib import Path
 
@@ -33,7 +34,6 @@ def network(tmp_path, monkeypatch) -> Classifier:
         (["runs/mine/", "--format=safetensors"], ["mine.safetensors", "mine.safetensors.json"]),
         (["hf-hub:owner/net", "--format", "safetensors"], ["net.safetensors", "net.safetensors.json"]),
         (["runs/mine", "--format=safetensors", "--output=weights"], ["weights", "weights.json"]),
-        (["runs/mine", "--output=w.safetensors"], ["w.safetensors", "w.safetensors.json"]),  # by the ending
         (["runs/mine", "--output=mine-saved"], ["mine-saved"]),
         (["runs/mine", "--format=saved"], ["mine-saved"]),
     ],
@@ -44,6 +44,12 @@ def test_it_writes_and_says_where(arguments, files, capsys):
     out, err = capsys.readouterr()
     assert sorted({line.split(":")[0].split("/")[0] for line in out.splitlines()}) == files
     assert err == ""
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "W.SafeTensors"])
+def test_the_ending_says_the_format(name):
+    assert cli.main(["export", "runs/mine", f"--output={name}"]) == 0
+    assert json.loads(Path(f"{name}.json").read_text())["format"] == "safetensors"
 
 
 def test_force_replaces(capsys):

@@ -99,10 +99,18 @@ def test_numbers_that_are_none_are_refused_in_a_line(path, change):
         read_identity(path)
 
 
-def test_a_record_that_may_not_be_read_is_a_record(path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied; whoever reads the run must be allowed to"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (storage.BucketError(5, "the bucket does not answer"), "the bucket does not answer"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_a_record(path, monkeypatch, error, said):
     def read(path):
-        raise PermissionError(13, "Permission denied", str(path))
+        raise error
 
     monkeypatch.setattr(storage, "read", read)
-    with pytest.raises(UserError, match=r"data\.json: Permission denied; whoever reads the run must be allowed to$"):
+    with pytest.raises(UserError, match=rf"data\.json: {said}$"):
         read_identity(path)

@@ -125,6 +125,11 @@ def test_a_batch_of_grey_images_needs_an_axis_for_the_channel():
     assert len(list(each_image(batch[..., None]))) == 3
 
 
+@pytest.mark.parametrize("shape", [(3, 28, 28), (2, 3, 28, 28)])
+def test_channels_that_come_first_as_in_torch(shape):
+    assert refusal(np.zeros(shape, np.uint8)).endswith("; of (3, height, width) give np.moveaxis(x, -3, -1)")
+
+
 def test_objects_that_are_no_image(tmp_path):
     assert "a NoneType; must be a path" in refusal(None)
     assert "images[0]: a dict; must be a path" in refusal([{}])

@@ -143,6 +143,8 @@ def test_a_network_without_a_dataset_is_evaluated_on_the_one_that_is_named(train
     assert "No evaluation, and no pictures: " in report(tmp_path / "saved")
     page = report(tmp_path / "saved", dataset="fashion_mnist_sample")
     assert "It was evaluated on fashion_mnist_sample" in page
+    assert "<b>1,000</b>images evaluated" in page
+    assert "validation" not in page[page.index("<h2>Result") : page.index("<h2>Confusion")]
     assert "Worst mistakes" in headings(page)
 
 

@@ -219,6 +219,7 @@ def test_what_the_state_carries_over(config, workdir, capsys, changes, anew):
         ),
         ({"seed": 1}, "seed=1: {} has 0, and it decides the order of the images"),
         ({"validation_split": "train"}, "validation_split=train: {} has None, and other images or classes would be"),
+        ({"weights_head": "new"}, "weights_head=new: {} has auto, and it says how the run began; pick"),
         ({"epochs": 2, "learning_rate": 0.1}, "epochs=2: must be above the 2 that {} has trained"),
         ({"epochs": 1}, "epochs=1: must be above the 2"),
         (

@@ -162,6 +162,12 @@ def test_a_head_of_another_size_cannot_be_kept(begun):
         fitted(source(), network(2), dataclasses.replace(begun, weights_head="keep"), 1, ("a", "b"))
 
 
+@pytest.mark.parametrize("head", ["keep", "new"])
+def test_without_weights_there_is_no_head_to_decide_about(config, tmp_path, head):
+    with pytest.raises(UserError, match=f"^weights_head={head}: needs weights"):
+        start_of(dataclasses.replace(config, weights_head=head), tmp_path / "run")
+
+
 def test_a_stem_for_colour_fits_grey_images_and_gives_them_its_mean(begun):
     pretrained = source(channels=3, mean=(0.2, 0.3, 0.7), std=(0.1, 0.2, 0.3))
     start = fitted(pretrained, network(), begun, 1, NAMES)

@@ -11,7 +11,7 @@ import numpy as np
 
 from flax_resnets.data.config import DataConfig
 from flax_resnets.data.folder.names import Names
-from flax_resnets.data.found import found_in, is_picture
+from flax_resnets.data.found import is_hidden, is_picture, other_kind
 from flax_resnets.data.shares import VALIDATION, choose_splits
 from flax_resnets.errors import UserError
 
@@ -20,10 +20,6 @@ EXPECTED: str = (
     "with the classes' directories alone; or with a list of the images, images.csv"
 )
 _SPLITS = frozenset(("train", "training", "dev", "eval", "testing", *VALIDATION))
-# Besides names that begin with a dot, what operating systems leave in folders.
-_HIDDEN = frozenset(
-    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini")
-)
 
 
 class Pictures(NamedTuple):
@@ -109,13 +105,15 @@ def _check_classes(directory: Path, classes: Sequence[str]) -> None:
     if not classes:
         has_pictures = any(is_picture(entry.name) for entry in _entries(directory))
         inside = "pictures, but no directories" if has_pictures else "no directories with pictures"
-        found = found_in(directory)
-        other = f"; it has {found.what}: dataset={found.dataset} reads them" if found else f"; expected is {EXPECTED}"
-        raise UserError(f"data_dir: {directory} has {inside}{other}")
+        raise UserError(f"data_dir: {directory} has {inside}; {_right(directory)}")
     if len(classes) == 1:
         raise UserError(
-            f"data_dir: {directory} has one class, {classes[0]!r}, and at least 2 are needed; expected is {EXPECTED}"
+            f"data_dir: {directory} has one class, {classes[0]!r}, and at least 2 are needed; {_right(directory)}"
         )
+
+
+def _right(directory: Path) -> str:
+    return other_kind(directory, "folder") or f"expected is {EXPECTED}"
 
 
 def _entries(directory: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -137,16 +135,6 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _visible_directories(directory: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(directory) if _is_directory(entry))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or directory is left out: a hidden one, or what an operating system leaves in folders.
-
-    Example:
-        >>> is_hidden(".thumbnails"), is_hidden("@eaDir"), is_hidden("cats")
-        (True, True, False)
-    """
-    return name.startswith(".") or name in _HIDDEN
 
 
 def _listed(names: Sequence[str]) -> str:

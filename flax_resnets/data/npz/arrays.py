@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_resnets.data.config import DataConfig
+from flax_resnets.data.found import other_kind
 from flax_resnets.data.shares import choose_splits
 from flax_resnets.errors import UserError
 
@@ -53,7 +54,7 @@ def find_arrays(root: Path, config: DataConfig) -> tuple[dict[str, Arrays], tupl
     """
     files = sorted(path for path in _listed(root) if path.suffix == ".npz" and path.name[0] != ".")
     if not files:
-        raise UserError(f"{root}: has no .npz file; expected is {EXPECTED}")
+        raise UserError(f"{root}: has no .npz file; {other_kind(root, 'npz') or f'expected is {EXPECTED}'}")
     words = tuple(
         (key,) if (key := getattr(config, field)) is not None else usual
         for field, usual in (("image_key", _IMAGES), ("label_key", _LABELS))

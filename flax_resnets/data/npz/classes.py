@@ -112,9 +112,11 @@ def read_labels(arrays: Arrays) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in ("biuU" if labels.ndim == 1 else "biu"):
-        whole = "y.argmax(1)" if labels.ndim == 2 else "y.astype(int)"
-        right = f"; {whole} gives numbers" if labels.dtype.kind == "f" else ""
-        raise UserError(f"{where}: is {labels.dtype}; must be whole numbers or text, or 0 and 1 in (N, classes){right}")
+        right = "must be whole numbers or text, or 0 and 1 in (N, classes)"
+        if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
+            of_one = labels.ndim == 2 and (labels.sum(1) == 1).all()
+            right += f"; {'y.argmax(1)' if of_one else 'y.astype(int)'} gives numbers"
+        raise UserError(f"{where}: is {labels.dtype}; {right}")
     images = image_shape(arrays)[0]
     if labels.ndim not in (1, 2) or len(labels) != images:
         raise UserError(f"{where}: has the shape {labels.shape}; must be a label for each of the {images} images")

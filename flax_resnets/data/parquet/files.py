@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flax_resnets.data.config import DataConfig
+from flax_resnets.data.found import other_kind
 from flax_resnets.data.shares import VALIDATION, choose_splits
 from flax_resnets.errors import UserError
 
@@ -76,7 +77,7 @@ def shards_of(
             subset, split = _subset_and_split(name)
             found.setdefault(subset, {}).setdefault(split, []).append(name)
     if not found:
-        raise UserError(f"{where}: has no parquet files; expected is {EXPECTED}")
+        raise UserError(f"{where}: has no parquet files; {other_kind(root, 'parquet') or f'expected is {EXPECTED}'}")
     if len(found) > 1:
         some = ", ".join(map(repr, sorted(found)[:5])) + (", ..." if len(found) > 5 else "")
         raise UserError(

@@ -1,4 +1,4 @@
-"""The sections about what the network makes of the validation images."""
+"""The sections about what the network makes of the images on which it is evaluated."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def classes(subject: Subject) -> Html | None:
         pictures = element("span", *(_picture(evaluation, int(row), 44) for row in examples), class_="row")
         shares = (f"{share:.3f}" for share in each[2:])
         rows.append([each.class_name, pictures, *images, *shares])
-    header = ["class", "validation images", *([] if train is None else ["training"]), "validation"]
+    header = ["class", "images", *([] if train is None else ["training"]), "evaluated"]
     drawn = table([*header, *([] if of_one else ["AP"]), "precision", "recall", "F1"], rows, left=2)
     if len(shown) == len(numbers):
         return drawn

@@ -15,7 +15,7 @@ def result(subject: Subject) -> Html:
     if evaluation is not None:
         of_one = isinstance(evaluation, Evaluation)
         figures += _of_images(evaluation) if of_one else _of_classes(evaluation)
-        figures.append((f"{evaluation.images:,}", "validation images"))
+        figures.append((f"{evaluation.images:,}", "images evaluated"))
     elif run is not None and run.best is not None:
         by = {"loss": ", that of the lowest validation loss", "metric": ", that of the highest metric"}
         which = f"after epoch {run.best.epoch}{by.get(run.best_by, '')}, as the run recorded it"

@@ -177,6 +177,8 @@ def test_classes_may_be_called_train_or_have_a_directory_below(make_folder):
         (["notes.txt"], "has no directories with pictures; expected is"),
         (["train.npz"], "has no directories with pictures; it has arrays: dataset=npz reads them"),
         (["train.parquet"], "parquet files: dataset=parquet reads them"),
+        (["data/train-00000-of-00001.parquet"], "it has parquet files: dataset=parquet reads them"),
+        ([".cat/1.png", ".dog/2.png", "__MACOSX/3.png", "._4.npz"], "has no directories with pictures; expected is"),
         (["cat/1.png"], "has one class, 'cat', and at least 2 are needed; expected is"),
         (["train/1.png", "val/cat/1.png"], "train has pictures, but no directories; expected is"),
         (["train/cat/1.png", "val/cat/1.png"], "train has one class, 'cat'"),
@@ -200,6 +202,9 @@ def test_an_empty_folder_no_folder_and_a_file(tmp_path, photos):
     assert "no such directory; expected is a directory with train/" in refusal(tmp_path / "nowhere")
     file = photos / "val" / "dog" / "8.png"
     assert f"is a file; name the directory that it lies in, '{file.parent}'; expected is" in refusal(file)
+    for archive in (tmp_path / "photos.zip", tmp_path / "photos.tar.GZ"):
+        archive.touch()
+        assert "is an archive; unpack it, and name the directory; expected is" in refusal(archive)
     with pytest.raises(UserError, match="dataset='folder': needs data_dir; expected is"):
         open_source("folder", "train")
     with pytest.raises(UserError, match="needs data_dir"):

@@ -113,10 +113,11 @@ def test_any_number_of_labels_an_image(tmp_path):
         ({"images": GREY[:0], "labels": LABELS[:0]}, "has the shape (0, 8, 6)"),
         ({"labels": LABELS[:5]}, "has the shape (5,); must be a label for each of the 12 images"),
         (
-            {"labels": LABELS / 2},
+            {"labels": LABELS / 1},
             "is float64; must be whole numbers or text, or 0 and 1 in (N, classes); y.astype(int)",
         ),
         ({"labels": np.eye(3)[LABELS]}, "(N, classes); y.argmax(1) gives numbers"),
+        ({"labels": np.tri(3)[LABELS]}, "(N, classes); y.astype(int) gives numbers"),  # several classes an image
         ({"labels": LABELS * 0}, "has 1 class; at least 2 are needed"),
         ({"labels": LABELS.astype(object)}, "labels: cannot be read (Object arrays cannot be loaded"),
         ({"labels": LABELS - 1, "class_names": np.array(["a", "b", "c"])}, "row 0 has the label '-1'"),
@@ -141,6 +142,9 @@ def test_arrays_that_are_no_labelled_images(tmp_path, arrays, message):
 def test_files_that_are_none(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no .npz file; expected is a directory with one .npz file" in refusal(tmp_path / "empty")
+    (tmp_path / "empty" / "cat").mkdir()
+    (tmp_path / "empty" / "cat" / "1.png").write_bytes(b"")
+    assert refusal(tmp_path / "empty").endswith("has no .npz file; it has pictures: dataset=folder reads them")
     assert "needs data_dir" in refusal(None)
     root = written(tmp_path / "data", images=GREY, labels=LABELS)
     content = (root / "digits.npz").read_bytes()
@@ -158,6 +162,11 @@ def test_files_that_are_none(tmp_path):
     written(root, "more", train_images=GREY, train_labels=LABELS)
     (root / "digits.npz").write_bytes(content)
     assert "has 2 .npz files, of which more.npz names its splits itself" in refusal(root)
+
+
+@pytest.mark.parametrize("labels", [LABELS / 2, np.eye(3)[LABELS] / 2, LABELS + np.nan])
+def test_numbers_that_are_no_classes_are_not_to_be_rounded(tmp_path, labels):
+    assert refusal(written(tmp_path / "data", images=GREY, labels=labels)).endswith("or 0 and 1 in (N, classes)")
 
 
 @pytest.mark.parametrize("header", ["{'shape': (", "{'descr': '<i8', 'fortran_order': False, 'shape': (True,)}"])

@@ -214,6 +214,8 @@ def test_splits_must_be_alike(write):
 def test_no_files_no_directory_and_no_parquet(write, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no parquet files; expected is a directory with files such as train-00000" in refusal(tmp_path / "empty")
+    (tmp_path / "empty" / "x.npz").write_bytes(b"")
+    assert refusal(tmp_path / "empty").endswith("has no parquet files; it has arrays: dataset=npz reads them")
     assert "no such directory; expected is a directory with files such as" in refusal(tmp_path / "nowhere")
     assert "needs data_dir" in refusal(None)
     (tmp_path / "empty" / "train.parquet").write_bytes(b"PAR1 no parquet PAR1")

@@ -386,6 +386,8 @@ OWN = [
     ("train/cat/1.JPG", "pictures", "folder"),
     ("mnist.npz", "arrays", "npz"),
     ("data/train-00000-of-00001.parquet", "parquet files", "parquet"),
+    ("train/0000.parquet", "parquet files", "parquet"),
+    ("images.csv", "a list of pictures", "folder"),
 ]
 
 
@@ -402,6 +404,9 @@ def test_nothing_is_prepared_among_a_users_data(tmp_path, file, what, kind, data
 
 
 def test_the_sample_needs_no_directory_and_takes_any(tmp_path):
+    for file in (".git/1.png", "._a.npz", "downloads/1.png", "fashion_mnist/3.0.1/features.json", "notes.txt"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
     assert len(open_source("fashion_mnist_sample", "validation", tmp_path)) == 1000
 
 
