@@ -241,7 +241,7 @@ def _quieten_late_writes() -> None:
     would print a traceback, or a warning if it had not begun.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", "coroutine '.*(serialize|write).*' was never awaited", RuntimeWarning)
+    warnings.filterwarnings("ignore", r"coroutine '(async_serialize|\w+Handler\.)", RuntimeWarning)
     others = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -63,15 +63,20 @@ def _check_no_bucket(dataset: str, data_dir: str | None) -> None:
 
 
 def _check_no_other_kind(dataset: str, data_dir: str | None) -> None:
-    """Raises UserError if the directory holds a user's own data: `dataset=folder`, or another kind, was forgotten."""
+    """Raises UserError if the directory holds a user's own data: `dataset=folder`, or another kind, was forgotten.
+
+    One file of arrays or of a table may well lie among TFDS's datasets. With the sample, which needs no directory, it
+    is what the directory was given for.
+    """
     root = None if data_dir is None else expanded(data_dir, "data_dir", buckets=True)
     if root is None or is_bucket(root) or (found := found_in(root)) is None:
         return
-    example = str(found.example.relative_to(root))[:100]
-    raise UserError(
-        f"data_dir={data_dir!r}: holds {found.what}, such as {example}, and not TFDS's {dataset!r}; to train on them "
-        f"write dataset={found.dataset}"
-    )
+    if found.dataset == "folder" or dataset.partition(":")[0] == SAMPLE:
+        example = str(found.example.relative_to(root))[:100]
+        raise UserError(
+            f"data_dir={data_dir!r}: holds {found.what}, such as {example}, and not {dataset!r}; to train on them "
+            f"write dataset={found.dataset}"
+        )
 
 
 def metadata(config: DataConfig) -> tuple[int, int, bool]:

@@ -1,6 +1,7 @@
 """The sections about what the network makes of the images on which it is evaluated."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,10 +33,11 @@ def classes(subject: Subject) -> Html | None:
     few = sorted(numbers, key=lambda label: evaluation.per_class[label].f1)[:_CLASSES]
     shown = numbers if len(numbers) <= _CLASSES else few
     of_one = isinstance(evaluation, Evaluation)
-    has = evaluation.labels[:, None] == np.arange(len(evaluation.class_names)) if of_one else evaluation.labels > 0
     rows = []
     for label in shown:
-        each, examples = evaluation.per_class[label], np.flatnonzero(has[:, label])[:_EXAMPLES]
+        each = evaluation.per_class[label]
+        has = evaluation.labels == label if of_one else evaluation.labels[:, label] > 0
+        examples = np.flatnonzero(has)[:_EXAMPLES]
         images = [str(each.support)] if train is None else [f"{train[label]:,}", f"{each.support:,}"]
         pictures = element("span", *(_picture(evaluation, int(row), 44) for row in examples), class_="row")
         shares = (f"{share:.3f}" for share in each[2:])
@@ -92,8 +94,8 @@ def worst(subject: Subject) -> Html | None:
     count = int((~evaluation.correct).sum())
     note = f"The {len(mistakes)} of {count:,} mistakes with the highest losses."
     if isinstance(evaluation, Evaluation):
-        return gallery(subject, evaluation, evaluation.worst(_WORST), note)
-    pictures = (_figure(evaluation, each.index, each.image_name, _decisions(each)) for each in evaluation.worst(_WORST))
+        return gallery(subject, evaluation, cast(Sequence[Outcome], mistakes), note)
+    pictures = (_figure(evaluation, each.index, each.image_name, _decisions(cast(Any, each))) for each in mistakes)
     return joined([element("p", note), element("div", *pictures, class_="gallery")])
 
 

@@ -391,13 +391,17 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize(("file", "what", "kind"), OWN)
-@pytest.mark.parametrize("dataset", ["imagenette/160px-v2", "fashion_mnist_sample"])
+@pytest.mark.parametrize(
+    ("dataset", "file", "what", "kind"),
+    [("fashion_mnist_sample", *own) for own in OWN]
+    # A file of arrays may well lie among TFDS's datasets.
+    + [("imagenette/160px-v2", *own) for own in OWN if own[2] == "folder"],
+)
 def test_nothing_is_prepared_among_a_users_data(tmp_path, file, what, kind, dataset):
     """Who forgets `dataset=folder` is told so, in place of a download into the pictures, or a run on the sample."""
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"")
-    message = rf"data_dir=.*: holds {what}, such as {file}, and not TFDS's '{dataset}'; to .* write dataset={kind}$"
+    message = rf"data_dir=.*: holds {what}, such as {file}, and not '{dataset}'; to .* write dataset={kind}$"
     with pytest.raises(UserError, match=message):
         open_source(dataset, "train", tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / file]
