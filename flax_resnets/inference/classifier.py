@@ -22,9 +22,11 @@ from flax_resnets.inference.images import Item, each_image
 from flax_resnets.inference.preprocess import Preprocess, Settings
 from flax_resnets.inference.whole_number import MOST_IN_A_STEP, whole_number
 from flax_resnets.machine import cores
+from flax_resnets.models.resnet import ResNet
 from flax_resnets.paths import expanded
 from flax_resnets.training.compilation import for_speed
 from flax_resnets.training.multilabel import OF_EACH_CLASS
+from flax_resnets.weights.names import features_of
 
 if TYPE_CHECKING:
     from flax_resnets.data.identity import Identity
@@ -252,7 +254,7 @@ class Classifier:
     @property
     def num_features(self) -> int:
         """The number of features that `embed` gives for an image."""
-        return self._num_outputs(self._without_head)
+        return features_of(self.model) if isinstance(self.model, ResNet) else self._num_outputs(self._without_head)
 
     def at_size(self, image_size: int | None = None, crop_pct: float | None = None) -> "Classifier":
         """The same network for images of another size, or with another crop: `save`, `export` and the rest have it too.

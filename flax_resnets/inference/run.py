@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from flax_resnets.augment.normalise import IMAGENET
@@ -16,6 +15,7 @@ from flax_resnets.errors import UserError
 from flax_resnets.fields import field_types
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.preprocess import Settings
+from flax_resnets.models.shapes import variable_shapes
 from flax_resnets.training.best import BestBy, best_by_of, best_first, in_words
 from flax_resnets.training.lineage import FILE, read_lineage
 from flax_resnets.training.metrics import read_rows
@@ -111,11 +111,11 @@ def _settings(workdir: Path, config: dict[str, Any], channels: int, identity: Id
 
 def differences(model: nn.Module, settings: Settings, variables: Any) -> list[str]:
     """In what variables differ from those of a network, a text for each tensor; nothing is computed."""
-    shape = (1, settings.image_size, settings.image_size, settings.channels)
+    shape = (settings.image_size, settings.image_size, settings.channels)
     try:
-        expected = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+        expected = variable_shapes(model, shape)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        return [f"it takes no images of {shape[1:]}: {first_line(error)}"]
+        return [f"it takes no images of {shape}: {first_line(error)}"]
     ours = _shapes({"params": expected["params"], "batch_stats": expected.get("batch_stats", {})})
     theirs = _shapes(variables)
     return [

@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax_resnets.errors import UserError
 from flax_resnets.models.layers import Linear
 from flax_resnets.models.resnet import ResNet
+from flax_resnets.models.shapes import variable_shapes
 from flax_resnets.weights.causes import cause_of
 from flax_resnets.weights.fit import Fit, find_fit
 from flax_resnets.weights.layouts import LAYOUTS
@@ -220,8 +221,7 @@ def expected_shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[Path, 
         (7, 7, 3, 64)
     """
     check_image_shape(image_shape)
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return {path: leaf.shape for path, leaf in leaves(jax.eval_shape(model.init, jax.random.key(0), images))}
+    return {path: leaf.shape for path, leaf in leaves(variable_shapes(model, image_shape))}
 
 
 def check_image_shape(image_shape: Sequence[int]) -> None:
