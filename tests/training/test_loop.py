@@ -340,7 +340,7 @@ def test_in_a_thread_it_is_stopped_by_asking_and_goes_on(tmp_path, capsys):
     run(small(), tmp_path / "run")
     assert [row["event"] for row in rows(tmp_path / "run")] == ["epoch", "epoch", "done"]
     out = capsys.readouterr().out
-    assert re.search(r"lenet_bn: [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
+    assert re.search(r"lenet_bn \(padding=2\): [\d,]+ parameters, float32, on 1 CPU device of \d+ cores?\n", out)
     assert "fashion_mnist_sample 1.0.0: 6,000 training and 1,000 validation images, 12 px, grey, 10 classes\n" in out
     (best,) = re.findall(r"best accuracy ([\d.]+), in epoch [12] of 2; in .*run: curves\.png, .*\(steps .*12\)", out)
     assert float(best) == pytest.approx(rows(tmp_path / "run")[-1]["best_accuracy"], abs=1e-4)
