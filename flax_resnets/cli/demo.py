@@ -12,15 +12,13 @@ import argparse
 import signal
 
 from flax_resnets.cli.parser import Parser, whole_number
-from flax_resnets.cli.predict import add_choice_of_classifier, load
+from flax_resnets.cli.predict import add_choice_of_classifier, add_source, load
 from flax_resnets.errors import UserError, printable
 
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
-    )
+    add_source(parser)
     parser.add_argument(
         "--port",
         type=whole_number(0, 65535),

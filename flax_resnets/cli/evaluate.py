@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flax_resnets.cli.output import check_directory, is_file_or_new, make_directory, progress_of_images, write_file
 from flax_resnets.cli.parser import Parser, whole_number
-from flax_resnets.cli.predict import add_choice_of_classifier, load
+from flax_resnets.cli.predict import add_choice_of_classifier, add_source, load
 from flax_resnets.cli.table import table
 from flax_resnets.errors import UserError, printable
 from flax_resnets.inference.whole_number import MOST_IN_A_STEP
@@ -36,9 +36,7 @@ _FILES = ("confusion.png", "classes.png", "mistakes.png", "reliability.png", "ev
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
-    )
+    add_source(parser)
     parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
     parser.add_argument(

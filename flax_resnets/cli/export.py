@@ -22,15 +22,13 @@ from pathlib import Path
 
 from flax_resnets.cli.output import size_in_words
 from flax_resnets.cli.parser import Parser
-from flax_resnets.cli.predict import add_choice_of_classifier, load
+from flax_resnets.cli.predict import add_choice_of_classifier, add_source, load
 from flax_resnets.errors import printable
 
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
-    )
+    add_source(parser)
     parser.add_argument(
         "--format", help="stablehlo, onnx, safetensors or saved; default that of --output's ending, or else stablehlo"
     )
@@ -47,10 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the network cannot be loaded, or the output cannot be written.
     """
-    from flax_resnets.inference.export import DEFAULT, FORMATS, check_output, format_of
+    from flax_resnets.inference.export import FORMATS, check_output, meant_format
 
     output = arguments.output
-    named = (format_of(output) if output else None) or DEFAULT if arguments.format is None else arguments.format
+    named = meant_format(arguments.format, output)
     kind = FORMATS.get(named)
     if output is None:
         output = _name(arguments.source) + (kind.suffix if kind else "")

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
-    )
+    add_source(parser)
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="a file or a folder; - reads paths from standard input, one a line"
     )
@@ -49,6 +47,13 @@ def add_arguments(parser: Parser) -> None:
     form.add_argument("--csv", action="store_true", help="print a line of CSV for each class of each image")
     parser.add_argument("--output", metavar="FILE", help="write the rows into a file instead of printing them")
     parser.add_argument("--force", action="store_true", help="replace the --output file if there is one")
+
+
+def add_source(parser: Parser) -> None:
+    """Adds the argument that names the network; `load` reads it."""
+    parser.add_argument(
+        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
+    )
 
 
 def add_choice_of_weights(parser: Parser) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flax_resnets.cli.output import new_file, progress_of_images, size_in_words, write_file
 from flax_resnets.cli.parser import Parser
-from flax_resnets.cli.predict import add_choice_of_weights, chosen_weights, start_devices
+from flax_resnets.cli.predict import add_choice_of_weights, add_source, chosen_weights, start_devices
 from flax_resnets.errors import printable
 
 _NAME = "report.html"
@@ -23,9 +23,7 @@ _NAME = "report.html"
 
 def add_arguments(parser: Parser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "source", help="a run's workdir, a saved folder, hf-hub:owner/name, or a name such as resnet50.a1_in1k"
-    )
+    add_source(parser)
     parser.add_argument("--dataset", metavar="NAME", help="as in a recipe; default the run's own")
     parser.add_argument("--data_dir", "--data-dir", metavar="DIR", help="directory of the dataset; default the run's")
     add_choice_of_weights(parser)

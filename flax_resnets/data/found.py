@@ -1,4 +1,4 @@
-"""What kind of dataset lies in a directory, for messages to those who named another kind; and what a picture is."""
+"""What kind of dataset lies in a directory, for messages to those who named another kind."""
 
 import itertools
 import os
@@ -6,31 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# What a picture's file is recognised by. Those that `decode` cannot read are reported as broken, not passed over.
-_ENDINGS = frozenset(
-    [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "gif",
-        "bmp",
-        "webp",
-        "tif",
-        "tiff",
-        "heic",
-        "heif",
-        "avif",
-        "jp2",
-        "jxl",
-        "ppm",
-    ]
-)
-# Besides names that begin with a dot, what operating systems leave in folders.
-_HIDDEN = frozenset(
-    ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini")
-)
+from flax_resnets.data.file_names import is_hidden, is_picture
+
 _FIRST = 1000  # entries of a directory that are looked at
 
 
@@ -73,26 +50,6 @@ def other_kind(directory: Path, dataset: str) -> str:
     """
     found = found_in(directory)
     return f"it has {found.what}: dataset={found.dataset} reads them" if found and found.dataset != dataset else ""
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file's ending is that of an image.
-
-    Example:
-        >>> is_picture("IMG_1.JPG"), is_picture("notes.txt")
-        (True, False)
-    """
-    return name.rpartition(".")[2].lower() in _ENDINGS
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or directory is left out: a hidden one, or what an operating system leaves in folders.
-
-    Example:
-        >>> is_hidden(".thumbnails"), is_hidden("@eaDir"), is_hidden("cats")
-        (True, True, False)
-    """
-    return name.startswith(".") or name in _HIDDEN
 
 
 def _first(directory: Path) -> list[Path]:

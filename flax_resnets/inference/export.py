@@ -70,7 +70,7 @@ class Format:
 
 def export(classifier: "Classifier", path: str | os.PathLike[str], format: str | None, force: bool) -> list[Path]:
     """See `Classifier.export`."""
-    format = format_of(path) or DEFAULT if format is None else format
+    format = meant_format(format, path)
     target = check_output(path, format, force)
     kind = FORMATS[format]
     if kind.write is None:
@@ -96,7 +96,7 @@ def export(classifier: "Classifier", path: str | os.PathLike[str], format: str |
     return [target, beside]
 
 
-def format_of(path: str | os.PathLike[str]) -> str | None:
+def format_of(path: str | os.PathLike[str] | None) -> str | None:
     """The format whose names end as this path does; None if no format's do.
 
     Example:
@@ -105,6 +105,11 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
     """
     text = str(os.fspath(path)).lower() if isinstance(path, str | os.PathLike) else ""
     return next((name for name, kind in FORMATS.items() if kind.suffix and text.endswith(kind.suffix)), None)
+
+
+def meant_format(format: str | None, path: str | os.PathLike[str] | None) -> str:
+    """The format that was asked for, or else that of the path's ending, or else `DEFAULT`."""
+    return format if format is not None else format_of(path) or DEFAULT
 
 
 def check_output(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from flax_resnets.data.decode import decode
-from flax_resnets.data.found import is_hidden, is_picture
+from flax_resnets.data.file_names import is_hidden, is_picture
 from flax_resnets.errors import UserError
 from flax_resnets.storage import is_url
 

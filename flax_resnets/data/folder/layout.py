@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from flax_resnets.data.config import DataConfig
+from flax_resnets.data.file_names import is_hidden, is_picture
 from flax_resnets.data.folder.names import Names
-from flax_resnets.data.found import is_hidden, is_picture, other_kind
+from flax_resnets.data.found import other_kind
 from flax_resnets.data.shares import VALIDATION, choose_splits
 from flax_resnets.errors import UserError
 
