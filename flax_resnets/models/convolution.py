@@ -107,6 +107,8 @@ class ScaledConv(StandardizedConv):
         return super().weights(kernel) * (gain * self.gamma / math.prod(kernel.shape[:-1]) ** 0.5)
 
 
+# A jitted function is traced once for a shape, not once in each layer. Inlined, it leaves the whole program as it was.
+@partial(jax.jit, static_argnames=("strides", "padding", "dilation", "groups"), inline=True)
 def convolve(
     x: jax.Array, kernel: jax.Array, strides: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> jax.Array:

@@ -5,6 +5,7 @@ Images are NHWC. Some functions compute the same numbers in a faster way on a CP
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 import jax
@@ -66,6 +67,7 @@ class Linear(nn.Module):
 
 
 @jax.custom_jvp
+@partial(jax.jit, inline=True)  # traced once for a shape, see `convolve`
 def mish(x: jax.Array) -> jax.Array:
     """Mish, x tanh(softplus(x)): Misra 2019, arXiv:1908.08681, equation 2.
 
@@ -85,19 +87,24 @@ def mish(x: jax.Array) -> jax.Array:
 
 @mish.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,), (tangent,) = primals, tangents
+    slope = _slope_of_mish(x)
+    return mish(x), (tangent.astype(slope.dtype) * slope).astype(x.dtype)
+
+
+@partial(jax.jit, inline=True)
+def _slope_of_mish(x: jax.Array) -> jax.Array:
     # This formula uses exp(-|x|), where the forward pass uses exp(x). XLA would keep a term that both share in memory
     # until the backward pass, and reading it takes longer than computing it again. With t = tanh(softplus(x)) =
     # numerator / denominator, the slope is t + x (1 - t²) sigmoid(x). It is written as one fraction, because XLA also
     # keeps the result of every division that is used twice.
-    (x,), (tangent,) = primals, tangents
     wide = at_least_float32(x)
     e = jnp.exp(-jnp.abs(wide))
     right = wide >= 0
     denominator = jnp.where(right, 1 + 2 * e * (1 + e), 2 + e * (2 + e))
     numerator = jnp.where(right, 1 + 2 * e, e * (2 + e))
     rest = jnp.where(right, e, 1) * 4 * e * (1 + e)
-    slope = (numerator * denominator + wide * rest) / (denominator * denominator)
-    return mish(x), (tangent.astype(slope.dtype) * slope).astype(x.dtype)
+    return (numerator * denominator + wide * rest) / (denominator * denominator)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,6 +38,8 @@ def ghost_size(batch_norm: str) -> int | None:
     )
 
 
+# Traced once for a shape, see `convolve`.
+@partial(jax.jit, static_argnames=("epsilon", "axis_name"), inline=True)
 def batch_norm(
     x: jax.Array,
     scale: jax.Array,

@@ -59,6 +59,7 @@ def scale_by_muon(momentum: Any) -> optax.GradientTransformation:
     return optax.GradientTransformation(whole.init, update)
 
 
+@partial(jax.jit, inline=True)  # traced once for a shape, see `flax_resnets.models.convolution.convolve`
 def by_gram(matrix: jax.Array) -> jax.Array:
     """Five Newton-Schulz steps, computed on the Gram matrix.
 
