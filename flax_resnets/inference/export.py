@@ -46,6 +46,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 DEFAULT = "stablehlo"
 """The format of a file whose name does not tell."""
 
+# Endings of other programs' formats. A StableHLO file of such a name would be taken for one of them.
+_OF_OTHERS = (
+    *(".bin", ".ckpt", ".engine", ".gguf", ".h5", ".hdf5", ".keras", ".mlmodel", ".mlpackage", ".msgpack", ".npz", ".pb"),
+    *(".pkl", ".pt", ".pt2", ".pte", ".pth", ".tflite", ".torchscript", ".xml"),
+)
+
 # Both formats of programs count bytes in 32 bits with a sign.
 _MOST_BYTES = 2**31 - 2**24
 
@@ -142,6 +148,10 @@ def check_output(
     target = expanded(path, named)
     if (other := format_of(path)) not in (None, format):
         raise UserError(f"{named}={target}: names a file of {other}, but the format is {format}")
+    if (ending := target.suffix.lower()) in _OF_OTHERS:
+        *known, last = (kind.suffix for kind in FORMATS.values())
+        right = f"end it in {', '.join(known)} or {last}"
+        raise UserError(f"{named}={target}: a {ending} file is not written here; {right}")
     if "\0" in str(target):
         raise UserError(f"{named}={target}: holds a NUL; name a file that can be written")
     if kind.write is None:

@@ -70,6 +70,16 @@ def test_force_replaces(capsys):
             ["--format=safetensors", "--output=net.onnx"],
             "export: --output=net.onnx: names a file of onnx, but the format is safetensors",
         ),
+        (
+            ["--output=net.tflite"],
+            "export: --output=net.tflite: a .tflite file is not written here; end it in .stablehlo, .onnx, "
+            ".safetensors or -saved",
+        ),
+        (
+            ["--format=safetensors", "--output=Net.PT"],
+            "export: --output=Net.PT: a .pt file is not written here; end it in .stablehlo, .onnx, .safetensors or "
+            "-saved",
+        ),
         (["--output=nowhere/net"], "export: --output=nowhere/net: nowhere is no folder that can be written"),
         (["--output="], "export: --output='': must be the path of a file"),
         (["--format=saved", "--output=file"], "export: --output=file: is a file; name a folder"),
