@@ -48,8 +48,8 @@ DEFAULT = "stablehlo"
 
 # Endings of other programs' formats. A StableHLO file of such a name would be taken for one of them.
 _OF_OTHERS = (
-    *(".bin", ".ckpt", ".engine", ".gguf", ".h5", ".hdf5", ".keras", ".mlmodel", ".mlpackage", ".msgpack", ".npz", ".pb"),
-    *(".pkl", ".pt", ".pt2", ".pte", ".pth", ".tflite", ".torchscript", ".xml"),
+    *(".bin", ".ckpt", ".engine", ".gguf", ".h5", ".hdf5", ".keras", ".mlmodel", ".mlpackage", ".msgpack", ".npz"),
+    *(".pb", ".pkl", ".pt", ".pt2", ".pte", ".pth", ".tflite", ".torchscript", ".xml"),
 )
 
 # Both formats of programs count bytes in 32 bits with a sign.

@@ -1,8 +1,9 @@
 """Builds what a configuration describes: network, schedules and optimizer, and the compiled steps."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from functools import cache, lru_cache, partial
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
 from flax_resnets.training.average import Average
 from flax_resnets.training.compilation import quick_to_compile
-from flax_resnets.training.config import Config
+from flax_resnets.training.config import FREE_ON_RESUME, Config
 from flax_resnets.training.finetune import Plan, divided, phase_schedules, plan_of
 from flax_resnets.training.loss import loss_function
 from flax_resnets.training.network import DTYPES, taking
@@ -30,11 +31,20 @@ from flax_resnets.training.step import EvalStep, StepOutput, make_eval_step, mak
 from flax_resnets.training.timeline import Timeline
 
 
+class CreateState(Protocol):
+    """The type of `Steps.create_state`."""
+
+    def __call__(self, pretrained: Mapping[str, Any] | None = None) -> TrainState:
+        """The state before the first step."""
+        ...
+
+
 class Steps(NamedTuple):
     """The functions that a run calls on its mesh. They can also be compiled for a mesh that is not here.
 
     Attributes:
-        create_state: makes the state before the first step.
+        create_state: makes the state before the first step, from random weights or from the variables that it is given;
+            see `flax_resnets.training.state.create_state`.
         abstract_state: shapes, dtypes and placement of that state.
         train_step_at: the training step for an image size in pixels, see `make_train_step`; the same function for the
             same size.
@@ -47,7 +57,7 @@ class Steps(NamedTuple):
             on under this one; see `carry_over`.
     """
 
-    create_state: Callable[[], TrainState]
+    create_state: CreateState
     abstract_state: TrainState
     train_step_at: Callable[[int], Callable[[TrainState, Batch[jax.Array]], tuple[TrainState, StepOutput]]]
     eval_step: EvalStep
@@ -68,9 +78,11 @@ def build_steps(
     channels: int,
     timeline: Timeline,
     begin: int = 0,
-    pretrained: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Steps:
     """Builds the network's schedules, optimizer, initial state and compiled steps.
+
+    A program that trains several times keeps the last four results. A run that goes on then has its compiled steps at
+    once. Not kept is what uses a recipe's own functions: they may call what a notebook has defined anew.
 
     Args:
         config: the run.
@@ -79,18 +91,42 @@ def build_steps(
         channels: of the images.
         timeline: of the run.
         begin: number of steps before the first one under this configuration; not 0 if the run is amended.
-        pretrained: gives the weights that the run begins with, see `create_state`; None for random ones.
 
     Raises:
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
+    build = _kept
+    if any(own.is_named(value) for value in vars(config).values()) or not _is_hashable(model):
+        build = _kept.__wrapped__
+    return build(dataclasses.replace(config, **_OF_NO_EFFECT), model, mesh, channels, timeline, begin)
+
+
+# The values that stand for any other of the fields that no step depends on.
+_OF_NO_EFFECT = {
+    field.name: field.default
+    for field in dataclasses.fields(Config)
+    if field.name in FREE_ON_RESUME and field.name != "weight_shards"
+}
+
+
+def _is_hashable(model: nn.Module) -> bool:
+    try:
+        hash(model)
+    except TypeError:  # an attribute is a list
+        return False
+    return True
+
+
+@lru_cache(maxsize=4)
+def _kept(config: Config, model: nn.Module, mesh: Mesh, channels: int, timeline: Timeline, begin: int) -> Steps:
+    """See `build_steps`."""
     steps = timeline.end_of(config.epochs) - begin
     epoch, position = timeline.place(begin)
     plan = plan_of(config, model, (config.image_size, config.image_size, channels))
     past = epoch + position / timeline.steps_per_epoch
     first, second = phase_schedules(config, steps, timeline.steps_per_epoch, past)
     optimizer = make_optimizer(config, *second, plan.groups)
-    create, abstract_state = initial_state(model, optimizer, config, mesh, channels, pretrained, plan.frozen)
+    create, abstract_state = initial_state(model, optimizer, config, mesh, channels, plan.frozen)
     if own.is_named(config.optimizer):
         _check_own_optimizer(config, optimizer, abstract_state, plan.frozen)
     mix_until = None
@@ -236,9 +272,8 @@ def initial_state(
     config: Config,
     mesh: Mesh,
     channels: int,
-    pretrained: Callable[[], Mapping[str, Any]] | None = None,
     frozen: Collection[str] = (),
-) -> tuple[Callable[[], TrainState], TrainState]:
+) -> tuple[CreateState, TrainState]:
     """A function that makes the state before the first step; and that state's shapes, dtypes and placement.
 
     Args:
@@ -247,7 +282,6 @@ def initial_state(
         config: the run.
         mesh: as `make_mesh` returns it; its devices need not be here.
         channels: of the images.
-        pretrained: see `build_steps`.
         frozen: modules that never train.
 
     Raises:
@@ -284,8 +318,12 @@ def initial_state(
                 f"progressive: model={config.model!r} has other parameters for images of {size} px than of "
                 f"{config.image_size}; it takes one size only"
             )
-    # As numpy arrays they may be placed anywhere, also on a mesh of several processes.
-    return lambda: jitted(None if pretrained is None else jax.tree.map(np.asarray, pretrained())), abstract_state
+
+    def create(pretrained: Mapping[str, Any] | None = None) -> TrainState:
+        # As numpy arrays they may be placed anywhere, also on a mesh of several processes.
+        return jitted(jax.tree.map(np.asarray, pretrained))
+
+    return create, abstract_state
 
 
 def _abstract(create: Callable[[], TrainState], config: Config, size: int, channels: int) -> TrainState:

@@ -163,6 +163,9 @@ class Config(
         starts = [0, *(until for until, _ in self.progressive if until < self.epochs)]
         return tuple(dict.fromkeys(map(self.size_in_epoch, starts)))
 
+    def __hash__(self) -> int:  # `model_options` is a dict
+        return hash(self.to_json())
+
     def to_json(self) -> str:
         """The configuration as indented JSON, for `config.json`."""
         values = dataclasses.asdict(self)

@@ -420,7 +420,7 @@ class Run:
         if self.history:
             say(f"{self.workdir}: its first checkpoint was not finished; starting from the beginning")
         with out_of_memory(f"model={self.config.model}", "a smaller one, or a larger weight_shards, needs less"):
-            return jax.block_until_ready(self.trainer.steps.create_state()), True
+            return jax.block_until_ready(self.trainer.first_state()), True
 
     def _layout(self, step: int) -> TrainState:
         """Shapes and dtypes of the checkpoint of a step."""

@@ -84,7 +84,7 @@ def lr_find(
         end: learning rate of the last step, above `start`.
         steps: at least 2.
         progress: is called with the number of steps done.
-        pretrained: see `build_steps`.
+        pretrained: gives the weights to begin with, see `create_state`; None for random ones.
 
     Raises:
         UserError: the network does not take images of this shape, there are fewer images than a batch has, or the
@@ -103,7 +103,7 @@ def lr_find(
         plan.groups,
         plan.waiting,
     )
-    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, pretrained, plan.frozen)
+    new_state, _ = initial_state(model, optimizer, config, mesh, train.channels, plan.frozen)
     train_step = make_train_step(
         *(model, optimizer, config, mesh),
         image_size=size,
@@ -115,7 +115,7 @@ def lr_find(
 
     def outputs() -> Iterator[StepOutput]:
         with out_of_memory(f"model={config.model}", "a smaller one, or a larger weight_shards, needs less"):
-            state = jax.block_until_ready(new_state())
+            state = jax.block_until_ready(new_state(pretrained() if pretrained else None))
         order = config.batch_size, config.seed, range(steps), None, config.sampler
         with contextlib.closing(train.train_batches(*order)) as batches:
             for batch in batches:

@@ -35,7 +35,7 @@ class Trainer:
         num_classes: number of the network's outputs.
         display: shows the progress.
         model: the network; None for the one that the configuration names.
-        pretrained: see `build_steps`.
+        pretrained: gives the weights that the run begins with, see `create_state`; None for random ones.
         amendment: the last one of an amended run; None if the run has none.
 
     Attributes:
@@ -78,7 +78,8 @@ class Trainer:
         self.model = model or make_model(config, num_classes)
         check_own_functions(config, num_classes, train.channels, valid.multilabel)
         begin = amendment.step if amendment else 0
-        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.timeline, begin, pretrained)
+        self.steps = build_steps(config, self.model, self.mesh, train.channels, self.timeline, begin)
+        self._pretrained = pretrained
         params = self.steps.abstract_state.params
         still = divided(params, self.steps.plan.frozen)[1]
         self.parameters, self.frozen = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, still))
@@ -93,6 +94,10 @@ class Trainer:
             of_all = f", of {config.batch_size:,} of the {len(self.train):,} images"
             lines.append(f"an epoch has one step{of_all}; a smaller batch_size makes more")
         return lines
+
+    def first_state(self) -> TrainState:
+        """The state before the first step."""
+        return self.steps.create_state(self._pretrained() if self._pretrained else None)
 
     def check_amendment(self, before: Config) -> None:
         """Raises UserError if the network had other parameters under the configuration before an amendment."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flax_resnets import ResNet
@@ -72,6 +73,28 @@ def test_a_size_has_one_step_and_all_sizes_one_state(config):
     assert steps.statistics_step_at(16) is steps.statistics_step_at(16)
     state = steps.create_state()
     assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, steps.abstract_state)
+
+
+def test_a_run_that_goes_on_has_the_compiled_steps_of_its_beginning(config):
+    def steps(**changes):
+        changed = dataclasses.replace(config, **changes)
+        return build_steps(changed, make_model(changed, 10), make_mesh(), 1, Timeline(3))
+
+    begun = steps(save_every=5, data_dir="here")
+    assert steps(data_dir="there", patience=3) is begun
+    assert steps(learning_rate=0.5) is not begun
+    assert steps(model_options={**config.model_options, "zero_init_last": False}) is not begun
+    assert steps() is begun
+
+
+def mine(logits, labels):
+    return optax.softmax_cross_entropy(logits, labels)
+
+
+def test_a_function_of_ones_own_is_traced_for_each_run(config):
+    own_loss = dataclasses.replace(config, loss=mine)
+    model, mesh = make_model(config, 10), make_mesh()
+    assert build_steps(own_loss, model, mesh, 1, Timeline(3)) is not build_steps(own_loss, model, mesh, 1, Timeline(3))
 
 
 def test_images_do_not_grow_under_a_network_of_one_size(config):

@@ -52,8 +52,8 @@ def signal_at(trainer: Trainer, step: int, number: signal.Signals = signal.SIGIN
 def poisoned(trainer: Trainer) -> Trainer:
     """The same trainer, but one initial weight is NaN."""
 
-    def create_state():
-        state = trainer.steps.create_state()
+    def create_state(pretrained):
+        state = trainer.steps.create_state(pretrained)
         state.params["head"]["bias"] = state.params["head"]["bias"] * jnp.nan
         return state
 
