@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from flax_resnets.inference.export import FORMATS, check_output, meant_format
 
     output = arguments.output
-    named = meant_format(arguments.format, output)
+    named = meant_format(arguments.format, output, ("export: --output", "--format"))
     kind = FORMATS.get(named)
     if output is None:
         output = _name(arguments.source) + (kind.suffix if kind else "")

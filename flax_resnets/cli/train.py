@@ -111,8 +111,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.own_process or place[0]:
             join(*place)
         callbacks = [Profile(arguments.profile)] if arguments.profile and is_first() else []
-        run(config, workdir, callbacks, amend=arguments.amend)
-        if is_first() and not arguments.in_sweep and not arguments.quiet:
+        ended = run(config, workdir, callbacks, amend=arguments.amend)
+        # Another seed would draw validation images that the weights may have been trained on.
+        mixes = config.weights is not None and ended.data is not None and ended.data.is_drawn
+        if is_first() and not arguments.in_sweep and not arguments.quiet and not mixes:
             other = _with_another_seed(arguments, config, workdir)
             _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")
     except Stopped as stop:

@@ -63,6 +63,11 @@ class Identity:
             return self.counts
         return {split: sum(counts) for split, counts in self.class_counts.items()}
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the run's seed chose which images are for validation."""
+        return " by seed " in self.splits["validation"]
+
     def in_words(self, size: int) -> str:
         """Describes the data in one line. `size` is the side of the images that the network sees, in pixels."""
         train, validation = self.used["train"], self.used["validation"]

@@ -17,6 +17,7 @@ convolutions where that is possible (see `fold_batch_norm`) and the network comp
 import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -46,11 +47,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 DEFAULT = "stablehlo"
 """The format of a file whose name does not tell."""
 
-# Endings of other programs' formats. A StableHLO file of such a name would be taken for one of them.
-_OF_OTHERS = (
-    *(".bin", ".ckpt", ".engine", ".gguf", ".h5", ".hdf5", ".keras", ".mlmodel", ".mlpackage", ".msgpack", ".npz"),
-    *(".pb", ".pkl", ".pt", ".pt2", ".pte", ".pth", ".tflite", ".torchscript", ".xml"),
-)
+# A name such as resnet18-0.5 has none.
+_ENDING = re.compile(r"\.[A-Za-z]\w{0,15}")
 
 # Both formats of programs count bytes in 32 bits with a sign.
 _MOST_BYTES = 2**31 - 2**24
@@ -113,9 +111,32 @@ def format_of(path: str | os.PathLike[str] | None) -> str | None:
     return next((name for name, kind in FORMATS.items() if kind.suffix and text.endswith(kind.suffix)), None)
 
 
-def meant_format(format: str | None, path: str | os.PathLike[str] | None) -> str:
-    """The format that was asked for, or else that of the path's ending, or else `DEFAULT`."""
-    return format if format is not None else format_of(path) or DEFAULT
+def meant_format(
+    format: str | None, path: str | os.PathLike[str] | None, words: tuple[str, str] = ("path", "format")
+) -> str:
+    """The format that was asked for, or else that of the path's ending, or else `DEFAULT`.
+
+    Args:
+        format: one of `FORMATS`; None to go by the path.
+        path: of the output; None if there is none yet. One that ends in a slash is a folder's.
+        words: what messages call the path and the format.
+
+    Raises:
+        UserError: the path ends as no format's files do, such as `net.tflite`, and the format is not given.
+
+    Example:
+        >>> meant_format(None, "net.onnx"), meant_format(None, "net"), meant_format(None, "nets/net/")
+        ('onnx', 'stablehlo', 'saved')
+    """
+    if format is not None or not isinstance(path, str | os.PathLike):
+        return DEFAULT if format is None else format
+    if os.fspath(path).endswith("/"):
+        return "saved"
+    if (found := format_of(path)) is None and _ENDING.fullmatch(ending := Path(path).suffix):
+        *known, last = (kind.suffix for kind in FORMATS.values())
+        right = f"end it in {', '.join(known)} or {last}, or give the {words[1]}"
+        raise UserError(f"{words[0]}={path}: {ending} is the ending of no format here; {right}")
+    return found or DEFAULT
 
 
 def check_output(
@@ -148,10 +169,6 @@ def check_output(
     target = expanded(path, named)
     if (other := format_of(path)) not in (None, format):
         raise UserError(f"{named}={target}: names a file of {other}, but the format is {format}")
-    if (ending := target.suffix.lower()) in _OF_OTHERS:
-        *known, last = (kind.suffix for kind in FORMATS.values())
-        right = f"end it in {', '.join(known)} or {last}"
-        raise UserError(f"{named}={target}: a {ending} file is not written here; {right}")
     if "\0" in str(target):
         raise UserError(f"{named}={target}: holds a NUL; name a file that can be written")
     if kind.write is None:

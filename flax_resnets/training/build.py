@@ -26,7 +26,7 @@ from flax_resnets.training.optimizers import make_optimizer
 from flax_resnets.training.own_metric import check_metric
 from flax_resnets.training.placement import weight_shardings
 from flax_resnets.training.recalibration import StatisticsStep, make_statistics_step
-from flax_resnets.training.state import TrainState, create_state, new_loss_scale
+from flax_resnets.training.state import TrainState, create_state, new_loss_scale, tree_digest
 from flax_resnets.training.step import EvalStep, StepOutput, make_eval_step, make_train_step
 from flax_resnets.training.timeline import Timeline
 
@@ -288,7 +288,7 @@ def initial_state(
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
 
-    def new_state(size: int, pretrained: Mapping[str, Any] | None = None) -> TrainState:
+    def new_state(size: int, pretrained: Mapping[str, Any] | None = None, draw: Any = 0) -> TrainState:
         return create_state(
             model,
             optimizer,
@@ -297,13 +297,14 @@ def initial_state(
             scale_loss=config.precision == "float16",
             ema=config.ema_decay is not None,
             pretrained=pretrained,
+            draw=draw,
             frozen=frozen,
         )
 
     abstract_state = _abstract(lambda: new_state(config.image_size), config, config.image_size, channels)
     shardings = weight_shardings(abstract_state, mesh)
     jitted = jax.jit(
-        lambda pretrained: new_state(config.image_size, pretrained),
+        lambda pretrained, draw: new_state(config.image_size, pretrained, draw),
         out_shardings=shardings,
         compiler_options=quick_to_compile(mesh),
     )
@@ -321,7 +322,8 @@ def initial_state(
 
     def create(pretrained: Mapping[str, Any] | None = None) -> TrainState:
         # As numpy arrays they may be placed anywhere, also on a mesh of several processes.
-        return jitted(jax.tree.map(np.asarray, pretrained))
+        given = jax.tree.map(np.asarray, pretrained)
+        return jitted(given, np.uint32(int(tree_digest(given)[:8], 16)))
 
     return create, abstract_state
 

@@ -40,7 +40,7 @@ from flax_resnets.training.network import make_model
 from flax_resnets.training.observers import Observers
 from flax_resnets.training.out_of_memory import out_of_memory
 from flax_resnets.training.placement import own_rows
-from flax_resnets.training.pretrained import start_of
+from flax_resnets.training.pretrained import seen_before, start_of
 from flax_resnets.training.processes import check_alike, first_text, is_first, wait_for_all
 from flax_resnets.training.recalibration import recalibrate
 from flax_resnets.training.run_data import described, open_data, record_data
@@ -163,7 +163,8 @@ def run(
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
-        remarks = (*data.remarks(evened), *trainer.remarks(), *(start.notes if start else ()))
+        of_weights = (*(start.notes if start else ()), *seen_before(config.weights, data))
+        remarks = (*data.remarks(evened), *trainer.remarks(), *of_weights)
         for line in (data.in_words(config.image_size), *remarks):
             display.say(line)
         with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flax_resnets.data.identity import Identity, read_identity
 from flax_resnets.data.statistics import PixelStatistics
 from flax_resnets.errors import UserError
 from flax_resnets.fields import shown
@@ -211,7 +212,9 @@ def _head(
         theirs = "no head" if outputs is None else f"a head for {outputs} classes"
         raise UserError(f"weights_head=keep: the weights have {theirs}, the data {here} classes; auto takes a new one")
     if wanted == "keep":
-        return "kept", None, "with their head (weights_head=keep)"
+        kind = "in another order than" if names and set(names) == set(class_names) else "others than"
+        unlike = f", whose classes are {kind} the data's" if names and tuple(names) != tuple(class_names) else ""
+        return "kept", None, f"with their head (weights_head=keep){unlike}"
     if outputs is None:
         return "new", None, f"they have no head: a new one for {here} classes"
     if wanted == "new":
@@ -271,6 +274,31 @@ def _in_head(name: str) -> bool:
     """Whether a tensor with one of our names is in the head, and not in the norm before it."""
     module = name.split(".")[1] if name.startswith("params.") else ""
     return module.partition("_")[0] == HEAD and "norm" not in module
+
+
+def seen_before(weights: str | None, data: Identity) -> list[str]:
+    """A line if the weights are those of a run that trained on other parts of the same images; else empty.
+
+    Args:
+        weights: see `WeightsConfig.weights`.
+        data: of the run that begins with them.
+    """
+    if weights is None or weights.startswith(hub.PREFIX) or is_weights_file(weights):
+        return []
+    theirs = read_identity(expanded(weights, "weights", buckets=True) / "data.json")
+    what = ("dataset", "version", "class_names")
+    if theirs is None or any(getattr(theirs, name) != getattr(data, name) for name in what):
+        return []
+    if sum(theirs.counts.values()) != sum(data.counts.values()) or theirs.splits == data.splits:
+        return []
+    share = theirs.counts["train"] / sum(theirs.counts.values())
+    _, drawn, seed = theirs.splits["validation"].rpartition(" by seed ")
+    remedy = f"; --config.seed={seed} keeps its split" if drawn and data.is_drawn else ""
+    return [
+        f"weights={weights}: its run has other splits of these images (validation: {theirs.splits['validation']}), so "
+        f"about {share:.0%} of the validation images were training images there; the accuracy says little about new "
+        f"images{remedy}"
+    ]
 
 
 # Fields of which a network knows nothing, but which change what it sees.

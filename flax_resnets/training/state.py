@@ -54,6 +54,7 @@ def create_state(
     scale_loss: bool = False,
     ema: bool = False,
     pretrained: Mapping[str, Any] | None = None,
+    draw: jax.Array | int = 0,
     frozen: Collection[str] = (),
 ) -> TrainState:
     """The state before the first step.
@@ -67,12 +68,17 @@ def create_state(
         ema: whether to keep an EMA of the weights.
         pretrained: `{"params": ..., "batch_stats": ...}` to begin with; modules that they lack, such as the head, have
             their initial weights. None for initial weights alone.
+        draw: number that, with the seed, decides the initial weights where there is `pretrained`: if that was trained
+            with the same seed, its own head began with the numbers of the seed alone.
         frozen: modules that never train, for which the optimizer has no state.
 
     Returns:
         The state, on the default device.
     """
-    variables: Any = model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), train=False)
+    key = jax.random.key(seed)
+    if pretrained is not None:
+        key = jax.random.fold_in(key, draw)
+    variables: Any = model.init(key, jnp.zeros((1, *image_shape)), train=False)
     params, batch_stats = (
         {**variables.get(part, {}), **(pretrained or {}).get(part, {})} for part in ("params", "batch_stats")
     )

@@ -170,6 +170,9 @@ def check_workdir(config: Config, workdir: Path, amend: bool = False) -> None:
         raise UserError(f"workdir={workdir}: {getattr(error, 'strerror', error)}; pick another workdir") from None
     if there is None and storage.exists(workdir):
         raise UserError(f"workdir={workdir}: is a file; name a directory")
+    pictures = config.data_dir if config.dataset == "folder" else None
+    if pictures and os.path.realpath(os.path.expanduser(pictures)) == os.path.realpath(workdir):
+        raise UserError(f"workdir={workdir}: holds the pictures, among which the run's files would be; pick another")
     # Checked now, before hours go by with downloading and decoding.
     if not storage.is_bucket(workdir) and (other := in_the_way(workdir)) is not None:
         raise UserError(f"workdir={workdir}: {other} is no directory that can be written; pick another workdir")

@@ -72,13 +72,8 @@ def test_force_replaces(capsys):
         ),
         (
             ["--output=net.tflite"],
-            "export: --output=net.tflite: a .tflite file is not written here; end it in .stablehlo, .onnx, "
-            ".safetensors or -saved",
-        ),
-        (
-            ["--format=safetensors", "--output=Net.PT"],
-            "export: --output=Net.PT: a .pt file is not written here; end it in .stablehlo, .onnx, .safetensors or "
-            "-saved",
+            "export: --output=net.tflite: .tflite is the ending of no format here; end it in .stablehlo, .onnx, "
+            ".safetensors or -saved, or give the --format",
         ),
         (["--output=nowhere/net"], "export: --output=nowhere/net: nowhere is no folder that can be written"),
         (["--output="], "export: --output='': must be the path of a file"),

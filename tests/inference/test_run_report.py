@@ -277,3 +277,12 @@ def test_pictures_that_are_gone():
     assert "cannot be read: cat.jpg: No such file" in page
     assert "Without Grad-CAM: " in page
     assert "Worst mistakes" in headings(page)
+
+
+def test_what_cannot_be_evaluated_on_the_data_that_are_asked_for_has_no_report(trained, tmp_path):
+    with pytest.raises(UserError, match="fashion_mnist_sampel"):
+        report(trained, dataset="fashion_mnist_sampel")
+    with pytest.raises(UserError, match="nowhere"):
+        report(trained, dataset="folder", data_dir=str(tmp_path / "nowhere"))
+    page = report(trained, dataset="fashion_mnist_sample")
+    assert "Evaluated on the dataset fashion_mnist_sample, as asked." in page

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from flax_resnets import BasicBlock, ResNet, create_model, export_state_dict
+from flax_resnets.data.identity import Identity
 from flax_resnets.errors import UserError
 from flax_resnets.inference.classifier import Classifier
 from flax_resnets.inference.preprocess import Settings
 from flax_resnets.training.lineage import Lineage, read_lineage, write_lineage
 from flax_resnets.training.optimizers import make_optimizer
-from flax_resnets.training.pretrained import OpenWeights, fitted, open_weights, start_of
+from flax_resnets.training.pretrained import OpenWeights, fitted, open_weights, seen_before, start_of
 from flax_resnets.training.state import create_state, tree_digest
 from flax_resnets.weights.safetensors_format import write_safetensors
 
@@ -162,6 +163,28 @@ def test_a_head_of_another_size_cannot_be_kept(begun):
         fitted(source(), network(2), dataclasses.replace(begun, weights_head="keep"), 1, ("a", "b"))
 
 
+def test_a_head_that_is_kept_all_the_same_says_what_its_classes_are(begun):
+    keep = dataclasses.replace(begun, weights_head="keep")
+    for classes, said in ((NAMES[::-1], "in another order than the data's"), ("xyz", "others than the data's")):
+        start = fitted(source(), network(), keep, 1, tuple(classes))
+        assert start.notes[0].endswith(f"with their head (weights_head=keep), whose classes are {said}")
+
+
+def test_images_that_the_weights_were_trained_on_are_told(tmp_path):
+    def data(seed: int, total: int = 100) -> Identity:
+        splits = {"train": f"all without 0.2 of all by seed {seed}", "validation": f"0.2 of all by seed {seed}"}
+        counts = {"train": total - 20, "validation": 20}
+        what = {"dataset": "folder", "version": "", "fingerprint": "0" * 64, "channels": 3, "class_names": ("a", "b")}
+        return Identity(**what, counts=counts, splits=splits)
+
+    (tmp_path / "data.json").write_text(data(0).to_json())
+    (line,) = seen_before(str(tmp_path), data(1))
+    assert "about 80% of the validation images were training images there" in line
+    assert line.endswith("--config.seed=0 keeps its split")
+    assert seen_before(str(tmp_path), data(0)) == seen_before(str(tmp_path), data(1, total=90)) == []
+    assert seen_before(None, data(1)) == seen_before(str(tmp_path / "no_run"), data(1)) == []
+
+
 @pytest.mark.parametrize("head", ["keep", "new"])
 def test_without_weights_there_is_no_head_to_decide_about(config, tmp_path, head):
     with pytest.raises(UserError, match=f"^weights_head={head}: needs weights"):
@@ -275,10 +298,17 @@ def test_a_file_is_opened(tmp_path):
 def test_the_state_begins_with_them_and_so_does_its_average(begun):
     start = fitted(source(), model := network(2), begun, 1, ("a", "b"))
     optimizer = make_optimizer(dataclasses.replace(begun, optimizer="ranger"), lambda _: 0.1, lambda _: 0.9)
-    create = jax.jit(lambda pretrained: create_state(model, optimizer, (12, 12, 1), 3, ema=True, pretrained=pretrained))
+
+    @jax.jit
+    def create(pretrained, draw=5):
+        return create_state(model, optimizer, (12, 12, 1), 3, ema=True, pretrained=pretrained, draw=draw)
+
     state, fresh = create(start.variables()), create(None)
     assert_same({**state.params, "head": None}, {**start.variables()["params"], "head": None})
-    assert_same(state.params["head"], fresh.params["head"])
+    head = state.params["head"]["kernel"]
+    others = create(start.variables(), 6), fresh  # the weights' own head may have begun as that of a fresh state
+    assert all(not np.array_equal(head, other.params["head"]["kernel"]) for other in others)
+    assert_same(state.params["head"], create(start.variables()).params["head"])
     assert_same(state.batch_stats, start.variables()["batch_stats"])
     assert_same(state.ema.params, state.params)
     assert_same(state.opt_state.inner_state.slow, state.params)

@@ -39,6 +39,13 @@ def test_a_workdir_of_something_else_is_refused(config, tmp_path, setup, message
     assert message in str(caught.value)
 
 
+def test_the_folder_of_pictures_is_no_workdir(config, tmp_path):
+    (tmp_path / "photos").mkdir()
+    config = dataclasses.replace(config, dataset="folder", data_dir=str(tmp_path / "photos"))
+    with pytest.raises(UserError, match="holds the pictures, among which the run's files would be; pick another"):
+        check_workdir(config, tmp_path / "." / "photos")
+
+
 def test_a_place_that_cannot_be_written_is_named_before_the_data_are_read(config):
     with pytest.raises(UserError, match=r"^workdir=/proc/sys/a/b: /proc/sys is no directory that can be written"):
         check_workdir(config, Path("/proc/sys/a/b"))

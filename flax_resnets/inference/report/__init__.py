@@ -45,7 +45,8 @@ def report(
         progress: see `Classifier.evaluate`.
 
     Raises:
-        UserError: the source is no run and no saved folder, or a file in it is damaged.
+        UserError: the source is no run and no saved folder, or a file in it is damaged; or the network cannot be
+            evaluated on the dataset or in the directory that is named.
 
     Example:
         >>> page = report("runs/quickstart")  # doctest: +SKIP
@@ -65,11 +66,18 @@ def report(
                 raise
             notes.append(f"No network: {error}")
         if classifier is not None:
+            asked, before = dataset is not None or data_dir is not None, len(caught)
+            if asked:
+                where = "" if data_dir is None else f" in {data_dir}"
+                notes.append(f"Evaluated on the dataset {dataset or classifier.settings.dataset}{where}, as asked.")
             try:
                 # Without a name, only the validation split is the run's own.
                 split = None if dataset else "validation"
                 evaluation = classifier.evaluate(dataset, split, data_dir=data_dir, progress=progress)
             except UserError as error:
+                if asked:
+                    raise
+                del caught[before:]  # they are about the evaluation
                 notes.append(f"No evaluation, and no pictures: {error}")
     for each in caught:
         notes.append(str(each.message))
