@@ -80,7 +80,7 @@ def _in_words(comparison: "Comparison") -> str:
     parts = [_table(["group", *result_columns(comparison.groups)], result_rows(comparison.groups))]
     if comparison.settings:
         header = ["setting", *(group.label for group in comparison.groups)]
-        rows = [[name, *(value[:30] for value in values)] for name, values in comparison.settings.items()]
+        rows = [[name, *(value[:60] for value in values)] for name, values in comparison.settings.items()]
         parts.append(_table(header, rows, left=len(header)))
     base = comparison.differences[0].base.label
     parts.append(_table([f"from {base}", *DIFFERENCE_COLUMNS], difference_rows(comparison)))

@@ -322,9 +322,10 @@ def _data(run: Recorded) -> str:
     if run.identity is None:
         return ""
     counts = run.identity.counts
+    numbers = f"{run.identity.name}, {counts['train']:,} and {counts['validation']:,} images"
     if run.identity.splits["validation"].endswith(f" by seed {run.config.get('seed')}"):  # a drawn share's name
-        return f"{run.identity.name}, {counts['train']:,} and {counts['validation']:,} images"
-    return f"{run.identity.name}, fingerprint {run.identity.fingerprint[:8]}"
+        return numbers
+    return f"{numbers}, fingerprint {run.identity.fingerprint[:8]}"
 
 
 def _common_label(names: Sequence[str]) -> str:
@@ -339,12 +340,24 @@ def _common_label(names: Sequence[str]) -> str:
 
 
 def _settings(groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
-    """The fields that differ between groups, with their values as JSON; null where a run has no such field."""
+    """The fields that differ between groups, with their values as JSON; null where a run has no such field.
+
+    An option of the network has a row of its own, such as `model_options.activation`.
+    """
     runs = [group.members[0].run for group in groups]
-    names = [name for name in dict.fromkeys(name for run in runs for name in run.config) if name not in _MAY_DIFFER]
-    values = {name: tuple(json.dumps(run.config.get(name)) for run in runs) for name in names}
+    fields = [_flat(run.config) for run in runs]
+    names = dict.fromkeys(name for each in fields for name in each if name not in _MAY_DIFFER)
+    values = {name: tuple(json.dumps(each.get(name)) for each in fields) for name in names}
     values["data"] = tuple(json.dumps(_data(run)) for run in runs)
     return {name: each for name, each in values.items() if len(set(each)) > 1}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    options = config.get("model_options")
+    if not isinstance(options, dict):
+        return dict(config)
+    rest = {name: value for name, value in config.items() if name != "model_options"}
+    return rest | {f"model_options.{name}": value for name, value in options.items()}
 
 
 def _same_images(one: Evaluation, other: Evaluation) -> bool:

@@ -155,12 +155,25 @@ def test_seeds_alone(runs):
     assert "Settings that differ" not in comparison_page(comparison)
 
 
+def test_an_option_of_the_network_has_a_row_of_its_own(runs):
+    path = runs / "plain_seed0" / "config.json"
+    for name, options in (("plain", {"width": 4}), ("mish", {"width": 4, "activation": "mish"})):
+        (runs / name).mkdir()
+        for file in path.parent.iterdir():
+            (runs / name / file.name).write_bytes(file.read_bytes())
+        config = json.loads(path.read_text()) | {"model_options": options}
+        (runs / name / "config.json").write_text(json.dumps(config))
+    comparison = compare([runs / "plain", runs / "mish"])
+    assert comparison.settings == {"model_options.activation": ("null", '"mish"')}
+
+
 def test_other_data_is_another_group(runs):
     data = runs / "plain_seed1" / "data.json"
     data.write_text(json.dumps({**DATA, "fingerprint": "0" * 64}))
     comparison = compare([runs / "plain_seed0", runs / "plain_seed1"])
     assert [group.label for group in comparison.groups] == ["plain_seed0", "plain_seed1"]
-    assert list(comparison.settings) == ["data"]
+    images = "pets, 90 and 100 images, fingerprint"
+    assert comparison.settings == {"data": (f'"{images} abababab"', f'"{images} 00000000"')}
 
 
 def test_a_share_that_is_drawn_by_the_seed_is_the_same_data(runs):
