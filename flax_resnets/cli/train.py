@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         callbacks = [Profile(arguments.profile)] if arguments.profile and is_first() else []
         ended = run(config, workdir, callbacks, amend=arguments.amend)
         # Another seed would draw validation images that the weights may have been trained on.
-        mixes = config.weights is not None and ended.data is not None and ended.data.is_drawn
+        mixes = config.weights is not None and ended.data is not None and ended.data.split_seed is not None
         if is_first() and not arguments.in_sweep and not arguments.quiet and not mixes:
             other = _with_another_seed(arguments, config, workdir)
             _say(f"next, with another seed, to see how much was luck: {command_to_type(arguments, 'train', other)}")

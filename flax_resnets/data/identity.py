@@ -64,9 +64,10 @@ class Identity:
         return {split: sum(counts) for split, counts in self.class_counts.items()}
 
     @property
-    def is_drawn(self) -> bool:
-        """Whether the run's seed chose which images are for validation."""
-        return " by seed " in self.splits["validation"]
+    def split_seed(self) -> int | None:
+        """The seed that chose which images are for validation; None if none did, see `share_of`."""
+        _, drawn, seed = self.splits["validation"].rpartition(" by seed ")
+        return int(seed) if drawn and seed.isdecimal() else None
 
     def in_words(self, size: int) -> str:
         """Describes the data in one line. `size` is the side of the images that the network sees, in pixels."""

@@ -323,7 +323,7 @@ def _data(run: Recorded) -> str:
         return ""
     counts = run.identity.counts
     numbers = f"{run.identity.name}, {counts['train']:,} and {counts['validation']:,} images"
-    if run.identity.splits["validation"].endswith(f" by seed {run.config.get('seed')}"):  # a drawn share's name
+    if run.identity.split_seed is not None:
         return numbers
     return f"{numbers}, fingerprint {run.identity.fingerprint[:8]}"
 

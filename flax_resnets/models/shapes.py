@@ -32,11 +32,16 @@ def variable_shapes(model: nn.Module, image_shape: Sequence[int]) -> Mapping[str
     """
     sides = (_ANY_SIDE, _ANY_SIDE) if isinstance(model, ResNet) else tuple(image_shape[:2])
     shape = (1, *sides, *image_shape[2:])
+    return (_traced if is_hashable(model) else _traced.__wrapped__)(model, shape)
+
+
+def is_hashable(model: nn.Module) -> bool:
+    """Whether results for this network can be kept; not if an attribute of a network of one's own is a list."""
     try:
         hash(model)
-    except TypeError:  # an attribute of a network of one's own, such as a list
-        return _traced.__wrapped__(model, shape)
-    return _traced(model, shape)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)

@@ -16,6 +16,7 @@ from flax_resnets import own
 from flax_resnets.augment.of_recipe import RecipeAugmentation
 from flax_resnets.data.batches import Batch
 from flax_resnets.errors import UserError
+from flax_resnets.models.shapes import is_hashable
 from flax_resnets.training.average import Average
 from flax_resnets.training.compilation import quick_to_compile
 from flax_resnets.training.config import FREE_ON_RESUME, Config
@@ -96,7 +97,7 @@ def build_steps(
         UserError: the network does not take images of this shape, or of one of the sizes in `progressive`.
     """
     build = _kept
-    if any(own.is_named(value) for value in vars(config).values()) or not _is_hashable(model):
+    if any(own.is_named(value) for value in vars(config).values()) or not is_hashable(model):
         build = _kept.__wrapped__
     return build(dataclasses.replace(config, **_OF_NO_EFFECT), model, mesh, channels, timeline, begin)
 
@@ -107,14 +108,6 @@ _OF_NO_EFFECT = {
     for field in dataclasses.fields(Config)
     if field.name in FREE_ON_RESUME and field.name != "weight_shards"
 }
-
-
-def _is_hashable(model: nn.Module) -> bool:
-    try:
-        hash(model)
-    except TypeError:  # an attribute is a list
-        return False
-    return True
 
 
 @lru_cache(maxsize=4)

@@ -163,8 +163,9 @@ def run(
         if warning := idle_accelerator():
             display.say(warning)
         evened = config.class_weights is not None or config.sampler == "balanced"
-        of_weights = (*(start.notes if start else ()), *seen_before(config.weights, data))
-        remarks = (*data.remarks(evened), *trainer.remarks(), *of_weights)
+        remarks = [*data.remarks(evened), *trainer.remarks()]
+        if start and start.notes:  # a run that resumes does not need the source, which may be gone
+            remarks += [*start.notes, *seen_before(config.weights, data)]
         for line in (data.in_words(config.image_size), *remarks):
             display.say(line)
         with contextlib.ExitStack() as stack:

@@ -292,8 +292,8 @@ def seen_before(weights: str | None, data: Identity) -> list[str]:
     if sum(theirs.counts.values()) != sum(data.counts.values()) or theirs.splits == data.splits:
         return []
     share = theirs.counts["train"] / sum(theirs.counts.values())
-    _, drawn, seed = theirs.splits["validation"].rpartition(" by seed ")
-    remedy = f"; --config.seed={seed} keeps its split" if drawn and data.is_drawn else ""
+    drawn = theirs.split_seed is not None and data.split_seed is not None
+    remedy = f"; --config.seed={theirs.split_seed} keeps its split" if drawn else ""
     return [
         f"weights={weights}: its run has other splits of these images (validation: {theirs.splits['validation']}), so "
         f"about {share:.0%} of the validation images were training images there; the accuracy says little about new "
