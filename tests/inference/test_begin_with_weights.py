@@ -49,7 +49,10 @@ def begun(second, source, tmp_path_factory) -> Path:
     with pytest.raises(Stopped):
         run(config, workdir, [stop], stop=stop.stop)
     shutil.move(source, source.with_name("moved"))
+    source.mkdir()
+    (source / "data.json").write_text("{")  # nobody reads what lies there now
     run(config, workdir)
+    shutil.rmtree(source)
     shutil.move(source.with_name("moved"), source)
     return workdir
 
